@@ -1,0 +1,229 @@
+"""The border between core and the frameworks: numbers, strings, paths and NumPy arrays cross it, nothing else.
+
+The border is the step, not the tensor operation.  Core decides what the network sees and what it must answer; a
+backend runs the network, sums, steps and keeps the weights.  A batch carries x = a·z + b·ε and y = c·z + d·ε already
+formed (64 KiB a row for Stable Diffusion): forming them here once leaves the backends without any diffusion
+arithmetic, and with bit-identical inputs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import ConfigError
+
+if TYPE_CHECKING:
+    from .config import TrainConfig
+    from .config.common import ModelSettings
+    from .modelfolder import ModelFolder
+
+Float = NDArray[np.float32]
+ENTRY_POINTS = "dreambooth.backends"
+BUILT_IN = ("torch", "paddle", "mindspore")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch of B rows, all of one shape."""
+
+    x: Float
+    """[B, C, h, w] noisy latents, as the network receives them."""
+    target: Float
+    """[B, C, h, w] what the network must answer."""
+    t: Float
+    """[B] timesteps, as the network receives them."""
+    prompt: NDArray[np.int64]
+    """[B] indices into the prompts of `set_prompts`."""
+    weight: Float
+    """[B] weights; the loss is Σ weight · mean((f(x, t, prompt) − target)²), summed over micro-batches and devices."""
+    seed: int = 0
+    """Seeds what is random inside the network (LoRA dropout)."""
+    mask: Float | None = None
+    """[B, 1, h, w] weights of the squared error's elements."""
+    extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """Inputs that only some families have, under the names of their description."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one update measured, copied to the host by `metrics`."""
+
+    errors: Float
+    """Mean squared error of each row of this device's micro-batches, in order, unweighted."""
+    grad_norm: float
+    """Euclidean norm of the whole gradient over all trained weights and devices, before clipping."""
+    skipped: bool = False
+    """The update was not applied (fp16 overflow)."""
+
+
+class World(Protocol):
+    """The devices of a run; one process each."""
+
+    rank: int
+    local_rank: int
+    size: int
+
+    def gather(self, values: Float) -> list[Float]:
+        """Arrays of one shape from all ranks, in order, on every rank."""
+        ...
+
+    def broadcast(self, value: str) -> str:
+        """Rank 0's string on every rank."""
+        ...
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        ...
+
+
+@dataclass(frozen=True)
+class Solo:
+    """The world of a single process."""
+
+    rank: int = 0
+    local_rank: int = 0
+    size: int = 1
+
+    def gather(self, values: Float) -> list[Float]:
+        return [values]
+
+    def broadcast(self, value: str) -> str:
+        return value
+
+    def barrier(self) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """Pictures to make: one for each prompt, all of one size."""
+
+    prompts: Sequence[str]
+    noise: Float
+    """[N, C, h, w] first noise of unit variance."""
+    seeds: Sequence[int]
+    """Seeds of samplers that draw more noise on the way, one a picture."""
+    steps: int
+    guidance_scale: float
+    scheduler: str
+    """One of config.common.Scheduler."""
+    negative_prompt: str = ""
+    lora_scale: float = 1.0
+
+
+class Backend(Protocol):
+    """A framework at work on one model.  Weights live in float32; `train_step` leaves its results on the device."""
+
+    world: World
+
+    def tokenize(self, prompts: Sequence[str]) -> list[list[str]]:
+        """Each prompt's tokens, without padding or cutting, without begin and end marks."""
+        ...
+
+    def tokenizer_window(self) -> int:
+        """Tokens of a prompt that the text encoder sees, without begin and end marks."""
+        ...
+
+    def set_prompts(self, prompts: Sequence[str]) -> None:
+        """The prompts that batches refer to; embedded once and for all, unless the text encoder trains."""
+        ...
+
+    def encode_images(self, pixels: Float) -> tuple[Float, Float]:
+        """Mean and standard deviation, each [N, C, h, w], of the latents of [N, 3, H, W] pixels in [−1, 1], scaled."""
+        ...
+
+    def prepare_training(self, config: TrainConfig) -> None:
+        """Choose and prepare the weights that train, and the optimizer; reads the settings that it honours."""
+        ...
+
+    def park(self) -> None:
+        """Move what training does not use off the device; it comes back when it is called for."""
+        ...
+
+    def train_step(self, micro_batches: Sequence[Batch], lr: Mapping[str, float]) -> None:
+        """One update: forward, backward, sum over ranks, clip, step; `lr` by component ("unet", "text_encoder")."""
+        ...
+
+    def metrics(self) -> list[StepResult]:
+        """Results of the updates since the last call: the one copy to the host."""
+        ...
+
+    def loss(self, batch: Batch) -> Float:
+        """Mean squared error of each row, without an update."""
+        ...
+
+    def sample(self, request: SampleRequest) -> NDArray[np.uint8]:
+        """Pictures [N, H, W, 3]."""
+        ...
+
+    def load_lora(self, file: Path) -> None:
+        """Add a LoRA file of published names to the loaded model, for sampling."""
+        ...
+
+    def export(self, folder: Path) -> None:
+        """Write the trained weights as they are published: component folders, or a LoRA file."""
+        ...
+
+    def save_state(self, folder: Path) -> None:
+        """Write what continuing needs beyond `export`: `checkpoint.OPTIMIZER_FILE` and, for LoRA, the raw factors."""
+        ...
+
+    def load_state(self, folder: Path) -> None:
+        """Continue from a folder that `export` and `save_state` wrote, on this backend or another."""
+        ...
+
+    def device_name(self) -> str:
+        """The device in words, for the log."""
+        ...
+
+
+def installed_backends() -> list[str]:
+    """Backends whose framework is installed; nothing is imported."""
+    from importlib.util import find_spec
+
+    return [name for name in _entry_points() if find_spec(name if name in BUILT_IN else _entry_points()[name].split(":")[0])]
+
+
+def choose_backend(name: str | None) -> str:
+    """The backend to use.
+
+    Raises:
+        ConfigError: none or several installed and none named, or the named one is not there.
+    """
+    found = installed_backends()
+    if name is None:
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            raise ConfigError("backend: none is installed; pip install 'dreambooth[torch]', [paddle] or [mindspore]")
+        raise ConfigError(f"backend: several are installed ({', '.join(found)}); choose one with --backend")
+    if name not in _entry_points():
+        raise ConfigError(f"backend: {name!r} is not known; expected one of {', '.join(_entry_points())}")
+    if name not in found:
+        raise ConfigError(f"backend: {name} is not installed; pip install 'dreambooth[{name}]'")
+    return name
+
+
+def load_backend(name: str, model: ModelFolder, settings: ModelSettings) -> Backend:
+    """Import an adapter, the only place where that happens, and load the model into it.
+
+    Raises:
+        ConfigError: a device or precision that is not there, weights that do not fit the model.
+    """
+    module, function = _entry_points()[name].split(":")
+    backend: Backend = getattr(importlib.import_module(module), function)(model, settings)
+    return backend
+
+
+def _entry_points() -> dict[str, str]:
+    """Backends by name: the entry-point group's, and those of this package where it runs uninstalled."""
+    found = {e.name: e.value for e in metadata.entry_points(group=ENTRY_POINTS)}
+    return {"torch": "dreamcore.adapters.torch.backend:load"} | found

@@ -1,0 +1,28 @@
+"""Settings that several commands share: which model, on which backend and device."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from .base import Settings, setting
+
+Precision = Literal["no", "fp16", "bf16"]
+Scheduler = Literal["ddim", "pndm", "dpmsolver++", "euler", "unipc"]
+
+
+class ModelSettings(Settings):
+    """Which model is loaded, by what, onto which device."""
+
+    pretrained_model_name_or_path: str = setting()
+    """Folder in diffusers layout, or a model's id on the Hugging Face Hub (its mirror: HF_ENDPOINT)."""
+    revision: str | None = setting(None)
+    """Branch, tag or commit of the model on the Hub."""
+    variant: str | None = setting(None)
+    """Variant of the weight files, such as fp16."""
+    backend: str | None = setting(None)
+    """torch, paddle or mindspore; may be left out where only one is installed."""
+    device: str | None = setting(None, may_change=True)
+    """Device in the backend's words (cpu, cuda, cuda:1 ...); the default is its accelerator, if it has one."""
+    mixed_precision: Precision = setting("no")
+    """Precision of the networks' arithmetic; trained weights and the loss stay in float32."""
+

@@ -1,0 +1,86 @@
+"""Configuration files (TOML, YAML, JSON) and presets.  Flags win over the file."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..errors import ConfigError
+from .base import Settings
+from .names import canonical_names
+
+SUFFIXES = (".toml", ".yaml", ".yml", ".json")
+S = TypeVar("S", bound=Settings)
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that come with the package."""
+    folder = resources.files("dreamcore.configs")
+    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+
+
+def read_config_file(name: str | Path) -> dict[str, Any]:
+    """The settings in a configuration file, or in the preset of that name.
+
+    Raises:
+        ConfigError: no such file or preset, a suffix that is not known, or a syntax error.
+    """
+    path = Path(name)
+    if not path.suffix and not path.exists():
+        return _read_preset(str(name))
+    if path.suffix.lower() not in SUFFIXES:
+        raise ConfigError(f"config: {path}: expected a file ending in {', '.join(SUFFIXES)}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"config: {path}: {error.strerror or error}") from None
+    return _parse(text, path.suffix.lower(), str(path))
+
+
+def load_config(cls: type[S], config: str | Path | None = None, flags: Mapping[str, Any] | None = None) -> S:
+    """A configuration from an optional file or preset and from flags; flags win."""
+    values = canonical_names(read_config_file(config), cls.model_fields) if config else {}
+    return cls.from_mapping(values | canonical_names(flags or {}, cls.model_fields))
+
+
+def _read_preset(name: str) -> dict[str, Any]:
+    file = resources.files("dreamcore.configs") / f"{name}.toml"
+    if not file.is_file():
+        raise ConfigError(f"config: {name!r} is neither a file nor a preset; presets: {', '.join(preset_names())}")
+    return _parse(file.read_text(encoding="utf-8"), ".toml", f"preset {name}")
+
+
+def _parse(text: str, suffix: str, origin: str) -> dict[str, Any]:
+    try:
+        if suffix == ".toml":
+            values = tomllib.loads(text)
+        elif suffix == ".json":
+            values = json.loads(text)
+        else:
+            import yaml
+
+            values = yaml.load(text, Loader=_yaml_loader())
+    except Exception as error:  # each parser raises its own type
+        raise ConfigError(f"config: {origin}: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"config: {origin}: expected settings as key: value, found {type(values).__name__}")
+    return values
+
+
+def _yaml_loader() -> Any:
+    """PyYAML's safe loader, reading 1e-4 as a number (YAML 1.2) where YAML 1.1 reads a string."""
+    import re
+
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    )
+    return Loader

@@ -1,0 +1,197 @@
+"""Settings of `dreambooth train`, by subject.  One setting: one field, one docstring, one check."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ..errors import ConfigError
+from .base import Settings, setting
+from .common import ModelSettings, Precision, Scheduler
+
+LRScheduler = Literal[
+    "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"
+]
+
+
+class DataSettings(Settings):
+    """The photographs, their words, and how a photograph becomes a training image."""
+
+    instance_data_dir: str = setting()
+    """Folder with the photographs of the subject."""
+    instance_prompt: str | None = setting(None)
+    """Words for the subject: an identifier and its class, "a photo of sks dog"."""
+    use_captions: bool = setting(False)
+    """Take each photograph's words from NAME.txt beside it; the instance prompt serves those without."""
+    caption_dropout: float = setting(0.0, ge=0, le=1)
+    """Share of samples trained with empty words, which teaches unconditional prediction."""
+    resolution: int | None = setting(None, gt=0)
+    """Side of the square training image in pixels; the default is the model's own."""
+    height: int | None = setting(None, gt=0)
+    """Height of the training image in pixels, with `width`, in place of `resolution`."""
+    width: int | None = setting(None, gt=0)
+    """Width of the training image in pixels, with `height`, in place of `resolution`."""
+    center_crop: bool = setting(False)
+    """Crop around the middle; otherwise each sample is cropped at random."""
+    random_flip: bool = setting(False)
+    """Mirror half of the samples left to right."""
+    cache_latents: bool = setting(True)
+    """Encode each image variant once, before training; off means encoding anew in every update."""
+    instance_variants: int = setting(16, ge=0)
+    """Random crops and flips kept of each instance image; 0 draws a new one for every sample."""
+    class_variants: int = setting(4, ge=0)
+    """Random crops and flips kept of each class image; 0 draws a new one for every sample."""
+    cache_memory_gb: float = setting(4.0, gt=0, may_change=True)
+    """Memory for cached latents in GiB; what goes beyond is kept on disk in the output folder during the run."""
+
+
+class PriorSettings(Settings):
+    """Prior preservation (DreamBooth, arXiv 2208.12242, section 3.3)."""
+
+    with_prior_preservation: bool = setting(False)
+    """Train on pictures of the class beside the subject's, so that the class is not forgotten."""
+    prior_loss_weight: float = setting(1.0, ge=0)
+    """Weight λ of the class images' loss."""
+    class_data_dir: str | None = setting(None)
+    """Folder of class images; those that are missing are generated into it. Default: OUTPUT_DIR/class_images."""
+    class_prompt: str | None = setting(None)
+    """Words for the class without the identifier, "a photo of dog"."""
+    num_class_images: int = setting(100, ge=1)
+    """Class images to train on; the user's own in the folder count."""
+    sample_batch_size: int = setting(4, ge=1, may_change=True)
+    """Pictures generated at a time, for class images and validation."""
+    prior_num_inference_steps: int = setting(50, ge=1)
+    """Denoising steps for a class image."""
+    prior_guidance_scale: float = setting(7.5, ge=0)
+    """Classifier-free guidance for class images."""
+
+
+class MethodSettings(Settings):
+    """What is trained."""
+
+    use_lora: bool = setting(False)
+    """Train low-rank factors beside the frozen weights (LoRA, arXiv 2106.09685) and not the weights themselves."""
+    rank: int = setting(4, ge=1)
+    """Rank of the LoRA factors."""
+    lora_alpha: float | None = setting(None, gt=0)
+    """LoRA's scale is alpha / rank; the default alpha is the rank."""
+    lora_dropout: float = setting(0.0, ge=0, lt=1)
+    """Dropout before the LoRA factors."""
+    lora_layers: list[str] | None = setting(None)
+    """Endings of the denoiser's layer names that get factors; the default is the attention projections."""
+    train_text_encoder: bool = setting(False)
+    """Train the text encoder as well as the denoiser."""
+    gradient_checkpointing: bool = setting(False)
+    """Compute activations again in the backward pass: less memory, more time."""
+    use_ema: bool = setting(False)
+    """Keep an exponential moving average of the trained weights; the final model and samples use it."""
+    ema_decay: float = setting(0.9999, gt=0, lt=1)
+    """Decay of the moving average; it is warmed up as min(decay, (1 + update) / (10 + update))."""
+    snr_gamma: float | None = setting(None, gt=0)
+    """γ of min-SNR weighting (arXiv 2303.09556); 5 is usual. Left out: every timestep weighs the same."""
+    noise_offset: float = setting(0.0, ge=0)
+    """Amount of noise that is constant over a channel; 0.1 is usual for very dark or bright pictures."""
+    tokenizer_max_length: int | None = setting(None, ge=3)
+    """Length in tokens that prompts are padded or cut to; the default is the tokenizer's own."""
+
+
+class OptimizerSettings(Settings):
+    """The updates: how many, how large, of how many samples."""
+
+    seed: int = setting(0, ge=0, lt=2**63)
+    """Everything random in the run is a function of this number."""
+    train_batch_size: int = setting(4, ge=1)
+    """Instance samples of one device at a time; each brings its class sample with prior preservation."""
+    gradient_accumulation_steps: int = setting(1, ge=1)
+    """Micro-batches summed into one update."""
+    num_train_epochs: int = setting(1, ge=1, may_change=True)
+    """Passes over the data, where `max_train_steps` is not given."""
+    max_train_steps: int | None = setting(None, ge=1, may_change=True)
+    """Updates in all."""
+    learning_rate: float | None = setting(None, gt=0)
+    """Learning rate; default 5e-6 for full fine-tuning, 1e-4 for LoRA."""
+    text_encoder_lr: float | None = setting(None, gt=0)
+    """Learning rate of the text encoder; the default is `learning_rate`."""
+    scale_lr: bool = setting(False)
+    """Multiply the learning rate by batch size, accumulation and devices."""
+    lr_scheduler: LRScheduler = setting("constant")
+    """Course of the learning rate over the updates."""
+    lr_warmup_steps: int = setting(0, ge=0)
+    """Updates over which the learning rate rises from 0."""
+    lr_num_cycles: int = setting(1, ge=1)
+    """Restarts of cosine_with_restarts."""
+    lr_power: float = setting(1.0, gt=0)
+    """Exponent of polynomial."""
+    adam_beta1: float = setting(0.9, ge=0, lt=1)
+    """Decay of AdamW's first moment."""
+    adam_beta2: float = setting(0.999, ge=0, lt=1)
+    """Decay of AdamW's second moment."""
+    adam_weight_decay: float = setting(1e-2, ge=0)
+    """AdamW's decoupled weight decay."""
+    adam_epsilon: float = setting(1e-8, gt=0)
+    """AdamW's ε."""
+    max_grad_norm: float = setting(1.0, ge=0)
+    """Gradients are scaled down to this norm over all trained weights; 0 turns clipping off."""
+
+
+class ValidationSettings(Settings):
+    """Pictures and losses along the way.  They never disturb the training's random numbers."""
+
+    validation_prompt: str | None = setting(None, may_change=True)
+    """Prompt of the pictures made before update 1, along the way and at the end, from the same seeds each time."""
+    validation_negative_prompt: str = setting("", may_change=True)
+    """What those pictures should not show."""
+    num_validation_images: int = setting(4, ge=1, may_change=True)
+    """Pictures each time."""
+    validation_steps: int = setting(100, ge=1, may_change=True)
+    """Updates between validations."""
+    validation_epochs: int | None = setting(None, ge=1, may_change=True)
+    """Epochs between validations, in place of `validation_steps`."""
+    validation_num_inference_steps: int = setting(25, ge=1, may_change=True)
+    """Denoising steps of a validation picture."""
+    validation_guidance_scale: float = setting(7.5, ge=0, may_change=True)
+    """Classifier-free guidance of validation pictures."""
+    validation_scheduler: Scheduler = setting("dpmsolver++", may_change=True)
+    """Sampler of validation pictures."""
+    validation_data_dir: str | None = setting(None, may_change=True)
+    """Folder of photographs held out of training; their loss, at fixed noise and timesteps, is logged."""
+
+
+class OutputSettings(Settings):
+    """The run folder, its checkpoints and its logs."""
+
+    output_dir: str = setting("dreambooth-model", may_change=True)
+    """Folder of the run."""
+    overwrite_output_dir: bool = setting(False, may_change=True)
+    """Replace the run that the output folder holds."""
+    checkpointing_steps: int = setting(500, ge=1, may_change=True)
+    """Updates between checkpoints."""
+    checkpoints_total_limit: int | None = setting(None, ge=1, may_change=True)
+    """Checkpoints kept; an older one goes only after a newer one is safely written."""
+    resume_from_checkpoint: str | None = setting(None, may_change=True)
+    """`latest`, a checkpoint's name in the output folder, or a path."""
+    logging_steps: int = setting(10, ge=1, may_change=True)
+    """Updates between copies of the losses from the device; every update is logged all the same."""
+    logging_dir: str = setting("logs", may_change=True)
+    """Folder for trackers' files, inside the output folder unless absolute."""
+    report_to: str = setting("tensorboard", may_change=True)
+    """Trackers beside metrics.jsonl: tensorboard, wandb, several with commas, all, or none."""
+
+
+class TrainConfig(
+    OutputSettings, ValidationSettings, OptimizerSettings, MethodSettings, PriorSettings, DataSettings, ModelSettings
+):
+    """All settings of a training run.  `from_mapping` checks them and names what is wrong."""
+
+    def check(self) -> None:
+        if (self.height is None) != (self.width is None):
+            raise ConfigError("height and width: give both or neither")
+        if self.height is not None and self.resolution is not None:
+            raise ConfigError("resolution: given together with height and width; give one or the other")
+        if self.instance_prompt is None and not self.use_captions:
+            raise ConfigError('instance_prompt: required unless use_captions is on; "a photo of sks dog", for instance')
+        if self.with_prior_preservation and not self.class_prompt:
+            raise ConfigError('class_prompt: with_prior_preservation needs one; "a photo of dog", for instance')
+        if self.max_train_steps is not None and "num_train_epochs" in self.model_fields_set:
+            raise ConfigError("num_train_epochs: given together with max_train_steps; give one or the other")
+        if self.validation_epochs is not None and "validation_steps" in self.model_fields_set:
+            raise ConfigError("validation_epochs: given together with validation_steps; give one or the other")

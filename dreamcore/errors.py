@@ -1,0 +1,15 @@
+"""The two ways in which a run ends without a result.
+
+`ConfigError` is the user's to mend: it names the file or setting, the value received and what would be right, and it
+is raised before any costly work.  `RunError` is what stops a run that had started; it says what is kept.
+"""
+
+from __future__ import annotations
+
+
+class ConfigError(ValueError):
+    """Bad input: a setting, a file or a folder that cannot be used as given."""
+
+
+class RunError(RuntimeError):
+    """A started run cannot go on (disk full, loss not finite, damaged checkpoint ...)."""
