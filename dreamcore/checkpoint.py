@@ -1,0 +1,148 @@
+"""Checkpoints: complete or absent, verified when read, portable between backends.
+
+`checkpoint-N/` holds the trained weights as diffusers publishes them, `optimizer.safetensors` with AdamW's moments
+under the names `COMPONENT.PARAMETER.exp_avg` and `.exp_avg_sq`, for LoRA the raw factors, and `state.json` with the
+counters, the settings, the identity of data and model, and the SHA-256 of every file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import ConfigError, RunError
+from .files import explain_disk_errors, folder_in_place
+from .modelfolder import file_sha256
+
+STATE_FILE = "state.json"
+OPTIMIZER_FILE = "optimizer.safetensors"
+LORA_FILE = "pytorch_lora_weights.safetensors"
+LORA_FACTORS_FILE = "lora_factors.safetensors"
+EMA_FILE = "ema.safetensors"
+FORMAT = 1
+_NAME = re.compile(r"^checkpoint-(\d+)$")
+
+
+def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """(update, folder) of the checkpoints in a run folder, oldest first."""
+    if not folder.is_dir():
+        return []
+    found = [(int(m[1]), f) for f in folder.iterdir() if (m := _NAME.match(f.name)) and f.is_dir()]
+    return sorted(found)
+
+
+def save(
+    run_folder: Path, update: int, write: Callable[[Path], None], state: Mapping[str, Any], limit: int | None
+) -> Path:
+    """Write `checkpoint-UPDATE`, then remove the oldest beyond `limit`.
+
+    Args:
+        write: writes the backend's files into the folder it is given.
+        state: what `state.json` holds besides the files' hashes.
+
+    Raises:
+        RunError: the disk is full or cannot be written; every earlier checkpoint is intact.
+    """
+    target = run_folder / f"checkpoint-{update}"
+    with explain_disk_errors(f"writing {target}"), folder_in_place(target) as folder:
+        write(folder)
+        files = {
+            str(f.relative_to(folder)): {"size": f.stat().st_size, "sha256": file_sha256(f)}
+            for f in sorted(folder.rglob("*"))
+            if f.is_file()
+        }
+        content = {"format": FORMAT, "update": update, **state, "files": files}
+        (folder / STATE_FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
+    if limit is not None:
+        for _, old in [c for c in list_checkpoints(run_folder) if c[0] <= update][:-limit]:
+            _remove(old)
+    return target
+
+
+def _remove(folder: Path) -> None:
+    """Remove a checkpoint so that a crash half-way leaves none that looks whole."""
+    going = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(going, ignore_errors=True)
+    os.replace(folder, going)
+    shutil.rmtree(going)
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """The state of a checkpoint whose every file is as it was written.
+
+    Raises:
+        RunError: naming the file that is missing, truncated or altered.
+    """
+    try:
+        state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{folder / STATE_FILE}: missing or damaged ({error}); this is no whole checkpoint") from None
+    if state.get("format") != FORMAT:
+        raise RunError(f"{folder / STATE_FILE}: format {state.get('format')!r} is not known; expected {FORMAT}")
+    for name, wanted in state["files"].items():
+        file = folder / name
+        if not file.is_file():
+            raise RunError(f"{file}: missing; the checkpoint is damaged")
+        if file.stat().st_size != wanted["size"]:
+            raise RunError(
+                f"{file}: {file.stat().st_size} bytes where {wanted['size']} were written; the checkpoint is damaged"
+            )
+        if file_sha256(file) != wanted["sha256"]:
+            raise RunError(f"{file}: altered since it was written (SHA-256 differs); the checkpoint is damaged")
+    return dict(state)
+
+
+def find(resume: str, run_folder: Path, say: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
+    """The checkpoint to resume from and its state; None where `latest` finds none.
+
+    Args:
+        resume: `latest`, a name in the run folder, or a path.
+        say: receives what the user should know (a damaged checkpoint passed over).
+
+    Raises:
+        ConfigError: no such checkpoint.
+        RunError: the named checkpoint is damaged.
+    """
+    if resume != "latest":
+        inside = run_folder / resume
+        folder = inside if inside.is_dir() else Path(resume).expanduser()
+        if not folder.is_dir():
+            names = ", ".join(f.name for _, f in list_checkpoints(run_folder)) or "none"
+            raise ConfigError(
+                f"resume_from_checkpoint: {resume}: no such folder in {run_folder} (checkpoints there: {names}) and no "
+                "such path"
+            )
+        return folder, verify(folder)
+    for _, folder in reversed(list_checkpoints(run_folder)):
+        try:
+            return folder, verify(folder)
+        except RunError as error:
+            say(f"{error}; trying the one before")
+    return None
+
+
+def check_resumable(old: Mapping[str, Any], new: Mapping[str, Any], may_change: set[str]) -> None:
+    """Refuse, by name, settings whose change would make the resumed run another run.
+
+    Args:
+        old: all settings of the checkpoint's run.
+        new: all settings of this run.
+        may_change: names that may differ; `config.base.setting` marks them.
+
+    Raises:
+        ConfigError: naming each setting with its old and new value.
+    """
+    changed = [
+        f"{name}: was {old[name]!r}, is now {new[name]!r}"
+        for name in new
+        if name in old and name not in may_change and old[name] != new[name]
+    ]
+    if changed:
+        raise ConfigError(
+            "resume_from_checkpoint: these settings cannot change in the middle of a run:\n  " + "\n  ".join(changed)
+        )

