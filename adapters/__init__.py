@@ -1,0 +1,1 @@
+"""Backends: one folder each, the same file names in each; installed as `dreamcore.adapters`."""

@@ -1,0 +1,1 @@
+"""The PyTorch backend, on diffusers, transformers and peft."""
