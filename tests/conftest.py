@@ -1,0 +1,34 @@
+"""What tests share: small models and pictures, each made once."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from .tiny import draw_photos, write_tiny_model
+
+PHOTOGRAPHS = Path(__file__).parents[2] / "shared" / "data" / "dreambooth" / "dog"
+"""Real photographs of one dog, where someone has put them beside the repository."""
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Stable Diffusion 1 that predicts noise."""
+    return write_tiny_model(tmp_path_factory.mktemp("tiny") / "sd1")
+
+
+@pytest.fixture(scope="session")
+def tiny_v_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Stable Diffusion 2 that predicts v."""
+    return write_tiny_model(tmp_path_factory.mktemp("tiny") / "sd2", prediction_type="v_prediction", sd2=True)
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five pictures of a subject: real photographs where there are any, drawn ones otherwise."""
+    folder = tmp_path_factory.mktemp("photos")
+    if PHOTOGRAPHS.is_dir():
+        return Path(shutil.copytree(PHOTOGRAPHS, folder, dirs_exist_ok=True))
+    return draw_photos(folder)
