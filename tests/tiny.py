@@ -13,7 +13,28 @@ import sys
 from pathlib import Path
 from typing import Any
 
-WORDS = "a an the of in on photo picture sks dog cat toy person car teapot red green blue snow grass".split()
+WORDS = [
+    "a",
+    "an",
+    "the",
+    "of",
+    "in",
+    "on",
+    "photo",
+    "picture",
+    "sks",
+    "dog",
+    "cat",
+    "toy",
+    "person",
+    "car",
+    "teapot",
+    "red",
+    "green",
+    "blue",
+    "snow",
+    "grass",
+]
 WINDOW = 77
 FACTOR = 4
 """Pixels a latent is wide; the native resolution is 8 latents, 32 pixels."""
