@@ -1,0 +1,26 @@
+"""What a run tells: to the terminal, to files in its folder, to TensorBoard and Weights & Biases.
+
+The loop emits events and knows none of the receivers.  `metrics.jsonl` is part of the run's result, so failing to
+write it stops the run; every other receiver is a convenience: when one fails, it is named once and left out.
+"""
+
+from __future__ import annotations
+
+from .base import RunInfo, Tracker, Trackers
+from .console import Console
+from .factory import make_trackers
+from .files import LogFile
+from .metrics import MetricsFile, read_lines, truncate_metrics, write_atomically
+
+__all__ = [
+    "Console",
+    "LogFile",
+    "MetricsFile",
+    "RunInfo",
+    "Tracker",
+    "Trackers",
+    "make_trackers",
+    "read_lines",
+    "truncate_metrics",
+    "write_atomically",
+]

@@ -1,0 +1,49 @@
+"""`log.txt`: what was said to the user, with the time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from .base import Level, RunInfo
+
+LOG = "log.txt"
+
+
+class LogFile:
+    """Appends messages to log.txt in the run folder; those that come before `start` are kept until then."""
+
+    def __init__(self) -> None:
+        self._path: Path | None = None
+        self._waiting: list[str] = []
+
+    def start(self, info: RunInfo) -> None:
+        self._path = info.folder / LOG
+        self._write("info", f"updates {info.first_update} to {info.total_updates} start")
+
+    def update(self, record: Mapping[str, float | int]) -> None:
+        return None  # metrics.jsonl has them
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        self._write("info", f"update {step}: " + ", ".join(f"{name} {value:.6g}" for name, value in values.items()))
+
+    def images(self, step: int, paths: Sequence[Path], prompt: str) -> None:
+        self._write("info", f"update {step}: {len(paths)} pictures of {prompt!r}")
+
+    def message(self, text: str, level: Level = "info") -> None:
+        self._write(level, text)
+
+    def close(self, outcome: str) -> None:
+        if self._path is not None:
+            self._write("info", f"run ended: {outcome}")
+            self._path = None
+
+    def _write(self, level: Level, text: str) -> None:
+        time = datetime.now().astimezone().isoformat(timespec="seconds")
+        body = text.replace("\n", "\n    ")  # an entry starts at the margin, its further lines do not
+        self._waiting.append(f"{time} {level.upper():7} {body}\n")
+        if self._path is not None:
+            entries, self._waiting = self._waiting, []
+            with self._path.open("a", encoding="utf-8") as file:
+                file.writelines(entries)
