@@ -1,0 +1,7 @@
+"""Photographs: finding, decoding, checking and cropping them.  NumPy and Pillow only, so alike for every backend."""
+
+from .crop import Crop, from_uint8, to_uint8
+from .decode import decode
+from .folder import ImageFolder, Photo
+
+__all__ = ["Crop", "ImageFolder", "Photo", "decode", "from_uint8", "to_uint8"]

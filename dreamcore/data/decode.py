@@ -1,0 +1,180 @@
+"""One way from a file to upright sRGB pixels, whatever a camera, a phone or a drawing program wrote.
+
+Masks: the alpha channel is laid over white here.  Where it is to serve as a mask (masks.py), it is taken from
+`decode_bytes(..., keep_alpha=True)`, so that image and mask are turned alike.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageCms
+
+from dreamcore.errors import ConfigError
+
+from .formats import HEAD_BYTES, require_decoder, sniff
+
+MAX_PIXELS = 120_000_000
+"""Largest image that is decoded (a 102-megapixel camera's fits); a decompression bomb does not get that far."""
+MAX_BYTES = 1 << 30
+"""Largest file that is read."""
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation (tag 0x0112) -> what makes the picture upright."""
+
+
+def decode(path: str | Path) -> Image.Image:
+    """The image in a file, upright, in sRGB, mode RGB, alpha laid over white; an animation's first frame.
+
+    Raises:
+        ConfigError: the file is missing, empty, truncated, damaged, too large or of a format without decoder.
+    """
+    path = Path(path)
+    return decode_bytes(read_bytes(path), path)
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's contents.
+
+    Raises:
+        ConfigError: it cannot be read, or is larger than `MAX_BYTES`.
+    """
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise ConfigError(f"{path}: {size / 2**30:.1f} GiB is too large for a photograph; at most 1 GiB is read")
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def open_image(data: bytes, path: Path) -> Image.Image:
+    """The image of a file's contents with its header read and its pixels not; its size is that before EXIF rotation.
+
+    Raises:
+        ConfigError: as `decode`.
+    """
+    if not data:
+        raise ConfigError(f"{path}: the file is empty; replace it or take it away")
+    kind = sniff(data[:HEAD_BYTES])
+    if kind is None:
+        raise ConfigError(f"{path}: not an image, judged by its content; replace it or take it away")
+    require_decoder(kind, path)
+    try:
+        with warnings.catch_warnings():  # Pillow warns at 89 megapixels; the limit here is MAX_PIXELS
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(data), formats=[kind])
+    except Image.DecompressionBombError as error:
+        raise _too_large(path, str(error)) from error
+    except (
+        Exception
+    ) as error:  # decoders raise anything on damaged files: KeyError, struct.error, ZeroDivisionError ...
+        raise _damaged(path, error) from error
+    if image.width * image.height > MAX_PIXELS:
+        raise _too_large(path, f"{image.width}×{image.height} pixels")
+    return image
+
+
+def decode_bytes(data: bytes, path: Path, *, keep_alpha: bool = False) -> Image.Image:
+    """`decode` for a file's contents; `path` serves for messages.  With `keep_alpha`, RGBA where there is alpha."""
+    image = open_image(data, path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image.load()
+            upright = _UPRIGHT.get(orientation(image))
+            image = _to_srgb(image)
+    except ConfigError:
+        raise
+    except Exception as error:  # as above
+        raise _damaged(path, error) from error
+    if image.mode == "RGBA" and not keep_alpha:
+        white = Image.new("RGB", image.size, (255, 255, 255))
+        white.paste(image, mask=image.getchannel("A"))
+        image = white
+    return image if upright is None else image.transpose(upright)
+
+
+def orientation(image: Image.Image) -> int:
+    """EXIF orientation 1…8; 1 (upright) where there is none or the EXIF data are damaged."""
+    try:
+        value = image.getexif().get(0x0112, 1)
+    except Exception:  # damaged metadata do not spoil the pixels
+        return 1
+    return value if value in _UPRIGHT else 1
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(W, H) after EXIF rotation."""
+    return (image.height, image.width) if orientation(image) >= 5 else image.size
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """RGB or RGBA in sRGB from any mode; an image without a profile is taken for sRGB (naive CMYK)."""
+    profile = image.info.get("icc_profile")
+    if image.mode.startswith(("I", "F")):
+        image = _to_grey8(image)
+    alpha = None
+    if image.has_transparency_data or image.mode in ("LA", "PA", "La", "RGBA", "RGBa"):
+        image = image.convert("RGBA")
+        alpha = image.getchannel("A")
+    elif image.mode == "1" or image.mode == "P":
+        image = image.convert("RGB")
+    if profile:
+        image = _convert_profile(image.convert("RGB") if alpha is not None else image, profile)
+    if image.mode not in ("RGB", "RGBA"):
+        image = image.convert("RGB")
+    if alpha is not None:
+        image = image.convert("RGBA")
+        image.putalpha(alpha)
+    return image
+
+
+def _to_grey8(image: Image.Image) -> Image.Image:
+    """16-bit and float grey to 8 bits, scaled (Pillow's own conversion clips, and a photograph turns white)."""
+    values = np.asarray(image).astype(np.float64)
+    if image.mode == "F":
+        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+            raise ValueError("floating-point pixels outside 0…1")
+        values *= 255
+    else:
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("whole-number pixels beyond 16 bits")
+        values /= 257
+    grey = Image.fromarray(np.rint(values).astype(np.uint8))
+    grey.info = dict(image.info)
+    grey.info.pop("transparency", None)  # a 16-bit key colour, which 8 bits cannot tell apart
+    return grey
+
+
+def _convert_profile(image: Image.Image, profile: bytes) -> Image.Image:
+    """The image's colours from its embedded profile to sRGB; unchanged where the profile is sRGB or unusable."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "srgb" in ImageCms.getProfileDescription(source).lower():
+            return image
+        result = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except Exception:  # a damaged profile, one of another colour space, or Pillow built without LittleCMS
+        return image
+    return image if result is None else result
+
+
+def _damaged(path: Path, error: Exception) -> ConfigError:
+    return ConfigError(f"{path}: truncated or damaged: {error}; replace it or take it away")
+
+
+def _too_large(path: Path, what: str) -> ConfigError:
+    return ConfigError(
+        f"{path}: {what} is too large; at most {MAX_PIXELS // 10**6} megapixels are decoded, scale it down"
+    )
