@@ -1,13 +1,86 @@
 """DreamBooth with one core: every decision of a run is made here, in NumPy, and a backend runs the network.
 
-Importing this module imports neither a framework nor NumPy: `train`, `generate` and the rest load what they need when
-they are called.
+    import dreamcore
+    dreamcore.train("sd15-lora", instance_data_dir="dog", instance_prompt="a photo of sks dog", output_dir="out")
+    dreamcore.generate(pretrained_model_name_or_path=..., lora="out", prompt="a sks dog in the snow")
 
-    >>> import dreamcore
-    >>> run = dreamcore.train("sd15-lora", instance_data_dir="dog", instance_prompt="a photo of sks dog")
-    >>> dreamcore.generate(pretrained_model_name_or_path=..., lora=run.folder, prompt="a sks dog in snow")
+Each command of the command line is a function here, with the same names and defaults.  Importing this module imports
+neither a framework nor NumPy: a function loads what it needs when it is called.
 """
 
 from __future__ import annotations
 
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from .config import GenerateConfig, Settings, TrainConfig
+    from .installation import Installation
+    from .loop import Run
+
+    S = TypeVar("S", bound=Settings)
+
 __version__ = "0.1.0"
+__all__ = ["GenerateConfig", "Run", "TrainConfig", "__version__", "doctor", "generate", "train"]
+
+_LAZY = {"GenerateConfig": ".config", "TrainConfig": ".config", "Run": ".loop"}
+
+
+def train(config: TrainConfig | str | Path | None = None, **settings: Any) -> Run:
+    """Personalise a model: `dreambooth train`.
+
+    Args:
+        config: a configuration, a configuration file or a preset's name.
+        settings: fields of `TrainConfig`; they win over those of `config`.
+
+    Returns:
+        The finished run: its folder, and what it measured.
+
+    Raises:
+        ConfigError: before any costly work, naming the setting or file that cannot be used and what would be right.
+        RunError: the run had started and cannot go on; it says what is kept.
+    """
+    from .config import TrainConfig
+    from .loop import train
+
+    return train(_configuration(TrainConfig, config, settings))
+
+
+def generate(config: GenerateConfig | str | Path | None = None, **settings: Any) -> list[Path]:
+    """Make pictures: `dreambooth generate`.  Arguments and errors as for `train`.
+
+    Returns:
+        The files written.
+    """
+    from .config import GenerateConfig
+    from .generation import generate
+
+    return generate(_configuration(GenerateConfig, config, settings))
+
+
+def doctor() -> Installation:
+    """What is installed, on which devices, beside the versions that were tested: `dreambooth doctor`."""
+    from .installation import examine
+
+    return examine()
+
+
+def _configuration(cls: type[S], config: S | str | Path | None, settings: dict[str, Any]) -> S:
+    """A checked configuration; a given one is checked anew, for pydantic's constructor alone does not check it."""
+    from .config import load_config
+    from .config.names import canonical_names
+
+    if config is None or isinstance(config, str | Path):
+        return load_config(cls, config, settings)
+    return cls.from_mapping(config.given() | canonical_names(settings, cls.model_fields))
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,146 @@
+"""Flags made from a configuration's fields, and a command line read into the settings that it names.
+
+argparse, rather than a library that builds the configuration itself: a flag's text must stay as it was typed until it
+is laid over the configuration file, and only what was typed may count as given.  Checking is the configuration's
+business alone, so that a file and a flag meet the same rules and the same messages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any, Literal, NoReturn
+
+from pydantic.fields import FieldInfo
+
+from dreamcore.config import Settings, preset_names
+from dreamcore.config.names import ALIASES, unknown_name
+from dreamcore.errors import ConfigError
+
+
+def parse_settings(
+    cls: type[Settings], command: str, about: str, argv: Sequence[str]
+) -> tuple[str | None, dict[str, Any]]:
+    """The configuration file (or preset) that `argv` names, and the settings that it gives, as text.
+
+    `-` and `_` are alike in flags.  A boolean is given as `--x`, `--x=True`, `--x False` or `--no-x`; a list with
+    commas or as several words; `none` takes a setting back to having no value.
+
+    Raises:
+        ConfigError: for a flag that does not exist, with the nearest one, a flag without its value, or a stray word.
+    """
+    parsed, rest = _parser(cls, command, about).parse_known_args([_underscored(word) for word in argv])
+    if rest:
+        raise ConfigError(_complaint(rest[0], cls))
+    values = vars(parsed)
+    config = values.pop("config", None)
+    return config, {name: _value(_field(cls, name), text) for name, text in values.items()}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message.replace("argument --", "--"))
+
+
+def _parser(cls: type[Settings], command: str, about: str) -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=f"dreambooth {command}",
+        usage=f"dreambooth {command} [--config FILE_OR_PRESET] [--SETTING VALUE ...]",
+        description=f"{about}  Flags win over the configuration file.",
+        epilog=f"Presets: {', '.join(preset_names())}.",
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34),
+    )
+    parser.add_argument(
+        "--config", metavar="FILE_OR_PRESET", help="settings in TOML, YAML or JSON, or the name of a preset"
+    )
+    for owner, names in _subjects(cls):
+        title = owner.__name__.removesuffix("Settings").removesuffix("Config").lower() + " settings"
+        group = parser.add_argument_group(title, _percent(_first_line(owner)))
+        for name in names:
+            _add_flag(group, name, cls.model_fields[name])
+    for alias, name in ALIASES.items():
+        if name in cls.model_fields and alias not in cls.model_fields:
+            _add_flag(parser, alias, cls.model_fields[name], hidden=True)
+    return parser
+
+
+def _add_flag(group: argparse._ActionsContainer, name: str, field: FieldInfo, hidden: bool = False) -> None:
+    kind = _kind(field)
+    help = argparse.SUPPRESS if hidden else _percent(field.description or "") + _percent(_default(field))
+    if kind is bool:
+        group.add_argument(f"--{name}", nargs="?", const="true", metavar="BOOL", help=help)
+        group.add_argument(f"--no_{name}", dest=name, action="store_const", const="false", help=argparse.SUPPRESS)
+    elif typing.get_origin(kind) is list:
+        group.add_argument(f"--{name}", nargs="+", metavar="A,B", help=help)
+    elif typing.get_origin(kind) is Literal:
+        group.add_argument(f"--{name}", metavar="{" + ",".join(typing.get_args(kind)) + "}", help=help)
+    else:
+        metavar = {int: "N", float: "X"}.get(kind, "TEXT")
+        group.add_argument(f"--{name}", metavar=metavar, help=help)
+
+
+def _subjects(cls: type[Settings]) -> list[tuple[type, list[str]]]:
+    """The classes that a configuration is put together from, each with the fields that it brings."""
+    owners = [c for c in reversed(cls.__mro__) if issubclass(c, Settings)]
+    named = [(c, [n for n in cls.model_fields if n in vars(c).get("__annotations__", {})]) for c in owners]
+    return [(owner, names) for owner, names in named if names]
+
+
+def _field(cls: type[Settings], name: str) -> FieldInfo:
+    return cls.model_fields[name if name in cls.model_fields else ALIASES[name]]
+
+
+def _kind(field: FieldInfo) -> Any:
+    """A field's type without its `| None`."""
+    members = _members(field)
+    return next(m for m in members if m is not types.NoneType)
+
+
+def _members(field: FieldInfo) -> tuple[Any, ...]:
+    kind = field.annotation
+    return typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+
+
+def _value(field: FieldInfo, text: Any) -> Any:
+    """A flag's text as the configuration takes it; numbers and booleans are left for it to read."""
+    if types.NoneType in _members(field) and text in ("none", "None", ["none"], ["None"]):
+        return None
+    if typing.get_origin(_kind(field)) is list:
+        words = [text] if isinstance(text, str) else text
+        return [part.strip() for word in words for part in word.split(",") if part.strip()]
+    return text
+
+
+def _underscored(word: str) -> str:
+    """`--with-prior=a-b` as `--with_prior=a-b`."""
+    if not word.startswith("--"):
+        return word
+    flag, equals, value = word[2:].partition("=")
+    return f"--{flag.replace('-', '_')}{equals}{value}"
+
+
+def _complaint(word: str, cls: type[Settings]) -> str:
+    if not word.startswith("-"):
+        return f"{word!r}: a word that belongs to no flag; values with spaces need quotes"
+    flag = word.partition("=")[0]
+    return "--" + unknown_name(flag.lstrip("-"), [*cls.model_fields, "config"])
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return " (required)"
+    if field.default is None:
+        return ""
+    return f" (default: {str(field.default).lower() if isinstance(field.default, bool) else repr(field.default)})"
+
+
+def _first_line(owner: type) -> str:
+    return (owner.__doc__ or "").strip().partition("\n")[0]
+
+
+def _percent(text: str) -> str:
+    return text.replace("%", "%%")

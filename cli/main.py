@@ -1,0 +1,92 @@
+"""The `dreambooth` command: read the command line, call the function of that name, say how it ended.
+
+Exit codes: 0 done; 1 the run stopped and says why; 2 something about the command line or the input is wrong; 130 and
+143 stopped by Ctrl-C or SIGTERM, with the work saved.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import dreamcore
+from dreamcore.errors import ConfigError, RunError
+
+
+@dataclass(frozen=True)
+class Command:
+    about: str
+    run: Callable[[str, Sequence[str]], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(words)
+    except ConfigError as error:
+        print(f"dreambooth: error: {error}", file=sys.stderr)
+        return 2
+    except RunError as error:
+        print(f"dreambooth: stopped: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("dreambooth: interrupted", file=sys.stderr)
+        return 130
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0 if words else 2
+    if words[0] in ("-V", "--version", "version"):
+        print(f"dreambooth {dreamcore.__version__}")
+        return 0
+    name, *rest = words
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
+        raise ConfigError(f"{name}: no such command; {hint}")
+    return COMMANDS[name].run(COMMANDS[name].about, rest)
+
+
+def _overview() -> str:
+    rows = "\n".join(f"  {name:<10} {command.about}" for name, command in COMMANDS.items())
+    return (
+        "usage: dreambooth COMMAND [--config FILE_OR_PRESET] [--SETTING VALUE ...]\n\n"
+        "Teach a text-to-image model a subject from a few photographs.\n\n"
+        f"commands:\n{rows}\n\n"
+        "`dreambooth COMMAND --help` lists a command's settings; `dreambooth --version` says which version this is."
+    )
+
+
+def _train(about: str, argv: Sequence[str]) -> int:
+    from dreamcore.config import TrainConfig, load_config
+
+    from .flags import parse_settings
+
+    return dreamcore.train(load_config(TrainConfig, *parse_settings(TrainConfig, "train", about, argv))).exit_code
+
+
+def _generate(about: str, argv: Sequence[str]) -> int:
+    from dreamcore.config import GenerateConfig, load_config
+
+    from .flags import parse_settings
+
+    dreamcore.generate(load_config(GenerateConfig, *parse_settings(GenerateConfig, "generate", about, argv)))
+    return 0
+
+
+def _doctor(about: str, argv: Sequence[str]) -> int:
+    from .doctor import run
+
+    return run(about, argv)
+
+
+COMMANDS = {
+    "train": Command("Personalise a model with photographs of a subject.", _train),
+    "generate": Command("Make pictures with a model, personalised or not.", _generate),
+    "doctor": Command("Say what is installed, which devices there are, and which versions were tested.", _doctor),
+}
