@@ -27,14 +27,16 @@ class Purpose(IntEnum):
     DROPOUT = 11
 
 
-def generator(seed: int, purpose: Purpose, *where: int) -> np.random.Generator:
+def generator(seed: int, purpose: Purpose, first: int = 0, second: int = 0, third: int = 0) -> np.random.Generator:
     """A generator for one draw.
 
     Args:
         seed: the run's seed, 0 <= seed < 2**64.
         purpose: the stream.
-        where: up to three whole numbers that place the draw, such as (update, position, row).
+        first: with `second` and `third`, whole numbers >= 0 that place the draw, such as update, position, row.
+        second: see `first`.
+        third: see `first`.
     """
-    counter = [0, *(*where, 0, 0, 0)[:3]]
-    bits = np.random.Philox(key=np.array([seed, purpose], np.uint64), counter=np.array(counter, np.uint64))
+    counter = np.array([0, first, second, third], np.uint64)
+    bits = np.random.Philox(key=np.array([seed, purpose], np.uint64), counter=counter)
     return np.random.Generator(bits)

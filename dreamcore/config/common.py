@@ -13,13 +13,13 @@ Scheduler = Literal["ddim", "pndm", "dpmsolver++", "euler", "unipc"]
 class ModelSettings(Settings):
     """Which model is loaded, by what, onto which device."""
 
-    pretrained_model_name_or_path: str = setting()
+    pretrained_model_name_or_path: str = setting(may_change=True)
     """Folder in diffusers layout, or a model's id on the Hugging Face Hub (its mirror: HF_ENDPOINT)."""
-    revision: str | None = setting(None)
+    revision: str | None = setting(None, may_change=True)
     """Branch, tag or commit of the model on the Hub."""
-    variant: str | None = setting(None)
+    variant: str | None = setting(None, may_change=True)
     """Variant of the weight files, such as fp16."""
-    backend: str | None = setting(None)
+    backend: str | None = setting(None, may_change=True)
     """torch, paddle or mindspore; may be left out where only one is installed."""
     device: str | None = setting(None, may_change=True)
     """Device in the backend's words (cpu, cuda, cuda:1 ...); the default is its accelerator, if it has one."""

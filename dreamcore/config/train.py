@@ -6,7 +6,7 @@ from typing import Literal
 
 from ..errors import ConfigError
 from .base import Settings, setting
-from .common import ModelSettings, Precision, Scheduler
+from .common import ModelSettings, Scheduler
 
 LRScheduler = Literal[
     "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"
@@ -16,7 +16,7 @@ LRScheduler = Literal[
 class DataSettings(Settings):
     """The photographs, their words, and how a photograph becomes a training image."""
 
-    instance_data_dir: str = setting()
+    instance_data_dir: str = setting(may_change=True)
     """Folder with the photographs of the subject."""
     instance_prompt: str | None = setting(None)
     """Words for the subject: an identifier and its class, "a photo of sks dog"."""
@@ -34,7 +34,7 @@ class DataSettings(Settings):
     """Crop around the middle; otherwise each sample is cropped at random."""
     random_flip: bool = setting(False)
     """Mirror half of the samples left to right."""
-    cache_latents: bool = setting(True)
+    cache_latents: bool = setting(True, may_change=True)
     """Encode each image variant once, before training; off means encoding anew in every update."""
     instance_variants: int = setting(16, ge=0)
     """Random crops and flips kept of each instance image; 0 draws a new one for every sample."""
@@ -49,9 +49,9 @@ class PriorSettings(Settings):
 
     with_prior_preservation: bool = setting(False)
     """Train on pictures of the class beside the subject's, so that the class is not forgotten."""
-    prior_loss_weight: float = setting(1.0, ge=0)
+    prior_loss_weight: float = setting(1.0, gt=0)
     """Weight λ of the class images' loss."""
-    class_data_dir: str | None = setting(None)
+    class_data_dir: str | None = setting(None, may_change=True)
     """Folder of class images; those that are missing are generated into it. Default: OUTPUT_DIR/class_images."""
     class_prompt: str | None = setting(None)
     """Words for the class without the identifier, "a photo of dog"."""
@@ -80,7 +80,7 @@ class MethodSettings(Settings):
     """Endings of the denoiser's layer names that get factors; the default is the attention projections."""
     train_text_encoder: bool = setting(False)
     """Train the text encoder as well as the denoiser."""
-    gradient_checkpointing: bool = setting(False)
+    gradient_checkpointing: bool = setting(False, may_change=True)
     """Compute activations again in the backward pass: less memory, more time."""
     use_ema: bool = setting(False)
     """Keep an exponential moving average of the trained weights; the final model and samples use it."""
@@ -99,9 +99,9 @@ class OptimizerSettings(Settings):
 
     seed: int = setting(0, ge=0, lt=2**63)
     """Everything random in the run is a function of this number."""
-    train_batch_size: int = setting(4, ge=1)
+    train_batch_size: int = setting(4, ge=1, may_change=True)
     """Instance samples of one device at a time; each brings its class sample with prior preservation."""
-    gradient_accumulation_steps: int = setting(1, ge=1)
+    gradient_accumulation_steps: int = setting(1, ge=1, may_change=True)
     """Micro-batches summed into one update."""
     num_train_epochs: int = setting(1, ge=1, may_change=True)
     """Passes over the data, where `max_train_steps` is not given."""

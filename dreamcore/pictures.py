@@ -1,0 +1,37 @@
+"""Pictures on the way out: PNG bytes, and the first noise that a seed stands for."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from .rng import Purpose, generator
+
+
+def png_bytes(picture: NDArray[np.uint8]) -> bytes:
+    """A picture [H, W, 3] as PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def first_noise(seeds: Sequence[int], shape: tuple[int, int, int]) -> NDArray[np.float32]:
+    """[N, C, h, w] of unit variance: each picture's from its own seed, whatever it is made beside."""
+    return np.stack([generator(seed, Purpose.PICTURE).standard_normal(shape, np.float32) for seed in seeds])
+
+
+def contact_sheet(pictures: Sequence[NDArray[np.uint8]], columns: int | None = None, gap: int = 4) -> NDArray[np.uint8]:
+    """Pictures of one size [H, W, 3] in a grid on white."""
+    columns = columns or min(len(pictures), math.ceil(math.sqrt(len(pictures))))
+    rows = -(-len(pictures) // columns)
+    h, w, _ = pictures[0].shape
+    sheet = np.full((rows * (h + gap) - gap, columns * (w + gap) - gap, 3), 255, np.uint8)
+    for i, picture in enumerate(pictures):
+        y, x = (i // columns) * (h + gap), (i % columns) * (w + gap)
+        sheet[y : y + h, x : x + w] = picture
+    return sheet

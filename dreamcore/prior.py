@@ -1,0 +1,106 @@
+"""Class images for prior preservation: which are there, which are missing, and making those.
+
+Each generated image is a PNG made from its own seed.  `class_images.json` in their folder says which prompt, model
+and seed made it; its entry is written before the image, so that an interruption leaves no image without one.  Images
+that it does not name are the user's own, and count; images of another prompt, model or sampling are named in the log
+and left alone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .backend import World
+from .errors import ConfigError
+from .files import explain_disk_errors, write_atomically
+from .pictures import png_bytes
+
+MANIFEST = "class_images.json"
+Make = Callable[[Sequence[int]], NDArray[np.uint8]]
+"""Pictures [N, H, W, 3] for N seeds."""
+
+
+@dataclass(frozen=True)
+class ClassImages:
+    """A folder of class images.
+
+    Args:
+        folder: created when first needed.
+        recipe: what made an image besides its seed: prompt, model, sampler, steps, guidance, size.
+    """
+
+    folder: Path
+    recipe: Mapping[str, Any]
+
+    def usable(self, own: Sequence[str]) -> list[str]:
+        """Names of the images to train on: of the names in `own` (all images in the folder) those that are the user's
+        or of this recipe."""
+        manifest = self.manifest()
+        return [name for name in own if name not in manifest or self._fits(name, manifest[name])]
+
+    def strangers(self, own: Sequence[str]) -> list[str]:
+        """Names of the images that another recipe made."""
+        return sorted(set(own) - set(self.usable(own)))
+
+    def manifest(self) -> dict[str, dict[str, Any]]:
+        """Recipe and seed of each generated image, by name."""
+        file = self.folder / MANIFEST
+        if not file.exists():
+            return {}
+        try:
+            return dict(json.loads(file.read_text(encoding="utf-8"))["images"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"class_data_dir: {file}: damaged ({error}); mend it, or remove it with its images") from None
+
+    def missing_seeds(self, names: Sequence[str], wanted: int) -> list[int]:
+        """The lowest seeds whose images are not among `names`, as many as the folder is short of `wanted`."""
+        short = wanted - len(self.usable(names))
+        there = set(names)
+        seeds = (seed for seed in range(wanted + len(there)) if self._name(seed) not in there)
+        return [seed for _, seed in zip(range(short), seeds, strict=False)]
+
+    def make(self, seeds: Sequence[int], make: Make, batch_size: int, world: World, done: Callable[[int], None]) -> None:
+        """Generate the images of `seeds`, shared out over the ranks; each is on the disk before the next batch."""
+        with explain_disk_errors(f"writing class images to {self.folder}"):
+            if world.rank == 0:
+                entries = {self._name(seed): {**self.recipe, "seed": seed} for seed in seeds}
+                content = {"images": {**self.manifest(), **entries}}
+                write_atomically(self.folder / MANIFEST, json.dumps(content, indent=1))
+            world.barrier()
+            mine = list(seeds)[world.rank :: world.size]
+            for start in range(0, len(mine), batch_size):
+                batch = mine[start : start + batch_size]
+                for seed, picture in zip(batch, make(batch), strict=True):
+                    write_atomically(self.folder / self._name(seed), png_bytes(picture))
+                done(min(len(seeds), (start + len(batch)) * world.size))
+            world.barrier()
+
+    def _name(self, seed: int) -> str:
+        digest = hashlib.sha256(json.dumps(dict(self.recipe), sort_keys=True).encode()).hexdigest()
+        return f"{seed:05}-{digest[:10]}.png"
+
+    def _fits(self, name: str, entry: Mapping[str, Any]) -> bool:
+        return all(entry.get(key) == value for key, value in self.recipe.items()) and name == self._name(entry["seed"])
+
+
+@contextmanager
+def only_one_run(folder: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Let one run at a time fill a class folder; another waits, so that both can share it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,105 @@
+"""The folder of a run: whose it is, what lies in it, and what may be replaced."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from . import checkpoint
+from .errors import ConfigError
+from .files import disk_trouble, fsync, fsync_tree, write_atomically
+from .modelfolder import INDEX
+
+CONFIG = "config.yaml"
+METRICS = "metrics.jsonl"
+SAMPLES = "samples"
+FINAL = ".final"
+
+
+class RunFolder:
+    """A run's output folder, held for this process alone until `release`.
+
+    Raises:
+        ConfigError: it cannot be written, another run is at work in it, or it holds a finished or broken-off run.
+    """
+
+    def __init__(self, path: Path, *, resume: bool, overwrite: bool):
+        self.path = path
+        self._lock: IO[str] | None = None
+        if path.exists() and not path.is_dir():
+            raise ConfigError(f"output_dir: {path}: is a file; expected a folder, or a name for a new one")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = (path / ".lock").open("w")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"output_dir: {path}: another run is at work in it") from None
+        except OSError as error:
+            raise ConfigError(f"output_dir: {path}: {disk_trouble(error) or error}") from None
+        if self.holds_run() and not (resume or overwrite):
+            self.release()
+            raise ConfigError(
+                f"output_dir: {path}: holds a run already; go on with it (--resume_from_checkpoint latest), replace it "
+                "(--overwrite_output_dir), or choose another folder"
+            )
+
+    def holds_run(self) -> bool:
+        """Whether a run has been at work here."""
+        names = (CONFIG, METRICS, INDEX, checkpoint.LORA_FILE)
+        return any((self.path / n).exists() for n in names) or bool(checkpoint.list_checkpoints(self.path))
+
+    def clear(self) -> None:
+        """Remove an earlier run's results; whatever else lies in the folder stays."""
+        for _, folder in checkpoint.list_checkpoints(self.path):
+            shutil.rmtree(folder)
+        for name in (*_components(self.path), SAMPLES, FINAL):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        for name in (CONFIG, METRICS, INDEX, checkpoint.LORA_FILE, "log.txt", "report.html", "report.png"):
+            (self.path / name).unlink(missing_ok=True)
+
+    def write_config(self, settings: Mapping[str, Any]) -> None:
+        """Write the resolved configuration; with it `--config` repeats the run."""
+        import yaml
+
+        text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
+        write_atomically(self.path / CONFIG, text)
+
+    def new_final(self) -> Path:
+        """An empty folder beside the results, to be filled and then given to `publish`."""
+        folder = self.path / FINAL
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        return folder
+
+    def publish(self, folder: Path) -> None:
+        """Move the finished model's files into the run folder, its index last: only a whole model has one."""
+        fsync_tree(folder)
+        (self.path / INDEX).unlink(missing_ok=True)
+        for item in sorted(folder.iterdir(), key=lambda f: f.name == INDEX):
+            target = self.path / item.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            os.replace(item, target)
+        folder.rmdir()
+        fsync(self.path)
+
+    def release(self) -> None:
+        """Let others use the folder."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+
+def _components(folder: Path) -> list[str]:
+    """Sub-folders that an earlier run's model_index.json names."""
+    import json
+
+    try:
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return [k for k, v in index.items() if isinstance(v, list) and "/" not in k and k not in ("", ".", "..")]

@@ -1,0 +1,119 @@
+"""Looking at the model along the way: pictures from the same seeds each time, and the loss on held-out photographs.
+
+Nothing here draws from the training's streams, so a run with validation and one without train alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .backend import Backend, SampleRequest
+from .batches import form_batch
+from .config import TrainConfig
+from .data import Crop, ImageFolder
+from .diffusion import NoiseSchedule
+from .files import explain_disk_errors, write_atomically
+from .pictures import first_noise, png_bytes
+from .rng import Purpose, generator
+
+HELD_OUT_TIMESTEPS = 4
+"""Noise levels at which each held-out photograph is judged: one in each quarter of the schedule."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Validation pictures, or class images: everything but their seeds."""
+
+    prompt: str
+    negative_prompt: str
+    steps: int
+    guidance_scale: float
+    scheduler: str
+    shape: tuple[int, int, int]
+    """[C, h, w] of a latent."""
+    batch_size: int
+
+    def make(self, backend: Backend, seeds: Sequence[int]) -> NDArray[np.uint8]:
+        """[N, H, W, 3], one picture a seed, made `batch_size` at a time."""
+        parts = []
+        for start in range(0, len(seeds), self.batch_size):
+            some = list(seeds[start : start + self.batch_size])
+            request = SampleRequest(
+                [self.prompt] * len(some),
+                first_noise(some, self.shape),
+                some,
+                self.steps,
+                self.guidance_scale,
+                self.scheduler,
+                self.negative_prompt,
+            )
+            parts.append(backend.sample(request))
+        return np.concatenate(parts)
+
+    @classmethod
+    def for_validation(cls, config: TrainConfig, shape: tuple[int, int, int]) -> Pictures | None:
+        """As the settings ask for; None without a validation prompt."""
+        if config.validation_prompt is None:
+            return None
+        return cls(
+            config.validation_prompt,
+            config.validation_negative_prompt,
+            config.validation_num_inference_steps,
+            config.validation_guidance_scale,
+            config.validation_scheduler,
+            shape,
+            config.sample_batch_size,
+        )
+
+
+def save_pictures(pictures: NDArray[np.uint8], folder: Path, step: int) -> list[Path]:
+    """Write `step-STEP-K.png` for each picture."""
+    paths = [folder / f"step-{step:06}-{k}.png" for k in range(len(pictures))]
+    with explain_disk_errors(f"writing validation pictures to {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, picture in zip(paths, pictures, strict=True):
+            write_atomically(path, png_bytes(picture))
+    return paths
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The loss on photographs that do not train, at noise and timesteps that never change."""
+
+    latents: list[NDArray[np.float32]]
+    prompts: list[int]
+    schedule: NoiseSchedule
+    seed: int
+
+    @classmethod
+    def encode(
+        cls, folder: ImageFolder, crop: Crop, prompts: list[int], schedule: NoiseSchedule, seed: int, backend: Backend
+    ) -> HeldOut:
+        """Encode each photograph once, cropped in the middle."""
+        means = [backend.encode_images(folder.pixels(i, crop, None)[None])[0][0] for i in range(len(folder.photos))]
+        return cls(means, prompts, schedule, seed)
+
+    def loss(self, backend: Backend) -> float:
+        """Mean squared error over photographs and noise levels, unweighted."""
+        quarter = self.schedule.num_train_timesteps // HELD_OUT_TIMESTEPS
+        errors = []
+        for number, (latent, prompt) in enumerate(zip(self.latents, self.prompts, strict=True)):
+            draw = generator(self.seed, Purpose.HELD_OUT, number)
+            timesteps = np.arange(HELD_OUT_TIMESTEPS) * quarter + draw.integers(quarter, size=HELD_OUT_TIMESTEPS)
+            shape = (HELD_OUT_TIMESTEPS, *latent.shape)
+            noise = draw.standard_normal(shape, np.float32)
+            batch = form_batch(
+                self.schedule,
+                np.broadcast_to(latent, shape),
+                noise,
+                timesteps,
+                prompt=np.full(HELD_OUT_TIMESTEPS, prompt),
+                weight=np.ones(HELD_OUT_TIMESTEPS),
+            )
+            errors.append(backend.loss(batch))
+        return float(np.concatenate(errors).astype(np.float64).mean())
