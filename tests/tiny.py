@@ -13,28 +13,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-WORDS = [
-    "a",
-    "an",
-    "the",
-    "of",
-    "in",
-    "on",
-    "photo",
-    "picture",
-    "sks",
-    "dog",
-    "cat",
-    "toy",
-    "person",
-    "car",
-    "teapot",
-    "red",
-    "green",
-    "blue",
-    "snow",
-    "grass",
-]
+WORDS = (
+    *("a", "an", "the", "of", "in", "on", "photo", "picture", "sks", "dog", "cat", "toy"),
+    *("person", "car", "teapot", "red", "green", "blue", "snow", "grass"),
+)
 WINDOW = 77
 FACTOR = 4
 """Pixels a latent is wide; the native resolution is 8 latents, 32 pixels."""
