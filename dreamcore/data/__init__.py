@@ -2,6 +2,6 @@
 
 from .crop import Crop, from_uint8, to_uint8
 from .decode import decode
-from .folder import ImageFolder, Photo
+from .folder import ImageFolder, Photo, find_images
 
-__all__ = ["Crop", "ImageFolder", "Photo", "decode", "from_uint8", "to_uint8"]
+__all__ = ["Crop", "ImageFolder", "Photo", "decode", "find_images", "from_uint8", "to_uint8"]

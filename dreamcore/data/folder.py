@@ -66,7 +66,7 @@ class ImageFolder:
                 too large or of a format without decoder; a caption is empty or not UTF-8, or there is none at all.
         """
         folder = Path(folder)
-        files, notes = _find(folder, setting)
+        files, notes = find_images(folder, setting)
         if not files:
             skipped = f" ({'; '.join(notes)})" if notes else ""
             raise ConfigError(f"{setting}: {folder} holds no images{skipped}; put the photographs directly into it")
@@ -149,7 +149,7 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], form
 
 
-def _find(folder: Path, setting: str) -> tuple[list[Path], list[str]]:
+def find_images(folder: Path, setting: str) -> tuple[list[Path], list[str]]:
     """The images directly in a folder, in natural order, and what else is there, in words."""
     if not folder.exists():
         raise ConfigError(f"{setting}: {folder} does not exist; expected a folder with images")
