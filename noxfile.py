@@ -1,0 +1,69 @@
+"""What a user or a build server types: `nox -s quickstart`, `nox -t tests`, `nox -s lint`.
+
+Each backend has an environment of its own (.nox/tests-torch ...), for the three frameworks cannot share one; it is
+kept and used again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.3.2"
+nox.options.reuse_venv = "yes"
+nox.options.tags = ["tests"]
+
+FRAMEWORKS = {"torch": "torch==2.13.0"}
+"""Backend -> its framework, installed first and by its exact version: so pip takes a CPU build that lies at hand."""
+
+
+def install(session: nox.Session, backend: str, *extras: str) -> None:
+    """Install this tree with a backend, all in the versions that were tested."""
+    constraints = f"--constraint=constraints/{backend}.txt"
+    session.install(FRAMEWORKS[backend], constraints)
+    session.install("--editable", f".[{','.join((backend, *extras))}]", constraints)
+
+
+@nox.session
+def quickstart(session: nox.Session) -> None:
+    """Personalise a very small model on the CPU, and make pictures with it."""
+    install(session, "torch")
+    folder = Path("quickstart")
+    session.run("python", "-m", "tests.tiny", str(folder), silent=True)
+    # fmt: off
+    session.run(
+        "dreambooth", "train",
+        "--pretrained_model_name_or_path", str(folder / "model"),
+        "--instance_data_dir", str(folder / "photos"),
+        "--instance_prompt", "a photo of sks toy",
+        "--validation_prompt", "a photo of sks toy in snow",
+        "--max_train_steps", "20", "--learning_rate", "1e-4", "--train_batch_size", "2",
+        "--output_dir", str(folder / "run"), "--overwrite_output_dir",
+        *session.posargs,
+    )
+    session.run(
+        "dreambooth", "generate",
+        "--pretrained_model_name_or_path", str(folder / "run"),
+        "--prompt", "a photo of sks toy on grass",
+        "--output_dir", str(folder / "pictures"),
+    )
+    # fmt: on
+    session.log(f"The model is in {folder / 'run'}, pictures made with it in {folder / 'pictures'}.")
+    session.log("(Its weights are random: it shows that everything works here, not what DreamBooth can do.)")
+
+
+@nox.session(name="tests-torch", tags=["tests"])
+def tests_torch(session: nox.Session) -> None:
+    """All tests, with the PyTorch backend."""
+    install(session, "torch", "dev")
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, formatting and types."""
+    session.install("--editable", ".[dev]", "--constraint=constraints/torch.txt")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
