@@ -10,7 +10,7 @@ from .base import RunInfo, Tracker, Trackers
 from .console import Console
 from .factory import make_trackers
 from .files import LogFile
-from .metrics import MetricsFile, read_lines, truncate_metrics, write_atomically
+from .metrics import MetricsFile, read_lines, truncate_metrics
 
 __all__ = [
     "Console",
@@ -22,5 +22,4 @@ __all__ = [
     "make_trackers",
     "read_lines",
     "truncate_metrics",
-    "write_atomically",
 ]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from io import FileIO
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from dreamcore.errors import RunError
+from dreamcore.files import write_atomically
 
 from .base import Level, RunInfo
 
@@ -143,22 +143,3 @@ def _whole_lines(path: Path) -> list[tuple[dict[str, Any], bytes]]:
             break
         lines.append((record, line))
     return lines
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` beside `path`, make sure that it lies on the disk, and rename it into place.
-
-    Raises:
-        OSError: `path` is then untouched and nothing is left beside it.
-    """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 
 from dreamcore.errors import RunError
-from dreamcore.track import MetricsFile, RunInfo, read_lines, truncate_metrics, write_atomically
+from dreamcore.track import MetricsFile, RunInfo, read_lines, truncate_metrics
 
 
 def info(folder: Path, first: int = 1) -> RunInfo:
@@ -165,13 +164,3 @@ def test_a_disk_that_fills_in_the_middle_of_a_line_stops_the_run_with_whole_line
 def test_a_run_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"absent/metrics\.jsonl.*No such file"):
         MetricsFile().start(info(tmp_path / "absent"))
-
-
-def test_atomic_write_replaces_or_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "report.html"
-    write_atomically(path, b"old")
-    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(OSError, match="No space left"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
