@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from ..errors import ConfigError
 from .names import canonical_names
@@ -23,7 +23,18 @@ def setting(default: Any = ..., *, may_change: bool = False, **constraints: Any)
 class Settings(BaseModel):
     """Base class; subclasses add fields, each with a docstring that is also the command line's help."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=False, allow_inf_nan=False
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _a_switch_is_no_value(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse `rank: true`, which would be read as rank 1."""
+        assert info.field_name is not None
+        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
+            raise ValueError(f"needs a value; received {value}")
+        return value
 
     def __getattribute__(self, name: str) -> Any:
         value = super().__getattribute__(name)
@@ -58,9 +69,7 @@ class Settings(BaseModel):
         """The settings that the run read, with their values: what the run folder's configuration holds."""
         read = self.__dict__.get("_read", set())
         return {
-            name: value
-            for name, value in self.model_dump(mode="json").items()
-            if name in read and value is not None
+            name: value for name, value in self.model_dump(mode="json").items() if name in read and value is not None
         }
 
     def refuse_unread(self, why: str) -> None:

@@ -1,0 +1,252 @@
+"""Settings: each documented, each checked, none ignored."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dreamcore.config import GenerateConfig, Settings, TrainConfig, load_config, preset_names, read_config_file
+from dreamcore.config.names import ALIASES, RETIRED
+from dreamcore.errors import ConfigError
+
+TRAIN = {
+    "pretrained_model_name_or_path": "model",
+    "instance_data_dir": "photos",
+    "instance_prompt": "a photo of sks dog",
+}
+GENERATE = {"pretrained_model_name_or_path": "model", "prompt": "a photo of sks dog"}
+FIELDS = [(cls, name) for cls in (TrainConfig, GenerateConfig) for name in cls.model_fields]
+OTHER: dict[str, dict[str, Any]] = {
+    "use_captions": {"use_captions": True},
+    "height": {"height": 64, "width": 64},
+    "width": {"height": 64, "width": 64},
+    "with_prior_preservation": {"with_prior_preservation": True, "class_prompt": "a photo of dog"},
+    "prompt": {"prompt": "a dog"},
+    "prompt_file": {"prompt_file": "prompts.txt", "prompt": None},
+    "mixed_precision": {"mixed_precision": "bf16"},
+    "lr_scheduler": {"lr_scheduler": "cosine"},
+    "lora_layers": {"lora_layers": ["to_q"]},
+    "scheduler": {"scheduler": "euler"},
+    "validation_scheduler": {"validation_scheduler": "euler"},
+}
+"""What to give so that a setting differs from its default, where its kind alone does not say."""
+
+
+def train(**values: Any) -> TrainConfig:
+    return TrainConfig.from_mapping(TRAIN | values)
+
+
+def another_value(cls: type[Settings], name: str) -> dict[str, Any]:
+    """Settings that give `name` a value that is valid and not its default."""
+    if name in OTHER:
+        return OTHER[name]
+    kind = str(cls.model_fields[name].annotation)
+    if "bool" in kind:
+        return {name: not cls.model_fields[name].default}
+    if "int" in kind:
+        return {name: 7}
+    return {name: 0.25} if "float" in kind else {name: "something"}
+
+
+@pytest.mark.parametrize(("cls", "name"), FIELDS, ids=lambda v: getattr(v, "__name__", v))
+def test_every_setting_is_documented(cls: type[Settings], name: str) -> None:
+    text = cls.model_fields[name].description
+    assert text
+    assert text[0].isupper() or text.startswith(("torch", "`", "γ"))
+    assert text.endswith(".")
+
+
+@pytest.mark.parametrize(("cls", "name"), FIELDS, ids=lambda v: getattr(v, "__name__", v))
+def test_a_setting_that_was_given_and_not_read_is_refused(cls: type[Settings], name: str) -> None:
+    base = TRAIN if cls is TrainConfig else GENERATE
+    config = cls.from_mapping(base | another_value(cls, name))
+    for other in cls.model_fields:
+        if other != name:
+            getattr(config, other)
+    with pytest.raises(ConfigError, match=rf"^{name}=.*nothing in this run uses it \(without reason\)"):
+        config.refuse_unread("without reason")
+    getattr(config, name)
+    config.refuse_unread("without reason")
+
+
+def test_defaults_need_not_be_read() -> None:
+    config = train()
+    with pytest.raises(ConfigError, match=r"^pretrained_model_name_or_path='model', instance_data_dir=.*: given"):
+        config.refuse_unread("")
+    _ = config.instance_data_dir, config.instance_prompt, config.pretrained_model_name_or_path
+    config.refuse_unread("")
+
+
+def test_resolved_holds_what_was_read_and_makes_the_same_configuration() -> None:
+    config = train(max_train_steps=3, lora_rank=8, seed=5)
+    read = ("pretrained_model_name_or_path", "instance_data_dir", "instance_prompt", "max_train_steps", "seed")
+    _ = [getattr(config, name) for name in (*read, "learning_rate", "adam_beta1")]
+    assert config.resolved() == TRAIN | {"max_train_steps": 3, "seed": 5, "adam_beta1": 0.9}
+    assert config.given() == TRAIN | {"max_train_steps": 3, "rank": 8, "seed": 5}
+    again = TrainConfig.from_mapping(json.loads(json.dumps(config.resolved())))
+    assert again.seed == 5
+    assert again.max_train_steps == 3
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"mixed_precision": "fp8"}, r"^mixed_precision: .*'no', 'fp16' or 'bf16'; received 'fp8'$"),
+        ({"lr_scheduler": "exponential"}, r"lr_scheduler: .*'polynomial'; received 'exponential'"),
+        ({"train_batch_size": 0}, r"^train_batch_size: .*greater than or equal to 1; received 0$"),
+        ({"train_batch_size": 2.5}, r"^train_batch_size: .*integer.*; received 2.5$"),
+        ({"rank": "four"}, r"^rank: .*integer.*; received 'four'$"),
+        ({"seed": -1}, r"^seed: .*; received -1$"),
+        ({"seed": 2**63}, r"^seed: .*; received 9223372036854775808$"),
+        ({"seed": True}, r"^seed: needs a value; received True$"),
+        ({"rank": None}, r"^rank: .*; received None$"),
+        ({"learning_rate": 0}, r"^learning_rate: .*greater than 0; received 0$"),
+        ({"learning_rate": math.inf}, r"^learning_rate: .*finite number; received inf$"),
+        ({"noise_offset": math.nan}, r"^noise_offset: .*; received nan$"),
+        ({"ema_decay": 1.0}, r"^ema_decay: .*less than 1; received 1.0$"),
+        ({"use_lora": "maybe"}, r"^use_lora: .*boolean.*; received 'maybe'$"),
+        ({"lora_layers": ["to_q", 3]}, r"^lora_layers\.1: .*string; received 3$"),
+        ({"instance_data_dir": None}, r"^instance_data_dir: .*string; received None$"),
+        (
+            {"rank": 0, "seed": -3},
+            r"(?s)rank: .*received 0.*seed: .*received -3|seed: .*received -3.*rank: .*received 0",
+        ),
+        ({"height": 64}, "^height and width: give both or neither$"),
+        ({"height": 64, "width": 64, "resolution": 64}, "^resolution: given together with height and width"),
+        ({"with_prior_preservation": True}, "^class_prompt: with_prior_preservation needs one"),
+        ({"with_prior_preservation": True, "class_prompt": ""}, "^class_prompt: with_prior_preservation needs one"),
+        ({"instance_prompt": None}, "^instance_prompt: required unless use_captions is on"),
+        ({"max_train_steps": 5, "num_train_epochs": 1}, "^num_train_epochs: given together with max_train_steps"),
+        ({"validation_epochs": 5, "validation_steps": 100}, "^validation_epochs: given together with validation_steps"),
+    ],
+    ids=str,
+)
+def test_wrong_values_are_named_with_what_was_received(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        train(**values)
+
+
+def test_missing_settings_are_all_named() -> None:
+    with pytest.raises(ConfigError) as caught:
+        TrainConfig.from_mapping({})
+    assert set(str(caught.value).splitlines()) == {
+        "pretrained_model_name_or_path: required, but not given",
+        "instance_data_dir: required, but not given",
+    }
+
+
+def test_prompt_and_prompt_file_exclude_each_other() -> None:
+    for values in ({"prompt": None}, {"prompt_file": "file.txt"}):
+        with pytest.raises(ConfigError, match=r"^prompt: give either prompt or prompt_file$"):
+            GenerateConfig.from_mapping(GENERATE | values)
+
+
+def test_text_is_read_as_the_kind_that_the_setting_has() -> None:
+    """As flags and some files give it; "0" is a seed, and "false" is not true."""
+    config = train(seed="0", learning_rate="1e-4", use_lora="false", center_crop="True", max_train_steps="20")
+    assert (config.seed, config.learning_rate, config.use_lora, config.center_crop) == (0, 1e-4, False, True)
+    assert config.max_train_steps == 20
+
+
+@pytest.mark.parametrize("alias", ALIASES)
+def test_other_trainers_names_mean_ours(alias: str) -> None:
+    value = next(iter(another_value(TrainConfig, ALIASES[alias]).values()))
+    for spelling in (alias, alias.replace("_", "-")):
+        base = {k: v for k, v in TRAIN.items() if k != ALIASES[alias]}
+        assert TrainConfig.from_mapping(base | {spelling: value}).given()[ALIASES[alias]] == value
+
+
+def test_a_setting_given_under_two_names_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^rank: given twice \(also as lora-rank\)"):
+        train(**{"rank": 4, "lora-rank": 4})
+
+
+@pytest.mark.parametrize("name", RETIRED)
+def test_names_without_a_counterpart_say_why(name: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        train(**{name: "hf_secret"})
+    assert RETIRED[name] in str(caught.value)
+    assert "hf_secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("learning-rte", "learning_rate"), ("prior_weight", "prior_loss_weight"), ("max_steps", "max_train_steps")],
+)
+def test_a_misspelt_name_is_told_the_nearest(name: str, near: str) -> None:
+    with pytest.raises(ConfigError, match=f"unknown setting; did you mean {near}"):
+        train(**{name: 1})
+    with pytest.raises(ConfigError, match="unknown setting; `dreambooth train --help` lists them all"):
+        train(zzzz=1)
+
+
+def test_configurations_cannot_be_changed() -> None:
+    with pytest.raises(Exception, match="frozen"):
+        train().seed = 1  # type: ignore[misc]
+
+
+FILES = {
+    "a.toml": "seed = 3\nlearning-rate = 1e-4\nuse_lora = true\nlora_layers = ['to_q', 'to_v']\n",
+    "a.yaml": "seed: 3\nlearning-rate: 1e-4\nuse_lora: true\nlora_layers: [to_q, to_v]\n",
+    "a.yml": "# a comment\n{seed: 3, learning-rate: 1.0e-4, use_lora: yes, lora_layers: [to_q, to_v]}\n",
+    "a.JSON": '{"seed": 3, "learning-rate": 1e-4, "use_lora": true, "lora_layers": ["to_q", "to_v"]}',
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_are_read_and_flags_win(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    file.write_text(FILES[name], "utf-8")
+    config = load_config(TrainConfig, file, TRAIN | {"lora-rank": "16", "seed": 9})
+    assert (config.seed, config.learning_rate, config.use_lora, config.rank) == (9, 1e-4, True, 16)
+    assert config.lora_layers == ["to_q", "to_v"]
+    assert "adam_beta1" not in config.given()
+
+
+def test_a_flag_wins_over_its_alias_in_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("lora_rank = 8\n", "utf-8")
+    assert load_config(TrainConfig, tmp_path / "a.toml", TRAIN | {"rank": 2}).rank == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.toml", "seed = \n", r"a\.toml: .*line 1"),
+        ("a.yaml", "seed: [\n", r"(?s)a\.yaml: .*line"),
+        ("a.json", "{", r"a\.json: .*line 1"),
+        ("a.json", "[1]", r"a\.json: expected settings as key: value, found list"),
+        ("a.yaml", "", r"a\.yaml: expected settings as key: value, found NoneType"),
+        ("a.ini", "", r"a\.ini: expected a file ending in \.toml, \.yaml, \.yml, \.json"),
+        ("a.toml", "learning_rte = 1\n", "did you mean learning_rate"),
+    ],
+)
+def test_files_that_cannot_be_read_are_named(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text, "utf-8")
+    with pytest.raises(ConfigError, match=message):
+        load_config(TrainConfig, tmp_path / name, TRAIN)
+
+
+def test_missing_files_presets_and_folders(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.toml: No such file"):
+        read_config_file(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match=r"'sd15-lra' is neither a file nor a preset; presets: .*sd15-lora"):
+        read_config_file("sd15-lra")
+    (tmp_path / "a.toml").mkdir()
+    with pytest.raises(ConfigError, match=r"a\.toml: Is a directory"):
+        read_config_file(tmp_path / "a.toml")
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_presets_are_valid(preset: str) -> None:
+    values = read_config_file(preset)
+    needed = {k: v for k, v in {**TRAIN, "class_prompt": "a photo of dog"}.items() if k not in values}
+    config = load_config(TrainConfig, preset, needed)
+    assert config.given().keys() == {*values, *needed}
+
+
+def test_the_real_presets_exist() -> None:
+    assert {"sd15-lora", "sd15-full", "sd15-face", "sd21-full"} <= set(preset_names())
