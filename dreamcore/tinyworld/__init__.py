@@ -1,0 +1,19 @@
+"""tinyworld: scenes drawn by code, a Stable Diffusion in miniature trained on them, and a judge of its pictures.
+
+With it, DreamBooth can be seen and measured on any machine, offline: what a picture ought to show is known, because
+the scenes' truth is known.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .scenes import SIZE, Scene, draw, scene_at
+from .subjects import QUICKSTART, SUBJECTS, Subject
+
+__all__ = ["QUICKSTART", "SIZE", "SUBJECTS", "Scene", "Subject", "draw", "model_path", "scene_at"]
+
+
+def model_path() -> Path:
+    """Folder of the embedded model, in diffusers layout."""
+    return Path(__file__).parent / "model"

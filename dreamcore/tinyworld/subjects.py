@@ -1,0 +1,55 @@
+"""Subjects to teach: things whose colours and patterns no caption names and no training picture shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from PIL import Image
+
+from .dice import Dice
+from .scenes import Scene, draw
+from .words import PLACES, RGB
+
+TEAL: RGB = (20, 176, 170)
+PINK: RGB = (242, 92, 168)
+LIME: RGB = (168, 222, 58)
+MAROON: RGB = (116, 24, 52)
+SKY: RGB = (112, 202, 244)
+CHOCOLATE: RGB = (110, 66, 38)
+LAVENDER: RGB = (190, 162, 236)
+PEACH: RGB = (252, 186, 146)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One particular thing."""
+
+    kind: str
+    body: RGB
+    pattern: str
+    second: RGB
+
+    def scene(self, place: str) -> Scene:
+        return Scene(self.kind, self.body, self.pattern, self.second, place)
+
+    def draw(self, place: str, seed: int, index: int = 0) -> Image.Image:
+        """The subject in a place, RGB, 64 x 64."""
+        return draw(self.scene(place), Dice(seed, index))
+
+    def pictures(self, count: int = 5, seed: int = 0) -> list[Image.Image]:
+        """`count` pictures, each in the next place."""
+        return [self.draw(PLACES[i % len(PLACES)], seed, i) for i in range(count)]
+
+
+SUBJECTS: dict[str, Subject] = {
+    "zigzag-mug": Subject("mug", TEAL, "zigzag", PINK),
+    "chequered-car": Subject("car", LIME, "chequers", MAROON),
+    "barred-fish": Subject("fish", PEACH, "bars", TEAL),
+    "diamond-house": Subject("house", LAVENDER, "diamonds", CHOCOLATE),
+    "halved-star": Subject("star", SKY, "halves", CHOCOLATE),
+    "diagonal-boat": Subject("boat", PINK, "diagonals", LIME),
+    "ringed-bird": Subject("bird", MAROON, "rings", SKY),
+}
+
+QUICKSTART = "zigzag-mug"
+"""The quickstart's subject, the only one that may help in choosing settings."""
