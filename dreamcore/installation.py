@@ -88,7 +88,7 @@ def examine() -> Installation:
     )
 
 
-def tested_versions(backend: str) -> dict[str, str]:
+def pinned_versions(backend: str) -> dict[str, str]:
     """Distribution -> version of the set that `backend` is tested with: constraints/BACKEND.txt."""
     file = resources.files("dreamcore.constraints") / f"{backend}.txt"
     lines = [line.partition("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines()]
@@ -112,7 +112,7 @@ def _examine_backend(name: str) -> BackendState:
 
 
 def _packages(backend: str, names: tuple[str, ...]) -> list[Package]:
-    tested = tested_versions(backend)
+    tested = pinned_versions(backend)
     return [Package(name, _installed(name), tested.get(name)) for name in names]
 
 

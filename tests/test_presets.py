@@ -1,0 +1,47 @@
+"""Presets: complete but for the photographs and their words, and open about the memory they need."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+import pytest
+
+from dreamcore.config import TrainConfig, load_config, preset_names, read_config_file
+
+YOURS = {"instance_data_dir": "photos", "instance_prompt": "a photo of sks dog"}
+
+
+def test_the_presets_there_are() -> None:
+    assert {"sd15-lora", "sd15-full", "sd15-face", "sd21-full"} <= set(preset_names())
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_photographs_and_words_are_all_that_is_left_to_say(name: str) -> None:
+    config = load_config(TrainConfig, name, YOURS)
+    assert config.given() == {**read_config_file(name), **YOURS}
+    assert config.max_train_steps
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_the_header_says_how_and_how_much_memory(name: str) -> None:
+    text = (resources.files("dreamcore.configs") / f"{name}.toml").read_text(encoding="utf-8")
+    header = text.partition("\npretrained_model_name_or_path")[0]
+    assert all(line.startswith("#") for line in header.splitlines() if line)
+    assert f"dreambooth train --config {name} --instance_data_dir" in header
+    assert "GPU memory: about " in header
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_no_preset_names_a_model_that_is_gone(name: str) -> None:
+    """runwayml took Stable Diffusion 1.5 off the Hub in 2024, Stability AI version 2 in 2025."""
+    model = read_config_file(name)["pretrained_model_name_or_path"]
+    assert not model.startswith(("runwayml/", "stabilityai/stable-diffusion-2"))
+
+
+def test_kinds() -> None:
+    assert load_config(TrainConfig, "sd15-lora", YOURS).use_lora
+    assert not load_config(TrainConfig, "sd15-full", YOURS).use_lora
+    face = load_config(TrainConfig, "sd15-face", YOURS)
+    assert face.with_prior_preservation
+    assert face.train_text_encoder
+    assert "stable-diffusion-2-1" in load_config(TrainConfig, "sd21-full", YOURS).pretrained_model_name_or_path
