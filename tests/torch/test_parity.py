@@ -1,0 +1,138 @@
+"""The first twenty losses and gradient norms of `dreamcore.train` against the plain loop of `reference.py`."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dreamcore.lora import initial_down
+from dreamcore.plan import Plan, Sample
+from dreamcore.rng import Purpose, generator
+
+from .. import needs
+from ..tiny import draw_photos
+
+pytestmark = needs.torch
+
+UPDATES = 20
+SEED = 11
+SIZE = 32
+PROMPTS = ["a photo of sks dog", "a photo of dog"]
+ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
+COMMON: dict[str, Any] = {
+    "max_train_steps": UPDATES,
+    "seed": SEED,
+    "lr_scheduler": "linear",
+    "lr_warmup_steps": 3,
+    "learning_rate": 2e-4,
+}
+CASES: dict[str, dict[str, Any]] = {
+    "full": {"train_batch_size": 2},
+    "lora": {"train_batch_size": 2, "use_lora": True, "rank": 4, "lora_alpha": 8, "learning_rate": 2e-3},
+    "text encoder": {"train_batch_size": 1, "train_text_encoder": True},
+    "v-prediction with min-SNR": {"train_batch_size": 2, "snr_gamma": 5.0},
+    "noise prediction with min-SNR": {"train_batch_size": 2, "snr_gamma": 0.5},
+    "prior preservation": {
+        "train_batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "with_prior_preservation": True,
+        "class_prompt": PROMPTS[1],
+        "prior_loss_weight": 0.7,
+        "num_class_images": 3,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> list[Path]:
+    """Instance and class pictures of exactly the training size, so that their pixels are beyond question."""
+    made = []
+    class_photos = draw_photos(tmp_path_factory.mktemp("drawn"), count=3, seed=5)
+    for source in (photos, class_photos):
+        folder = tmp_path_factory.mktemp("pictures")
+        for i, file in enumerate(sorted(source.iterdir())):
+            Image.open(file).convert("RGB").resize((SIZE, SIZE)).save(folder / f"{i}.png")
+        made.append(folder)
+    return made
+
+
+def pixels(folder: Path, image: int) -> np.ndarray:
+    """[3, H, W] in [−1, 1]."""
+    picture = np.asarray(Image.open(sorted(folder.iterdir())[image]), np.float32)
+    return picture.transpose(2, 0, 1) / 127.5 - 1
+
+
+def drawn(rows: list[Sample], folders: list[Path]) -> Any:
+    """What the library's random streams hold for the rows of a micro-batch."""
+    from .reference import MicroBatch
+
+    def normal(purpose: Purpose) -> np.ndarray:
+        shape = (4, SIZE // 4, SIZE // 4)
+        draws = [generator(SEED, purpose, s.place, s.row).standard_normal(shape, np.float32) for s in rows]
+        return np.stack(draws)
+
+    return MicroBatch(
+        pixels=np.stack([pixels(folders[s.row], s.image) for s in rows]),
+        posterior=normal(Purpose.POSTERIOR),
+        noise=normal(Purpose.NOISE),
+        timesteps=np.array([generator(SEED, Purpose.TIMESTEP, s.place, s.row).integers(1000) for s in rows]),
+        prompts=[PROMPTS[s.row] for s in rows],
+    )
+
+
+def expected(model: Path, folders: list[Path], settings: dict[str, Any]) -> list[dict[str, float]]:
+    """The reference's measurements."""
+    from .reference import Options, Reference
+
+    use_lora = settings.get("use_lora", False)
+    same = ("lr_scheduler", "lr_warmup_steps", "train_text_encoder", "with_prior_preservation", "prior_loss_weight")
+    options = Options(
+        settings["learning_rate"],
+        UPDATES,
+        **{name: settings[name] for name in (*same, "snr_gamma") if name in settings},
+        rank=settings["rank"] if use_lora else None,
+        lora_alpha=settings.get("lora_alpha", 0),
+        targets={"unet": ATTENTION, "text_encoder": ["q_proj", "k_proj", "v_proj", "out_proj"]},
+    )
+    reference = Reference(model, options, partial(initial_down, SEED))
+    plan = Plan(
+        SEED,
+        instances=5,
+        classes=settings.get("num_class_images", 0),
+        batch_size=settings["train_batch_size"],
+        accumulation=settings.get("gradient_accumulation_steps", 1),
+    )
+    return [reference.update([drawn(rows, folders) for rows in plan.micro_batches(u)]) for u in range(UPDATES)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_losses_and_gradient_norms(
+    case: str, tiny_model: Path, tiny_v_model: Path, folders: list[Path], tmp_path: Path
+) -> None:
+    import dreamcore
+
+    model = tiny_v_model if case.startswith("v-") else tiny_model
+    settings = COMMON | CASES[case]
+    if settings.get("with_prior_preservation"):
+        settings["class_data_dir"] = str(folders[1])
+    run = dreamcore.train(
+        pretrained_model_name_or_path=str(model),
+        instance_data_dir=str(folders[0]),
+        instance_prompt=PROMPTS[0],
+        center_crop=True,
+        output_dir=str(tmp_path / "run"),
+        report_to="none",
+        backend="torch",
+        device="cpu",
+        **settings,
+    )
+    wanted = expected(model, folders, settings)
+    assert len(run.metrics) == len(wanted) == UPDATES
+    for name in wanted[0]:
+        measured = [record[name] for record in run.metrics]
+        np.testing.assert_allclose(measured, [w[name] for w in wanted], rtol=1e-5, err_msg=f"{case}: {name}")
