@@ -2,6 +2,7 @@
 
 from .crop import Crop, from_uint8, to_uint8
 from .decode import decode
-from .folder import ImageFolder, Photo, find_images
+from .finding import find_images
+from .folder import ImageFolder, Photo
 
 __all__ = ["Crop", "ImageFolder", "Photo", "decode", "find_images", "from_uint8", "to_uint8"]

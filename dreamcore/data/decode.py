@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import warnings
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -21,6 +22,8 @@ MAX_PIXELS = 120_000_000
 """Largest image that is decoded (a 102-megapixel camera's fits); a decompression bomb does not get that far."""
 MAX_BYTES = 1 << 30
 """Largest file that is read."""
+MAX_SCANS = 1000
+"""Most passes of a progressive JPEG; cameras write about ten, and a file made to hang its reader tens of thousands."""
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -34,6 +37,21 @@ _UPRIGHT = {
 """EXIF orientation (tag 0x0112) -> what makes the picture upright."""
 
 
+class Decoded(NamedTuple):
+    """An image and what its file was like."""
+
+    image: Image.Image
+    """Upright, in sRGB: RGB, or RGBA where alpha was asked for and there is some."""
+    kind: str
+    """Pillow's name of the format."""
+    mode: str
+    """Pillow's name of the pixels' form in the file: RGB, L, P, CMYK, I;16 ..."""
+    orientation: int
+    """EXIF orientation, 1…8; 1 is upright."""
+    frames: int
+    """Frames of an animation or pages of a document; 1 for a still picture."""
+
+
 def decode(path: str | Path) -> Image.Image:
     """The image in a file, upright, in sRGB, mode RGB, alpha laid over white; an animation's first frame.
 
@@ -41,7 +59,7 @@ def decode(path: str | Path) -> Image.Image:
         ConfigError: the file is missing, empty, truncated, damaged, too large or of a format without decoder.
     """
     path = Path(path)
-    return decode_bytes(read_bytes(path), path)
+    return decode_bytes(read_bytes(path), path).image
 
 
 def read_bytes(path: Path) -> bytes:
@@ -59,22 +77,26 @@ def read_bytes(path: Path) -> bytes:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def open_image(data: bytes, path: Path) -> Image.Image:
-    """The image of a file's contents with its header read and its pixels not; its size is that before EXIF rotation.
+def open_image(source: BinaryIO, path: Path) -> tuple[Image.Image, str]:
+    """The image in an open file with its header read and its pixels not, and the name of its format.
+
+    Its size is that before EXIF rotation.
 
     Raises:
         ConfigError: as `decode`.
     """
-    if not data:
+    head = source.read(HEAD_BYTES)
+    source.seek(0)
+    if not head:
         raise ConfigError(f"{path}: the file is empty; replace it or take it away")
-    kind = sniff(data[:HEAD_BYTES])
+    kind = sniff(head)
     if kind is None:
         raise ConfigError(f"{path}: not an image, judged by its content; replace it or take it away")
     require_decoder(kind, path)
     try:
         with warnings.catch_warnings():  # Pillow warns at 89 megapixels; the limit here is MAX_PIXELS
             warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data), formats=[kind])
+            image = Image.open(source, formats=[kind])
     except Image.DecompressionBombError as error:
         raise _too_large(path, str(error)) from error
     except (
@@ -83,27 +105,40 @@ def open_image(data: bytes, path: Path) -> Image.Image:
         raise _damaged(path, error) from error
     if image.width * image.height > MAX_PIXELS:
         raise _too_large(path, f"{image.width}×{image.height} pixels")
-    return image
+    return image, kind
 
 
-def decode_bytes(data: bytes, path: Path, *, keep_alpha: bool = False) -> Image.Image:
+def decode_bytes(data: bytes, path: Path, *, keep_alpha: bool = False) -> Decoded:
     """`decode` for a file's contents; `path` serves for messages.  With `keep_alpha`, RGBA where there is alpha."""
-    image = open_image(data, path)
+    image, kind = open_image(io.BytesIO(data), path)
+    if image.info.get("progressive") and data.count(b"\xff\xda") > MAX_SCANS:
+        raise ConfigError(f"{path}: a progressive JPEG of more than {MAX_SCANS} passes; save it anew, or take it away")
+    mode, frames = image.mode, _frames(image, kind)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image.load()
-            upright = _UPRIGHT.get(orientation(image))
+            turn = orientation(image)
             image = _to_srgb(image)
-    except ConfigError:
-        raise
     except Exception as error:  # as above
         raise _damaged(path, error) from error
     if image.mode == "RGBA" and not keep_alpha:
         white = Image.new("RGB", image.size, (255, 255, 255))
         white.paste(image, mask=image.getchannel("A"))
         image = white
-    return image if upright is None else image.transpose(upright)
+    return Decoded(image.transpose(_UPRIGHT[turn]) if turn > 1 else image, kind, mode, turn, frames)
+
+
+def _frames(image: Image.Image, kind: str) -> int:
+    """Counted before the pixels are read: counting later would move a GIF off its first frame."""
+    if kind == "JPEG":  # a stereo pair or a preview beside the photograph (MPO) is no animation
+        return 1
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return int(getattr(image, "n_frames", 1))
+    except Exception:  # damage behind the first frame, which alone is used
+        return 1
 
 
 def orientation(image: Image.Image) -> int:

@@ -1,15 +1,14 @@
-"""A folder of photographs: found by content, checked in full before any costly work, in the same order everywhere.
+"""A folder of photographs, checked before any costly work and handed out as training images.
 
-Later: `metadata.jsonl`/`.csv` and caption templates (captions.py) fill `Photo.caption`; NAME-mask.png (masks.py) is
-not counted as a photograph; beyond 500 files only headers and tails are read at the start.
+Up to `FULL_CHECK` files are decoded and hashed in full at the start.  Beyond that their headers, tails and lengths are
+looked at, and the rest on first use: a damaged middle is then found late, but still by name.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 import unicodedata
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +21,11 @@ from dreamcore.errors import ConfigError
 
 from .crop import Crop
 from .decode import decode_bytes, read_bytes
-from .formats import HEAD_BYTES, hidden_name, image_name, raw_name, sniff
+from .finding import look, some
+from .header import edge_digest, read_header
 
+FULL_CHECK = 500
+"""Images of a folder that are decoded and hashed in full when it is opened."""
 CACHE_BYTES = 256 << 20
 """Memory for photographs kept at training size (0.75 MiB each at 512×512); beyond it the oldest are decoded anew."""
 
@@ -38,7 +40,7 @@ class Photo:
     size: tuple[int, int]
     """(W, H) upright, after EXIF rotation."""
     sha256: str = ""
-    """Of the file's bytes, in hex."""
+    """Of the file's bytes, in hex; "edges:" and more (`edge_digest`) where it has not been read in full."""
 
 
 class ImageFolder:
@@ -53,38 +55,39 @@ class ImageFolder:
         self._scaled: OrderedDict[tuple[int, int, int], Image.Image] = OrderedDict()
 
     @classmethod
-    def open(cls, folder: str | Path, *, setting: str, captions: bool = False) -> ImageFolder:
-        """Find, decode and hash every image of a folder.
+    def open(
+        cls, folder: str | Path, *, setting: str, captions: bool = False, sub_folders: bool = False
+    ) -> ImageFolder:
+        """Find, decode and hash every image of a folder; of more than `FULL_CHECK`, look at headers and tails.
 
         Args:
-            folder: where they are; sub-folders are not entered.
+            folder: where they are.
             setting: the setting that named the folder, for messages.
             captions: read NAME.txt beside each image (UTF-8); images without keep `caption` None.
+            sub_folders: take the images of its sub-folders too.
 
         Raises:
             ConfigError: the folder is missing, no folder or without images; an image is empty, truncated, damaged,
                 too large or of a format without decoder; a caption is empty or not UTF-8, or there is none at all.
         """
         folder = Path(folder)
-        files, notes = find_images(folder, setting)
-        if not files:
-            skipped = f" ({'; '.join(notes)})" if notes else ""
-            raise ConfigError(f"{setting}: {folder} holds no images{skipped}; put the photographs directly into it")
-        photos = []
-        for path in files:
-            data = read_bytes(path)
-            size = decode_bytes(data, path).size
-            photos.append(Photo(path, _caption(path) if captions else None, size, hashlib.sha256(data).hexdigest()))
-        notes += _remarks(photos)
+        found = look(folder, setting, sub_folders=sub_folders)
+        if not found.images:
+            skipped = f" ({'; '.join(found.notes)})" if found.notes else ""
+            where = "it" if sub_folders else "it, not into a sub-folder"
+            raise ConfigError(f"{setting}: {folder} holds no images{skipped}; put the photographs into {where}")
+        notes, remarks = list(found.notes), list[str]()
+        if found.masks:
+            notes.append(f"{len(found.masks)} masks are not used")
+        check = _decoded_photo if len(found.images) <= FULL_CHECK else _indexed_photo
+        photos = [check(path, _caption(path) if captions else None, remarks) for path in found.images]
+        if len(photos) > FULL_CHECK:
+            notes.append(
+                f"{len(photos)} images: headers and tails are checked now, the rest when an image is first used"
+            )
+        notes += remarks + _copies(photos)
         if captions:
-            without = [photo.path.name for photo in photos if photo.caption is None]
-            if len(without) == len(photos):
-                raise ConfigError(
-                    f"{setting}: captions are asked for, but {folder} holds none; write {files[0].stem}.txt beside "
-                    f"{files[0].name}, and so on, or leave captions off"
-                )
-            if without:
-                notes.append(f"{len(without)} of {len(photos)} images have no caption: {_some(without)}")
+            notes += _without_caption(photos, folder, setting)
         return cls(folder, photos, notes)
 
     def __len__(self) -> int:
@@ -92,7 +95,7 @@ class ImageFolder:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over names, contents and captions, in order."""
+        """SHA-256 over names, contents (as far as they have been read) and captions, in order."""
         digest = hashlib.sha256()
         for photo in self.photos:
             name = unicodedata.normalize("NFC", photo.path.relative_to(self.folder).as_posix())
@@ -120,7 +123,7 @@ class ImageFolder:
             rng: what its random choices are drawn from; may be None where it makes none.
 
         Raises:
-            ConfigError: the file has changed since the folder was opened, or cannot be read any more.
+            ConfigError: the file has changed since the folder was opened, or cannot be read or decoded.
         """
         return crop.apply(self._scaled_photo(index, crop), rng)
 
@@ -131,61 +134,31 @@ class ImageFolder:
             return self._scaled[key]
         photo = self.photos[index]
         data = read_bytes(photo.path)
-        if photo.sha256 and hashlib.sha256(data).hexdigest() != photo.sha256:
+        digest = edge_digest(data) if photo.sha256.startswith("edges:") else hashlib.sha256(data).hexdigest()
+        if digest != photo.sha256:
             raise ConfigError(
                 f"{photo.path}: the file has changed since the run read it; leave it alone during the run"
             )
-        scaled = crop.scale(decode_bytes(data, photo.path))
+        scaled = crop.scale(decode_bytes(data, photo.path).image)
         self._scaled[key] = scaled
         while len(self._scaled) > 1 and sum(3 * i.width * i.height for i in self._scaled.values()) > CACHE_BYTES:
             self._scaled.popitem(last=False)
         return scaled
 
 
-def natural_key(name: str) -> tuple[list[str | int], str]:
-    """Sort key: numbers by value, case and Unicode form set aside; the name itself decides between equals."""
-    form = unicodedata.normalize("NFC", name)
-    parts = re.split(r"([0-9]+)", form.casefold())
-    return [int(part) if i % 2 else part for i, part in enumerate(parts)], form
+def _decoded_photo(path: Path, caption: str | None, remarks: list[str]) -> Photo:
+    data = read_bytes(path)
+    decoded = decode_bytes(data, path)
+    if decoded.frames > 1:
+        remarks.append(f"{path.name} holds {decoded.frames} frames or pages: the first is used")
+    return Photo(path, caption, decoded.image.size, hashlib.sha256(data).hexdigest())
 
 
-def find_images(folder: Path, setting: str) -> tuple[list[Path], list[str]]:
-    """The images directly in a folder, in natural order, and what else is there, in words."""
-    if not folder.exists():
-        raise ConfigError(f"{setting}: {folder} does not exist; expected a folder with images")
-    if not folder.is_dir():
-        raise ConfigError(f"{setting}: {folder} is not a folder; expected a folder with images")
-    try:
-        entries = sorted(folder.iterdir(), key=lambda path: natural_key(path.name))
-    except OSError as error:
-        raise ConfigError(f"{setting}: {folder} cannot be read: {error.strerror or error}") from error
-    images, skipped, raw = [], Counter[str](), []
-    for path in entries:
-        if hidden_name(path.name):
-            skipped["hidden file"] += 1
-        elif path.is_dir():
-            skipped["sub-folder"] += 1
-        elif raw_name(path.name):
-            raw.append(path.name)
-        elif image_name(path.name) or _holds_image(path):
-            images.append(path)
-        else:
-            skipped["other file"] += 1
-    stems = {path.stem for path in images}
-    captions = sum(path.suffix.lower() == ".txt" and path.stem in stems for path in entries if path not in images)
-    skipped["other file"] -= captions
-    notes = [f"{n} {what}{'s' * (n > 1)} skipped" for what, n in skipped.items() if n > 0]
-    if raw:
-        notes.append(f"camera raw files skipped, save them as JPEG or PNG to use them: {_some(raw)}")
-    return images, notes
-
-
-def _holds_image(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return sniff(file.read(HEAD_BYTES)) is not None
-    except OSError:
-        return False
+def _indexed_photo(path: Path, caption: str | None, remarks: list[str]) -> Photo:
+    header = read_header(path)
+    if not header.sure:
+        return _decoded_photo(path, caption, remarks)
+    return Photo(path, caption, header.size, header.digest)
 
 
 def _caption(path: Path) -> str | None:
@@ -206,15 +179,22 @@ def _caption(path: Path) -> str | None:
     return text
 
 
-def _remarks(photos: Sequence[Photo]) -> list[str]:
+def _without_caption(photos: Sequence[Photo], folder: Path, setting: str) -> list[str]:
+    without = [photo.path.name for photo in photos if photo.caption is None]
+    if len(without) == len(photos):
+        first = photos[0].path
+        raise ConfigError(
+            f"{setting}: captions are asked for, but {folder} holds none; write {first.stem}.txt beside "
+            f"{first.name}, and so on, or leave captions off"
+        )
+    return [f"{len(without)} of {len(photos)} images have no caption: {some(without)}"] if without else []
+
+
+def _copies(photos: Sequence[Photo]) -> list[str]:
     first: dict[str, str] = {}
-    notes = []
+    names = []
     for photo in photos:
         same = first.setdefault(photo.sha256, photo.path.name)
         if same != photo.path.name:
-            notes.append(f"{photo.path.name} is the same file as {same}: the picture counts twice")
-    return notes
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+            names.append(f"{photo.path.name} is {same}")
+    return [f"the same file more than once, each counts: {some(names)}"] if names else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import struct
 import zlib
@@ -189,11 +190,44 @@ def test_sniff(head: bytes, kind: str | None) -> None:
     assert sniff(head) == kind
 
 
-@pytest.mark.parametrize(("head", "package"), [(b"\xff\x0a\xfa", "pillow-jxl-plugin")])
-def test_a_missing_plugin_is_named(tmp_path: Path, head: bytes, package: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "head", "package"),
+    [
+        ("JXL", b"\xff\x0a\xfa", "pillow-jxl-plugin"),
+        ("HEIF", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "pillow-heif"),
+        ("AVIF", b"\0\0\0\x18ftypavif\0\0\0\0mif1avif", "pillow-avif-plugin"),
+        ("QOI", b"qoif", "save it as JPEG or PNG"),
+    ],
+)
+def test_a_missing_plugin_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, head: bytes, package: str
+) -> None:
+    def nothing(name: str) -> None:
+        raise ImportError(name)
+
     Image.init()
-    if "JXL" in Image.OPEN:
-        pytest.skip("the JPEG XL plug-in is installed")
-    (tmp_path / "a.jxl").write_bytes(head)
-    with pytest.raises(ConfigError, match=package):
-        decode(tmp_path / "a.jxl")
+    monkeypatch.delitem(Image.OPEN, kind, raising=False)
+    monkeypatch.setattr(importlib, "import_module", nothing)
+    (tmp_path / "my photo").write_bytes(head)
+    with pytest.raises(ConfigError, match=package) as error:
+        decode(tmp_path / "my photo")
+    assert "my photo" in str(error.value)
+
+
+def test_a_jpeg_of_endless_passes_is_refused(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    drawn().save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    last = data.rindex(b"\xff\xda")
+    (tmp_path / "a.jpg").write_bytes(data[:-2] + data[last:-2] * 2000 + data[-2:])
+    with pytest.raises(ConfigError, match=r"a\.jpg.*passes"):
+        decode(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize(("name", "module"), [("a.heic", "pillow_heif"), ("a.jxl", "pillow_jxl")])
+def test_plugins_are_used_where_installed(tmp_path: Path, name: str, module: str) -> None:
+    plugin = pytest.importorskip(module, reason=f"{module} is not installed")
+    if module == "pillow_heif":
+        plugin.register_heif_opener()
+    drawn(192, 128).save(tmp_path / name, quality=95)
+    assert close(decode(tmp_path / name), drawn(192, 128))

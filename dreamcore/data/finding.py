@@ -1,0 +1,124 @@
+"""Which files of a folder are its photographs, in an order that is the same on every machine."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dreamcore.errors import ConfigError
+
+from .formats import HEAD_BYTES, hidden_name, image_name, raw_name, sniff
+
+MASK_ENDING = "-mask"
+"""NAME-mask.png beside NAME.jpg is its mask and not a photograph."""
+CAPTION_ENDINGS = (".txt", ".caption")
+METADATA_NAMES = ("metadata.jsonl", "metadata.csv")
+
+
+@dataclass
+class Found:
+    """What a folder holds."""
+
+    images: list[Path] = field(default_factory=list)
+    """In natural order: photo2 before photo10."""
+    masks: dict[Path, Path] = field(default_factory=dict)
+    """Image -> its mask."""
+    notes: list[str] = field(default_factory=list)
+    """What was skipped, in words."""
+
+
+def find_images(folder: Path, setting: str) -> tuple[list[Path], list[str]]:
+    """The images directly in a folder, perhaps none, in natural order, and what was skipped, in words; as `look`."""
+    found = look(folder, setting)
+    return found.images, found.notes
+
+
+def look(folder: Path, setting: str, *, sub_folders: bool = False) -> Found:
+    """The images of a folder, judged by content; a file whose name promises an image counts as one and is read later.
+
+    Args:
+        folder: where to look.
+        setting: the setting that named it, for messages.
+        sub_folders: look into sub-folders too, but never into hidden ones or checkpoints.
+
+    Raises:
+        ConfigError: the folder is missing, is none or cannot be read.
+    """
+    if not folder.exists():
+        raise ConfigError(f"{setting}: {folder} does not exist; expected a folder with images")
+    if not folder.is_dir():
+        raise ConfigError(f"{setting}: {folder} is not a folder; expected a folder with images")
+    found, skipped, raw = Found(), Counter[str](), list[str]()
+    others: list[Path] = []
+    for path in _files(folder, setting, sub_folders, skipped):
+        if raw_name(path.name):
+            raw.append(path.name)
+        elif image_name(path.name) or _holds_image(path):
+            found.images.append(path)
+        else:
+            others.append(path)
+    _set_masks_apart(found)
+    stems = {path.with_suffix("") for path in found.images}
+    for path in others:
+        beside = path.suffix.lower() in CAPTION_ENDINGS and path.with_suffix("") in stems
+        skipped["other file"] += not (beside or path.name in METADATA_NAMES)
+    found.notes = [f"{n} {what}{'s' * (n > 1)} skipped" for what, n in skipped.items() if n]
+    if raw:
+        found.notes.append(f"camera raw files skipped, save them as JPEG or PNG to use them: {some(raw)}")
+    return found
+
+
+def natural_key(name: str) -> tuple[list[str | int], str]:
+    """Sort key: numbers by value, case and Unicode form set aside; the name itself decides between equals."""
+    form = unicodedata.normalize("NFC", name)
+    parts = re.split(r"([0-9]+)", form.casefold())
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], form
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """The first names of a list that may be long, for a message."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _files(folder: Path, setting: str, sub_folders: bool, skipped: Counter[str]) -> list[Path]:
+    """Every file that is neither hidden nor in a folder that is skipped, in natural order of its path."""
+    files, waiting = [], [folder]
+    while waiting:
+        here = waiting.pop()
+        try:
+            entries = list(here.iterdir())
+        except OSError as error:
+            raise ConfigError(f"{setting}: {here} cannot be read: {error.strerror or error}") from error
+        for path in entries:
+            if hidden_name(path.name):
+                skipped["hidden file"] += 1
+            elif not path.is_dir():
+                files.append(path)
+            elif sub_folders and not path.is_symlink() and not path.name.startswith(("checkpoint-", "__MACOSX")):
+                waiting.append(path)
+            else:
+                skipped["sub-folder"] += 1
+    return sorted(files, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
+
+
+def _holds_image(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return sniff(file.read(HEAD_BYTES)) is not None
+    except OSError:
+        return False
+
+
+def _set_masks_apart(found: Found) -> None:
+    images = {path.with_suffix(""): path for path in found.images}
+    for stem, path in images.items():
+        if stem.name.endswith(MASK_ENDING):
+            owner = images.get(stem.with_name(stem.name.removesuffix(MASK_ENDING)))
+            if owner is not None:
+                found.masks[owner] = path
+    masks = set(found.masks.values())
+    found.images = [path for path in found.images if path not in masks]
