@@ -1,0 +1,109 @@
+"""The report's curves: loss, held-out loss, learning rate, with their numbers in words and in a table."""
+
+from __future__ import annotations
+
+from html import escape
+
+import numpy as np
+
+from .charts import Line, line_chart, number, smooth
+from .collect import RunData
+from .facts import lowest_held_out
+
+ROWS = 9
+"""Rows of the table of figures."""
+_LOSSES = (("loss_instance", "instance", "subject"), ("loss_prior", "prior", "class (prior)"))
+
+
+def curves(data: RunData) -> str:
+    """The charts and the table, or what is missing."""
+    charts = [chart for chart in (_loss(data), _held_out(data), _learning_rate(data)) if chart]
+    if not charts:
+        return '<p class="missing">No metrics were recorded.</p>'
+    return f'<div class="charts">{"".join(charts)}</div>{_table(data)}'
+
+
+def _loss(data: RunData) -> str | None:
+    if not data.metrics:
+        return None
+    steps = data.column("step")
+    columns = [(data.column(name), style, label) for name, style, label in _LOSSES]
+    columns = [column for column in columns if np.isfinite(column[0]).any()]
+    columns = columns or [(data.column("loss"), "instance", "loss")]
+    raw = [Line(label, f"{style} faint", steps, y, faint=True) for y, style, label in columns]
+    means = [Line(label, style, steps, smooth(y)) for y, style, label in columns]
+    summary = "; ".join(
+        f"{line.label}: moving mean {number(line.y[0])} at first, {number(line.y[-1])} at the end" for line in means
+    )
+    return _figure(
+        "Training loss",
+        line_chart("loss", "Training loss over the updates", summary, [*raw, *means]),
+        _legend(means) + "Strong: moving mean. Faint: single updates, whose highest peaks are cut. " + _lost(data),
+    )
+
+
+def _lost(data: RunData) -> str:
+    """What the lines cannot show."""
+    skipped = sum(bool(record.get("skipped")) for record in data.metrics)
+    broken = int((~np.isfinite(data.column("loss"))).sum())
+    words = [f"{skipped} updates were skipped (fp16 overflow)."] if skipped else []
+    words += [f"{broken} losses were not finite and leave gaps."] if broken else []
+    return " ".join(words)
+
+
+def _held_out(data: RunData) -> str | None:
+    lowest = lowest_held_out(data)
+    if lowest is None:
+        return None
+    steps, losses = (np.array(values, np.float64) for values in zip(*data.held_out, strict=True))
+    words = f"lowest: {number(lowest[1])} at {lowest[0]:,}"
+    line = Line("held-out loss", "instance", steps, losses, dots=True)
+    chart = line_chart("held", "Loss on held-out photographs", words, [line], mark=(*lowest, words), zero=False)
+    note = "Photographs that do not train, at noise that never changes: where this rises, the run overfits."
+    if data.checkpoints:
+        nearest = min(data.checkpoints, key=lambda update: abs(update - lowest[0]))
+        note += f" Nearest checkpoint to the lowest point: checkpoint-{nearest}."
+    return _figure("Held-out loss", chart, note)
+
+
+def _learning_rate(data: RunData) -> str | None:
+    if not np.isfinite(data.column("lr")).any():
+        return None
+    steps = data.column("step")
+    names = dict.fromkeys(name for record in data.metrics for name in record if name.startswith("lr_"))
+    lines = [Line("learning rate", "instance", steps, data.column("lr"))]
+    for name in names:
+        if not np.array_equal(data.column(name), lines[0].y, equal_nan=True):
+            lines.append(Line(name.removeprefix("lr_").replace("_", " "), "prior", steps, data.column(name)))
+    summary = "; ".join(f"{x.label}: {number(np.nanmin(x.y))} to {number(np.nanmax(x.y))}" for x in lines)
+    chart = line_chart("lr", "Learning rate over the updates", summary, lines)
+    return _figure("Learning rate", chart, (_legend(lines) if len(lines) > 1 else "") + escape(summary) + ".")
+
+
+def _legend(lines: list[Line]) -> str:
+    keys = (f'<span><i class="key {line.style}"></i>{escape(line.label)}</span>' for line in lines)
+    return f'<span class="legend">{"".join(keys)}</span><br>' if len(lines) > 1 else ""
+
+
+def _figure(title: str, chart: str, caption: str) -> str:
+    return f"<figure><h3>{title}</h3>{chart}<figcaption>{caption}</figcaption></figure>"
+
+
+def _table(data: RunData) -> str:
+    """The curves' numbers at a few updates, for those who cannot see the lines."""
+    if not data.metrics:
+        return ""
+    names = [n for n in ("loss", "loss_instance", "loss_prior", "lr", "grad_norm") if any(n in r for r in data.metrics)]
+    columns = {n: data.column(n) if n == "lr" else smooth(data.column(n)) for n in names}
+    rows = np.unique(np.linspace(0, len(data.metrics) - 1, min(ROWS, len(data.metrics))).round().astype(int))
+    head = "".join(f'<th scope="col">{escape(n.replace("_", " "))}</th>' for n in ("update", *names))
+    body = "".join(
+        f'<tr><th scope="row">{data.metrics[i]["step"]:,}</th>'
+        + "".join(f"<td>{number(columns[n][i]) if np.isfinite(columns[n][i]) else '–'}</td>" for n in names)
+        + "</tr>"
+        for i in rows
+    )
+    return (
+        "<details><summary>The curves in numbers (moving means)</summary>"
+        f'<div class="scroll"><table class="figures"><tr>{head}</tr>{body}</table></div></details>'
+    )

@@ -1,0 +1,62 @@
+"""What a run was and what came of it, in a dozen short answers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .charts import number, smooth
+from .collect import RunData
+
+
+def facts(data: RunData) -> list[tuple[str, str]]:
+    """(name, value), in the order of interest; only what the run folder tells."""
+    config = data.config
+    found: list[tuple[str, str | None]] = [
+        ("Updates", _updates(data)),
+        ("Loss, mean at the end", _final_loss(data)),
+        ("Held-out loss, lowest", held_out_summary(data)),
+        ("Method", _method(data)),
+        ("Prior preservation", _prior(data)),
+        ("Learning rate", number(config["learning_rate"]) if "learning_rate" in config else None),
+        ("Seed", str(config["seed"]) if "seed" in config else None),
+        ("Model", str(config["pretrained_model_name_or_path"]) if "pretrained_model_name_or_path" in config else None),
+    ]
+    return [(name, value) for name, value in found if value]
+
+
+def lowest_held_out(data: RunData) -> tuple[int, float] | None:
+    """(update, loss) where the held-out loss is lowest, the first such."""
+    return min(data.held_out, key=lambda pair: pair[1]) if data.held_out else None
+
+
+def held_out_summary(data: RunData) -> str | None:
+    lowest = lowest_held_out(data)
+    return f"{number(lowest[1])} at update {lowest[0]:,}" if lowest else None
+
+
+def _updates(data: RunData) -> str | None:
+    total = data.config.get("max_train_steps")
+    if not data.metrics:
+        return None
+    return f"{data.updates:,} of {total:,}" if isinstance(total, int) else f"{data.updates:,}"
+
+
+def _final_loss(data: RunData) -> str | None:
+    loss = data.column("loss")
+    return number(float(smooth(loss)[-1])) if np.isfinite(loss).any() else None
+
+
+def _method(data: RunData) -> str | None:
+    if not data.config:
+        return None
+    method = f"LoRA, rank {data.config.get('rank', '?')}" if data.config.get("use_lora") else "full fine-tuning"
+    return method + (", with text encoder" if data.config.get("train_text_encoder") else "")
+
+
+def _prior(data: RunData) -> str | None:
+    if not data.config:
+        return None
+    if not data.config.get("with_prior_preservation"):
+        return "off"
+    images = data.config.get("num_class_images")
+    return f"λ = {data.config.get('prior_loss_weight', '?')}" + (f", {images} images" if images else "")

@@ -1,0 +1,205 @@
+"""The page: one HTML file that loads nothing, not even from beside itself, and runs no script.
+
+The content security policy forbids every load but data URIs, so a mistake here could not become a request.  Each
+word that comes from a user (prompts, paths, settings) passes `text`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from html import escape
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .collect import RunData
+from .curves import curves
+from .facts import facts
+from .pictures import SMALL, data_uri, load
+from .style import STYLE
+
+MOST_PICTURES = 24
+"""Instance or class pictures that are shown."""
+MOST_STEPS = 12
+"""Updates whose pictures are shown side by side, the first and the last among them."""
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def text(value: object) -> str:
+    """A user's words, for HTML; a right-to-left prompt does not turn its surroundings."""
+    return f"<bdi>{escape(str(value))}</bdi>"
+
+
+def render_page(data: RunData) -> str:
+    """The whole page."""
+    sections = (
+        _section("The subject", _instance(data)),
+        _section("Before and after", _before_after(data)),
+        _section("Along the way", _film(data)),
+        _section("Curves", curves(data)),
+        _section("Scores", _table(data.scores)) if data.scores else "",
+        _section("The class", _gallery(data.class_images, "class image")) if data.class_images else "",
+        _section("Time", _timing(data)),
+        _section("Configuration", _configuration(data)),
+    )
+    return (
+        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(POLICY)}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        f'<title>{escape(data.name)}: DreamBooth report</title><link rel="icon" href="data:,"><style>{STYLE}</style>'
+        f"</head><body>{_header(data)}<main>{''.join(sections)}</main></body></html>\n"
+    )
+
+
+def _header(data: RunData) -> str:
+    prompt = data.config.get("instance_prompt")
+    lead = f"<p>Trained on {text(prompt)}</p>" if prompt else ""
+    problems = "".join(f'<p class="problem">Could not be read: {text(problem)}</p>' for problem in data.problems)
+    cards = "".join(f"<div><dt>{escape(name)}</dt><dd>{text(value)}</dd></div>" for name, value in facts(data))
+    return (
+        f'<header><p class="kicker">DreamBooth run</p><h1>{text(data.name)}</h1>{lead}{problems}'
+        f'<dl class="facts">{cards}</dl></header>'
+    )
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{title}</h2>{body}</section>"
+
+
+def _missing(words: str) -> str:
+    return f'<p class="missing">{escape(words)}</p>'
+
+
+def _image(path: Path, most: int, alt: str) -> str:
+    picture = load(path, most)
+    if picture is None:
+        return f'<p class="problem">Cannot be read: {text(path.name)}</p>'
+    kind = ' class="pixels"' if max(picture.size) <= SMALL else ""
+    return (
+        f'<img{kind} src="{data_uri(picture)}" width="{picture.width}" height="{picture.height}" '
+        f'alt="{escape(alt)}" decoding="async">'
+    )
+
+
+def _instance(data: RunData) -> str:
+    if not data.instance_images:
+        return _missing("The run folder does not say which pictures were trained on.")
+    return _gallery(data.instance_images, "instance image")
+
+
+def _gallery(paths: list[Path], what: str) -> str:
+    shown = paths[:MOST_PICTURES]
+    figures = "".join(
+        f"<figure>{_image(path, 320, f'{what} {path.name}')}<figcaption>{text(path.name)}</figcaption></figure>"
+        for path in shown
+    )
+    plural = what if len(paths) == 1 else f"{what}s"
+    count = f"{len(paths)} {plural}" + (f"; the first {len(shown)} are shown" if len(shown) < len(paths) else "")
+    return f'<p class="note">{count}.</p><div class="pictures">{figures}</div>'
+
+
+def _before_after(data: RunData) -> str:
+    if not data.samples:
+        return _missing("No validation pictures: set validation_prompt to have them made before and during training.")
+    last = max(data.samples)
+    if 0 not in data.samples or last == 0:
+        return _missing("There are pictures from " + ("before training only." if last == 0 else "after training only."))
+    numbers = sorted(set(data.samples[0]) & set(data.samples[last]))
+    pairs = "".join(
+        f'<figure><div class="pair">{_sample(data, 0, n, 512)}{_sample(data, last, n, 512)}</div>'
+        f"<figcaption>Picture {n + 1}: before training, and after {last:,} updates</figcaption></figure>"
+        for n in numbers
+    )
+    return f'{_prompt(data)}<div class="pairs">{pairs}</div>'
+
+
+def _film(data: RunData) -> str:
+    if not data.samples:
+        return _missing("No validation pictures.")
+    steps = spread(list(data.samples), MOST_STEPS)
+    numbers = sorted(set(chain.from_iterable(data.samples[step] for step in steps)))
+    cells = "".join(
+        f'<div class="step">{"before" if step == 0 else f"{step:,}"}</div>'
+        + "".join(_sample(data, step, n, 256) if n in data.samples[step] else "<div></div>" for n in numbers)
+        for step in steps
+    )
+    left_out = len(data.samples) - len(steps)
+    note = f" {left_out} of {len(data.samples)} validations are left out here." if left_out else ""
+    return (
+        f'<p class="note">The same seeds after more and more updates.{note}</p>'
+        f'<div class="film" tabindex="0" role="group" aria-label="Pictures over time" '
+        f'style="--pictures: {len(numbers)}">{cells}</div>'
+    )
+
+
+def spread(items: list[int], most: int) -> list[int]:
+    """At most `most` of the items, evenly spread, with the first and the last."""
+    return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, min(len(items), most)).round().astype(int))]
+
+
+def _sample(data: RunData, step: int, number: int, most: int) -> str:
+    when = "before training" if step == 0 else f"after {step:,} updates"
+    prompt = data.config.get("validation_prompt", "validation picture")
+    return _image(data.samples[step][number], most, f"{prompt}: picture {number + 1}, {when}")
+
+
+def _prompt(data: RunData) -> str:
+    prompt = data.config.get("validation_prompt")
+    return f'<p class="note">Each pair comes from the same seed. Prompt: {text(prompt)}</p>' if prompt else ""
+
+
+def _timing(data: RunData) -> str:
+    seconds = data.column("seconds")
+    rows: dict[str, Any] = {}
+    if np.isfinite(seconds).any():
+        rows = {
+            "updates recorded": f"{len(seconds):,}",
+            "all updates": duration(float(np.nansum(seconds))),
+            "one update, median": duration(float(np.nanmedian(seconds))),
+        }
+    rows |= {k: duration(v) if _is_number(v) and "per" not in str(k) else v for k, v in data.timing.items()}
+    return _table(rows) if rows else _missing("No times were recorded.")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 0.21 s, 3 min 20 s, 2 h 5 min."""
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _configuration(data: RunData) -> str:
+    if not data.config:
+        return _missing("The run folder has no readable config.yaml.")
+    return (
+        f"<details><summary>All {len(data.config)} settings that the run used</summary>{_table(data.config)}</details>"
+    )
+
+
+def _table(rows: Mapping[str, Any]) -> str:
+    body = "".join(
+        f'<tr><th scope="row">{text(name)}</th><td>{text(_value(value))}</td></tr>' for name, value in _flat(rows)
+    )
+    return f'<div class="scroll"><table>{body}</table></div>'
+
+
+def _flat(rows: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, Any]]:
+    for name, value in rows.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{before}{name} · ")
+        else:
+            yield f"{before}{name}", value
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, float):
+        return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return f"{value:.6g}"

@@ -1,0 +1,92 @@
+"""The page's style sheet: one column on a phone, the system's own font, light and dark."""
+
+STYLE = """
+:root {
+  color-scheme: light dark;
+  --paper: #ffffff; --panel: #f4f5f7; --ink: #1b1f24; --soft: #57606a; --rule: #d5d9de;
+  --instance: #0b5cad; --prior: #b34700; --warn: #8a4b00;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --paper: #14171b; --panel: #1e2329; --ink: #e8eaed; --soft: #a3abb5; --rule: #3a424b;
+    --instance: #6cb6ff; --prior: #ffa657; --warn: #f0b55a;
+  }
+}
+* { box-sizing: border-box; }
+body {
+  margin: 0 auto; max-width: 72rem; padding: 1.5rem 1rem 4rem;
+  background: var(--paper); color: var(--ink);
+  font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif;
+}
+h1 { font-size: 1.7rem; line-height: 1.2; margin: 0; overflow-wrap: anywhere; }
+h2 { font-size: 1.2rem; margin: 2.5rem 0 .3rem; padding-top: .8rem; border-top: 1px solid var(--rule); }
+h3 { font-size: 1rem; margin: 0 0 .3rem; }
+p { margin: .3rem 0 .8rem; max-width: 46rem; overflow-wrap: anywhere; }
+.kicker, .note, figcaption { color: var(--soft); font-size: .875rem; }
+.kicker { margin: 0; }
+.missing { color: var(--soft); font-style: italic; }
+.problem { color: var(--warn); }
+.facts {
+  display: grid; grid-template-columns: repeat(auto-fill, minmax(10.5rem, 1fr)); gap: .6rem;
+  margin: 1.2rem 0 0;
+}
+.facts div { background: var(--panel); border-radius: .5rem; padding: .5rem .75rem; }
+dt { color: var(--soft); font-size: .8rem; }
+dd { margin: 0; font-weight: 600; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
+figure { margin: 0; min-width: 0; }
+img { display: block; width: 100%; height: auto; border-radius: .3rem; background: var(--panel); }
+img.pixels { image-rendering: pixelated; }
+.pictures {
+  display: grid; grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); gap: .75rem;
+  align-items: start;
+}
+.pictures figcaption { overflow-wrap: anywhere; }
+.pairs {
+  display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); gap: 1.25rem;
+}
+.pair { display: grid; grid-template-columns: 1fr 1fr; gap: .4rem; }
+.film { display: grid; gap: .35rem; grid-auto-flow: column;
+  grid-template-rows: auto repeat(var(--pictures), auto); grid-auto-columns: minmax(4.2rem, 8.5rem); overflow-x: auto; }
+.film .step { font-size: .8rem; color: var(--soft); align-self: end; font-variant-numeric: tabular-nums; }
+.charts {
+  display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 2rem;
+  align-items: start;
+}
+.charts > figure { max-width: 40rem; }
+svg { display: block; width: 100%; height: auto; }
+svg text { font-size: 12px; fill: var(--soft); }
+.axes line { stroke: var(--rule); stroke-width: 1; }
+.line path { fill: none; stroke: currentColor; stroke-width: 2; stroke-linejoin: round; }
+.line circle { fill: currentColor; }
+.line.faint path { stroke-width: 1; opacity: .35; }
+.instance { color: var(--instance); }
+.prior { color: var(--prior); }
+.prior:not(.faint) path { stroke-dasharray: 7 4; }
+.mark circle { fill: none; stroke: var(--ink); stroke-width: 2; }
+.mark text { fill: var(--ink); font-weight: 600; }
+.key {
+  display: inline-block; width: 1.6em; border-top: 3px solid currentColor; vertical-align: middle;
+  margin-right: .35em;
+}
+.key.prior { border-top-style: dashed; }
+.legend span { margin-right: 1.2em; color: var(--ink); white-space: nowrap; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
+th, td {
+  text-align: left; vertical-align: top; padding: .25rem 1rem .25rem 0;
+  border-bottom: 1px solid var(--rule);
+}
+th { font-weight: 500; color: var(--soft); }
+td { overflow-wrap: anywhere; min-width: 4rem; }
+.figures td, .figures th { white-space: nowrap; }
+summary { cursor: pointer; padding: .3rem 0; color: var(--instance); }
+@media (max-width: 40rem) {
+  svg text { font-size: 15px; }
+  .pictures { grid-template-columns: repeat(auto-fill, minmax(6rem, 1fr)); }
+  .film { grid-auto-flow: row; grid-auto-columns: auto; grid-template-rows: none;
+    grid-template-columns: 3.6rem repeat(var(--pictures), minmax(3.6rem, 1fr)); }
+  .film .step { align-self: center; }
+  .facts { grid-template-columns: 1fr 1fr; }
+}
+@media print { details > * { display: block; } }
+"""
