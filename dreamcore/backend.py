@@ -9,9 +9,11 @@ arithmetic, and with bit-identical inputs.
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
 
 Float = NDArray[np.float32]
 ENTRY_POINTS = "dreambooth.backends"
-BUILT_IN = ("torch", "paddle", "mindspore")
+RANK_VARIABLES = {"torch": "RANK", "paddle": "PADDLE_TRAINER_ID", "mindspore": "RANK_ID"}
+"""Where each launcher says which process this is."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class World(Protocol):
     local_rank: int
     size: int
 
-    def gather(self, values: Float) -> list[Float]:
+    def gather(self, values: NDArray[np.float64]) -> list[NDArray[np.float64]]:
         """Arrays of one shape from all ranks, in order, on every rank."""
         ...
 
@@ -92,7 +95,7 @@ class Solo:
     local_rank: int = 0
     size: int = 1
 
-    def gather(self, values: Float) -> list[Float]:
+    def gather(self, values: NDArray[np.float64]) -> list[NDArray[np.float64]]:
         return [values]
 
     def broadcast(self, value: str) -> str:
@@ -116,7 +119,6 @@ class SampleRequest:
     scheduler: str
     """One of config.common.Scheduler."""
     negative_prompt: str = ""
-    lora_scale: float = 1.0
 
 
 class Backend(Protocol):
@@ -140,8 +142,12 @@ class Backend(Protocol):
         """Mean and standard deviation, each [N, C, h, w], of the latents of [N, 3, H, W] pixels in [−1, 1], scaled."""
         ...
 
-    def prepare_training(self, config: TrainConfig) -> None:
-        """Choose and prepare the weights that train, and the optimizer; reads the settings that it honours."""
+    def prepare_training(self, config: TrainConfig) -> list[str]:
+        """Choose and prepare the weights that train, and the optimizer; reads the settings that it honours.
+
+        Returns:
+            The components that train, the denoiser first; `train_step` takes a learning rate for each.
+        """
         ...
 
     def park(self) -> None:
@@ -164,12 +170,15 @@ class Backend(Protocol):
         """Pictures [N, H, W, 3]."""
         ...
 
-    def load_lora(self, file: Path) -> None:
+    def load_lora(self, file: Path, scale: float) -> None:
         """Add a LoRA file of published names to the loaded model, for sampling."""
         ...
 
-    def export(self, folder: Path) -> None:
-        """Write the trained weights as they are published: component folders, or a LoRA file."""
+    def export(self, folder: Path, *, averaged: bool) -> None:
+        """Write the trained weights as they are published: component folders, or a LoRA file.
+
+        `averaged` asks for the moving average, where the run keeps one.
+        """
         ...
 
     def save_state(self, folder: Path) -> None:
@@ -180,6 +189,10 @@ class Backend(Protocol):
         """Continue from a folder that `export` and `save_state` wrote, on this backend or another."""
         ...
 
+    def rewrite_weights(self, files: Sequence[Path], folder: Path) -> None:
+        """Write weights of another form (.bin, a variant) into `folder` as plain safetensors."""
+        ...
+
     def device_name(self) -> str:
         """The device in words, for the log."""
         ...
@@ -187,9 +200,7 @@ class Backend(Protocol):
 
 def installed_backends() -> list[str]:
     """Backends whose framework is installed; nothing is imported."""
-    from importlib.util import find_spec
-
-    return [name for name in _entry_points() if find_spec(name if name in BUILT_IN else _entry_points()[name].split(":")[0])]
+    return [name for name in _entry_points() if find_spec(name) is not None]
 
 
 def choose_backend(name: str | None) -> str:
@@ -210,6 +221,11 @@ def choose_backend(name: str | None) -> str:
     if name not in found:
         raise ConfigError(f"backend: {name} is not installed; pip install 'dreambooth[{name}]'")
     return name
+
+
+def launch_rank(backend: str) -> int:
+    """This process's rank as its launcher's environment says it, known before the framework is imported."""
+    return int(os.environ.get(RANK_VARIABLES.get(backend, ""), "0") or 0)
 
 
 def load_backend(name: str, model: ModelFolder, settings: ModelSettings) -> Backend:

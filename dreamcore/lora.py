@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from .rng import Purpose, generator
 
-Float = NDArray[np.float32]
+DOWN, UP = ".lora_A.weight", ".lora_B.weight"
+"""Endings of the raw factors' names, COMPONENT.LAYER before them."""
 
 
-def initial_down(seed: int, name: str, rank: int, fan_in: int) -> Float:
+def initial_down(seed: int, name: str, rank: int, fan_in: int) -> NDArray[np.float32]:
     """First value [rank, fan_in] of a layer's down matrix A: uniform in ±1/√fan_in, as peft draws it.
 
     The up matrix B starts at zero (arXiv 2106.09685, section 4.1).  `name` is COMPONENT.LAYER, so that the draw does
@@ -23,10 +24,11 @@ def initial_down(seed: int, name: str, rank: int, fan_in: int) -> Float:
     return draw.uniform(-bound, bound, (rank, fan_in)).astype(np.float32)
 
 
-def published(factors: dict[str, Float], scale: float) -> dict[str, Float]:
-    """The file that readers get: factors under the names they load, with scale = alpha/rank folded into B.
+def published_name(factor: str) -> str:
+    """The name under which diffusers' own scripts publish a factor, which diffusers, A1111 and ComfyUI read.
 
-    Args:
-        factors: raw factors under `COMPONENT.LAYER.lora_A.weight` and `.lora_B.weight`.
+    >>> published_name("unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight")
+    'unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.lora.down.weight'
     """
-    return {name: value * np.float32(scale) if ".lora_B." in name else value for name, value in factors.items()}
+    infix = "lora_linear_layer" if factor.startswith("text_encoder") else "lora"
+    return factor.replace(DOWN, f".{infix}.down.weight").replace(UP, f".{infix}.up.weight")

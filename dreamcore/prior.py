@@ -12,7 +12,7 @@ import fcntl
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backend import World
+from .data import ImageFolder, find_images
 from .errors import ConfigError
 from .files import explain_disk_errors, write_atomically
 from .pictures import png_bytes
@@ -47,10 +48,6 @@ class ClassImages:
         or of this recipe."""
         manifest = self.manifest()
         return [name for name in own if name not in manifest or self._fits(name, manifest[name])]
-
-    def strangers(self, own: Sequence[str]) -> list[str]:
-        """Names of the images that another recipe made."""
-        return sorted(set(own) - set(self.usable(own)))
 
     def manifest(self) -> dict[str, dict[str, Any]]:
         """Recipe and seed of each generated image, by name."""
@@ -84,6 +81,32 @@ class ClassImages:
                     write_atomically(self.folder / self._name(seed), png_bytes(picture))
                 done(min(len(seeds), (start + len(batch)) * world.size))
             world.barrier()
+
+    def complete(self, wanted: int, make: Make, batch_size: int, world: World, say: Callable[[str], None]) -> ImageFolder:
+        """Generate what is missing of `wanted` images, and open those to train on.
+
+        Args:
+            make: pictures for seeds; called on every rank, for different seeds.
+            say: told what is made, and which images are left alone.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        waiting = only_one_run(self.folder, lambda: say(f"waiting: another run is filling {self.folder}"))
+        with waiting if world.rank == 0 else nullcontext():
+            seeds = json.loads(world.broadcast(json.dumps(self.missing_seeds(self._names(), wanted))))
+            if seeds:
+                say(f"generating {len(seeds)} class images into {self.folder}")
+                self.make(seeds, make, batch_size, world, lambda n: say(f"class images: {n} of {len(seeds)}"))
+        folder = ImageFolder.open(self.folder, setting="class_data_dir")
+        usable = set(self.usable([p.path.name for p in folder.photos]))
+        strangers = [p.path.name for p in folder.photos if p.path.name not in usable]
+        if strangers:
+            some = ", ".join(strangers[:3]) + (" …" if len(strangers) > 3 else "")
+            say(f"{len(strangers)} images in {self.folder} were made by another prompt, model or sampling: left alone ({some})")
+        chosen = [p for p in folder.photos if p.path.name in usable]
+        return ImageFolder(folder.folder, chosen, []).limited(wanted)
+
+    def _names(self) -> list[str]:
+        return [path.name for path in find_images(self.folder, "class_data_dir")[0]]
 
     def _name(self, seed: int) -> str:
         digest = hashlib.sha256(json.dumps(dict(self.recipe), sort_keys=True).encode()).hexdigest()

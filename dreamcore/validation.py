@@ -55,12 +55,20 @@ class Pictures:
             parts.append(backend.sample(request))
         return np.concatenate(parts)
 
+
+@dataclass(frozen=True)
+class ValidationPictures:
+    """The pictures made at each validation."""
+
+    pictures: Pictures
+    seeds: list[int]
+
     @classmethod
-    def for_validation(cls, config: TrainConfig, shape: tuple[int, int, int]) -> Pictures | None:
-        """As the settings ask for; None without a validation prompt."""
+    def from_config(cls, config: TrainConfig, shape: tuple[int, int, int]) -> ValidationPictures | None:
+        """As the settings ask for; None without a validation prompt.  `shape` is a latent's [C, h, w]."""
         if config.validation_prompt is None:
             return None
-        return cls(
+        pictures = Pictures(
             config.validation_prompt,
             config.validation_negative_prompt,
             config.validation_num_inference_steps,
@@ -69,6 +77,11 @@ class Pictures:
             shape,
             config.sample_batch_size,
         )
+        return cls(pictures, [config.seed + k for k in range(config.num_validation_images)])
+
+    def make(self, backend: Backend) -> NDArray[np.uint8]:
+        """[N, H, W, 3]."""
+        return self.pictures.make(backend, self.seeds)
 
 
 def save_pictures(pictures: NDArray[np.uint8], folder: Path, step: int) -> list[Path]:

@@ -1,0 +1,309 @@
+"""The PyTorch backend: diffusers' networks under core's plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+
+from dreamcore.backend import Batch, SampleRequest, StepResult
+from dreamcore.config import TrainConfig
+from dreamcore.config.common import ModelSettings
+from dreamcore.errors import ConfigError
+from dreamcore.modelfolder import ModelFolder
+
+from . import lora, models
+from .launch import choose_device, join_world, sum_gradients
+from .optim import MovingAverage, Optimizer
+from .sampling import make_latents, make_scheduler, to_pixels
+
+DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def load(model: ModelFolder, settings: ModelSettings) -> TorchBackend:
+    """The entry point `dreambooth.backends`."""
+    return TorchBackend(model, settings)
+
+
+class TorchBackend:
+    """`dreamcore.backend.Backend` on PyTorch."""
+
+    def __init__(self, model: ModelFolder, settings: ModelSettings):
+        transformers.utils.logging.disable_progress_bar()
+        diffusers.utils.logging.disable_progress_bar()
+        self.model, self.family = model, model.family
+        self.device = choose_device(settings.device)
+        self.world = join_world(self.device)
+        self.dtype = _check_precision(settings.mixed_precision, self.device)
+        (tokenizer, encoder), *_ = self.family.text_encoders
+        self._encoder_name = encoder
+        self.denoiser = models.load_component(model, self.family.denoiser).to(self.device)
+        self.text_encoder = models.load_component(model, encoder)
+        self.vae = models.load_component(model, self.family.vae)
+        self.tokenizer = models.load_tokenizer(model, tokenizer)
+        self._max_length = int(self.tokenizer.model_max_length)
+        self._trained: dict[str, torch.nn.Module] = {}
+        self._lora_scale: float | None = None
+        self._optimizer: Optimizer | None = None
+        self._average: MovingAverage | None = None
+        self._embedded: dict[str, torch.Tensor] = {}
+        self._conditions = torch.empty(0)
+        self._results: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    # -- words
+
+    def tokenize(self, prompts: Sequence[str]) -> list[list[str]]:
+        return [list(self.tokenizer.tokenize(prompt)) for prompt in prompts]
+
+    def tokenizer_window(self) -> int:
+        return self._max_length - 2
+
+    def set_prompts(self, prompts: Sequence[str]) -> None:
+        if self._encoder_name in self._trained:
+            self._conditions = torch.cat([self._ids(p)[0] for p in prompts]).to(self.device)
+            self._masks = torch.cat([self._ids(p)[1] for p in prompts]).to(self.device)
+        else:
+            self._conditions = torch.cat([self._embedding(p) for p in prompts])
+
+    def _ids(self, prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids and attention mask, each [1, length]; padded with the tokenizer's own token, as its model was
+        trained (end-of-text for SD 1, "!" for SD 2)."""
+        out = self.tokenizer(
+            prompt, padding="max_length", max_length=self._max_length, truncation=True, return_tensors="pt"
+        )
+        return out.input_ids, out.attention_mask
+
+    def _encode_ids(self, ids: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+        uses_mask = getattr(self.text_encoder.config, "use_attention_mask", None)
+        return self.text_encoder(ids, attention_mask=masks if uses_mask else None)[0]
+
+    @torch.no_grad()
+    def _embedding(self, prompt: str) -> torch.Tensor:
+        """[1, tokens, width]; kept as long as the text encoder does not change.  Embedded one prompt at a time, so
+        that the bits do not depend on which others there are."""
+        if prompt in self._embedded:
+            return self._embedded[prompt]
+        self.text_encoder.to(self.device)
+        ids, masks = self._ids(prompt)
+        with self._autocast():
+            embedding = self._encode_ids(ids.to(self.device), masks.to(self.device)).float()
+        if self._encoder_name not in self._trained:
+            self._embedded[prompt] = embedding
+        return embedding
+
+    def _condition(self, prompt: NDArray[np.int64]) -> torch.Tensor:
+        """[B, tokens, width]; a text encoder that trains runs once for each distinct prompt of the batch."""
+        if self._encoder_name not in self._trained:
+            return self._conditions[self._to_device(prompt)]
+        distinct, inverse = np.unique(prompt, return_inverse=True)
+        rows = self._to_device(distinct)
+        return self._encode_ids(self._conditions[rows], self._masks[rows])[self._to_device(inverse)]
+
+    # -- pictures to latents and back
+
+    @torch.no_grad()
+    def encode_images(self, pixels: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        posterior = self.vae.to(self.device).encode(self._to_device(pixels)).latent_dist
+        scale = self.vae.config.scaling_factor
+        return (posterior.mean * scale).cpu().numpy(), (posterior.std * scale).cpu().numpy()
+
+    def sample(self, request: SampleRequest) -> NDArray[np.uint8]:
+        pipeline = diffusers.StableDiffusionPipeline(
+            vae=self.vae,
+            text_encoder=self.text_encoder,
+            tokenizer=self.tokenizer,
+            unet=self.denoiser,
+            scheduler=make_scheduler(request.scheduler, self.model.config("scheduler")),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        factor = self.model.latent_factor
+        size = (request.noise.shape[2] * factor, request.noise.shape[3] * factor)
+        training = self.denoiser.training
+        self.denoiser.eval()
+        with self._average.in_place() if self._average else nullcontext():
+            embeddings = torch.cat([self._embedding(p) for p in request.prompts])
+            negative = self._embedding(request.negative_prompt).expand_as(embeddings)
+            with self._autocast():
+                latents = make_latents(pipeline, request, embeddings, negative, size)
+        self.denoiser.train(training)
+        with torch.no_grad():
+            scaled = latents.float() / self.vae.config.scaling_factor
+            return to_pixels(self.vae.to(self.device).decode(scaled).sample)
+
+    def load_lora(self, file: Path, scale: float) -> None:
+        pipeline = diffusers.StableDiffusionPipeline(
+            self.vae, self.text_encoder, self.tokenizer, self.denoiser, None, None, None, requires_safety_checker=False
+        )
+        try:
+            pipeline.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name="lora")
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ConfigError(f"lora: {file}: cannot be loaded into this model: {error}") from None
+        pipeline.set_adapters(["lora"], [scale])
+        self._embedded.clear()
+
+    # -- training
+
+    def prepare_training(self, config: TrainConfig) -> list[str]:
+        if config.tokenizer_max_length is not None:
+            self._max_length = config.tokenizer_max_length
+        self._trained = {self.family.denoiser: self.denoiser}
+        if config.train_text_encoder:
+            self._trained[self._encoder_name] = self.text_encoder.to(self.device)
+        for network in (self.denoiser, self.text_encoder):
+            if config.use_lora or network not in self._trained.values():
+                network.to(self.dtype)
+        if config.use_lora:
+            self._add_lora(config)
+        else:
+            for network in self._trained.values():
+                network.requires_grad_(True)
+        self._set_modes(config)
+        scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
+        self._optimizer = Optimizer(self._parameters(), config, scaler)
+        if config.use_ema:
+            self._average = MovingAverage(self._optimizer.named, config.ema_decay)
+        return list(self._trained)
+
+    def _add_lora(self, config: TrainConfig) -> None:
+        alpha = config.lora_alpha if config.lora_alpha is not None else float(config.rank)
+        self._lora_scale = alpha / config.rank
+        for name, network in self._trained.items():
+            layers = self.family.text_lora_layers
+            if name == self.family.denoiser:
+                layers = tuple(config.lora_layers or self.family.lora_layers)
+            lora.add_lora(network, name, layers, config.rank, alpha, config.lora_dropout, config.seed)
+
+    def _set_modes(self, config: TrainConfig) -> None:
+        """Train mode only where it matters: recomputation and LoRA's dropout ask for it, nothing else has dropout."""
+        for network in self._trained.values():
+            if config.gradient_checkpointing:
+                enable = "enable_gradient_checkpointing"
+                getattr(network, enable if hasattr(network, enable) else "gradient_checkpointing_enable")()
+            if config.gradient_checkpointing or (config.use_lora and config.lora_dropout > 0):
+                network.train()
+
+    def _parameters(self) -> dict[str, dict[str, torch.nn.Parameter]]:
+        """What trains, by component, under published names."""
+        if self._lora_scale is not None:
+            return {name: lora.factors({name: network}) for name, network in self._trained.items()}
+        return {
+            name: {f"{name}.{models.weight_prefix(n)}{p}": w for p, w in n.named_parameters()}
+            for name, n in self._trained.items()
+        }
+
+    def park(self) -> None:
+        self.vae.to("cpu")
+        if self._encoder_name not in self._trained:
+            self.text_encoder.to("cpu")
+
+    def train_step(self, micro_batches: Sequence[Batch], lr: Mapping[str, float]) -> None:
+        assert self._optimizer is not None, "prepare_training comes first"
+        errors = []
+        for batch in micro_batches:
+            torch.manual_seed(batch.seed)
+            error = self._errors(batch)
+            loss = (error * self._to_device(batch.weight)).sum()
+            self._optimizer.scaler.scale(loss).backward()
+            errors.append(error.detach())
+        if self.world.size > 1:
+            sum_gradients(self._optimizer.all)
+        norm = self._optimizer.step(lr)
+        if self._average:
+            self._average.update()
+        self._results.append((torch.cat(errors), norm))
+
+    def _errors(self, batch: Batch) -> torch.Tensor:
+        """Mean squared error of each row [B], in float32."""
+        with self._autocast():
+            answer = self.denoiser(
+                self._to_device(batch.x), self._to_device(batch.t), self._condition(batch.prompt)
+            ).sample
+        squared = (answer.float() - self._to_device(batch.target)).square()
+        if batch.mask is not None:
+            squared = squared * self._to_device(batch.mask)
+        return squared.flatten(1).mean(1)
+
+    @torch.no_grad()
+    def loss(self, batch: Batch) -> NDArray[np.float32]:
+        with self._average.in_place() if self._average else nullcontext():
+            return self._errors(batch).cpu().numpy()
+
+    def metrics(self) -> list[StepResult]:
+        if not self._results:
+            return []
+        assert self._optimizer is not None
+        flat = torch.cat([torch.cat([e, n.reshape(1)]) for e, n in self._results]).cpu().numpy()
+        rows = np.split(flat, np.cumsum([len(e) + 1 for e, _ in self._results])[:-1])
+        self._results.clear()
+        scales = self._optimizer.scaler.is_enabled()
+        return [StepResult(r[:-1], float(r[-1]), skipped=scales and not np.isfinite(r[-1])) for r in rows]
+
+    # -- files
+
+    def export(self, folder: Path, *, averaged: bool) -> None:
+        with self._average.in_place() if self._average and averaged else nullcontext():
+            if self._lora_scale is not None:
+                lora.save_published(self._trained, self._lora_scale, folder)
+                return
+            for name, network in self._trained.items():
+                models.save_component(network, self.model.path / name, folder / name)
+
+    def save_state(self, folder: Path) -> None:
+        assert self._optimizer is not None, "prepare_training comes first"
+        self._optimizer.save(folder)
+        if self._lora_scale is not None:
+            lora.save_factors(self._trained, folder)
+        if self._average:
+            self._average.save(folder)
+
+    def load_state(self, folder: Path) -> None:
+        assert self._optimizer is not None, "prepare_training comes first"
+        if self._lora_scale is not None:
+            lora.restore_factors(self._trained, folder)
+        else:
+            for name, network in self._trained.items():
+                models.restore_component(network, folder / name)
+        self._optimizer.load(folder)
+        if self._average:
+            self._average.load(folder)
+
+    def rewrite_weights(self, files: Sequence[Path], folder: Path) -> None:
+        models.rewrite_weights(files, folder)
+
+    def device_name(self) -> str:
+        if self.device.type == "cuda":
+            return f"{torch.cuda.get_device_name(self.device)} ({self.device})"
+        return f"{self.device} ({torch.get_num_threads()} threads)"
+
+    # -- small things
+
+    def _autocast(self) -> Any:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32)
+
+    def _to_device(self, array: NDArray[Any]) -> torch.Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        if self.device.type == "cuda":
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor.to(self.device)
+
+
+def _check_precision(name: str, device: torch.device) -> torch.dtype:
+    """The arithmetic's type.
+
+    Raises:
+        ConfigError: the device lacks it.
+    """
+    if name == "fp16" and device.type == "cpu":
+        raise ConfigError("mixed_precision: fp16 needs a GPU; on a CPU use no or bf16")
+    if name == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise ConfigError(f"mixed_precision: {torch.cuda.get_device_name(device)} lacks bf16; use fp16 or no")
+    return DTYPES[name]

@@ -1,0 +1,156 @@
+"""What the settings come to for this model and these photographs: sizes, words, rates, rhythms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .backend import Backend
+from .config import TrainConfig
+from .data import ImageFolder
+from .errors import ConfigError
+from .lr import learning_rate
+from .modelfolder import ModelFolder
+
+Say = Callable[[str], None]
+
+
+def image_size(config: TrainConfig, model: ModelFolder, warn: Say) -> tuple[int, int]:
+    """Height and width of the training images.
+
+    Raises:
+        ConfigError: not a multiple of the model's factor.
+    """
+    native = model.native_resolution
+    if config.height is not None and config.width is not None:
+        size = config.height, config.width
+    else:
+        side = config.resolution or native
+        size = side, side
+    named = "resolution" if config.height is None else "height and width"
+    for value in size:
+        if value % model.latent_factor:
+            near = max(1, round(value / model.latent_factor)) * model.latent_factor
+            raise ConfigError(
+                f"{named}: {value} is not a multiple of {model.latent_factor}, as this model needs; {near} would be"
+            )
+    if native not in size:
+        warn(f"{named}: training at {size[1]}×{size[0]}, while this model was made for {native}×{native}")
+    return size
+
+
+def instance_prompts(config: TrainConfig, folder: ImageFolder) -> list[str]:
+    """The words of each photograph: its caption, or the instance prompt.
+
+    Raises:
+        ConfigError: photographs without words, by name.
+    """
+    prompt = config.instance_prompt
+    words = [prompt if p.caption is None else p.caption for p in folder.photos]
+    wordless = [p.path.name for p, w in zip(folder.photos, words, strict=True) if w is None]
+    if wordless:
+        raise ConfigError(
+            f"instance_prompt: needed for the images without a caption file: {', '.join(wordless[:5])}"
+            + (f" and {len(wordless) - 5} more" if len(wordless) > 5 else "")
+        )
+    return [w for w in words if w is not None]
+
+
+def variants(config: TrainConfig, count: Callable[[], int]) -> int:
+    """Cached transforms of an image; `count` reads the setting, which matters only where something is random."""
+    return count() if config.random_flip or not config.center_crop else 1
+
+
+@dataclass(frozen=True)
+class Rates:
+    """The learning rate of each component at any update."""
+
+    base: Mapping[str, float]
+    schedule: str
+    total: int
+    shape: Mapping[str, Any]
+
+    @classmethod
+    def from_config(cls, config: TrainConfig, components: list[str], samples_per_update: int, total: int) -> Rates:
+        """`components`: the denoiser, then the text encoders that train."""
+        base = config.learning_rate or (1e-4 if config.use_lora else 5e-6)
+        rates = {components[0]: base}
+        for encoder in components[1:]:
+            rates[encoder] = config.text_encoder_lr or base
+        if config.scale_lr:
+            rates = {name: rate * samples_per_update for name, rate in rates.items()}
+        kind = config.lr_scheduler
+        shape: dict[str, Any] = {}
+        if kind != "constant":
+            shape["warmup"] = config.lr_warmup_steps
+        if kind == "cosine_with_restarts":
+            shape["num_cycles"] = config.lr_num_cycles
+        if kind == "polynomial":
+            shape["power"] = config.lr_power
+        return cls(rates, kind, total, shape)
+
+    def at(self, update: int) -> dict[str, float]:
+        """Learning rates of an update, counted from 0."""
+        return {n: learning_rate(b, self.schedule, update, self.total, **self.shape) for n, b in self.base.items()}
+
+
+def total_updates(config: TrainConfig, updates_per_epoch: int) -> int:
+    """Updates of the whole run."""
+    return config.max_train_steps or config.num_train_epochs * updates_per_epoch
+
+
+def warn_of_words(backend: Backend, prompts: list[str], identifier_words: list[str], warn: Say) -> None:
+    """Warn of prompts that the text encoder sees only in part, and of an identifier that is several tokens."""
+    window = backend.tokenizer_window()
+    for prompt, tokens in zip(prompts, backend.tokenize(prompts), strict=True):
+        if len(tokens) > window:
+            cut = " ".join(tokens[window:])
+            warn(f"prompt of {len(tokens)} tokens, of which the text encoder sees {window}; cut off: {cut!r}")
+    for word, tokens in zip(identifier_words, backend.tokenize(identifier_words), strict=True):
+        if len(tokens) > 1:
+            warn(
+                f"identifier {word!r} splits into {len(tokens)} tokens ({' '.join(tokens)}): each brings a meaning of "
+                "its own; a rare word of one token is learned better"
+            )
+
+
+def identifier_words(instance_prompt: str | None, class_prompt: str | None) -> list[str]:
+    """The words that name the subject: those of the instance prompt that the class prompt lacks."""
+    if not instance_prompt or not class_prompt:
+        return []
+    known = set(class_prompt.split())
+    return [w for w in instance_prompt.split() if w not in known]
+
+
+def settings_to_write(config: TrainConfig) -> dict[str, Any]:
+    """The resolved settings, with folders as absolute paths: the configuration file that repeats the run anywhere."""
+    settings = config.resolved()
+    for name in ("resume_from_checkpoint", "overwrite_output_dir"):
+        settings.pop(name, None)
+    for name, value in settings.items():
+        is_path = name.endswith("_dir") or name == "pretrained_model_name_or_path"
+        if is_path and name != "logging_dir" and Path(str(value)).expanduser().exists():
+            settings[name] = str(Path(str(value)).expanduser().resolve())
+    return settings
+
+
+@dataclass(frozen=True)
+class Rhythm:
+    """How often, in updates, things are done besides updating."""
+
+    logging: int
+    checkpointing: int
+    checkpoints_kept: int | None
+    validation: int | None
+    """None where there is nothing to validate."""
+
+    @classmethod
+    def from_config(cls, config: TrainConfig, updates_per_epoch: int, *, validates: bool) -> Rhythm:
+        validation = None
+        if validates and config.validation_epochs is not None:
+            validation = config.validation_epochs * updates_per_epoch
+        elif validates:
+            validation = config.validation_steps
+        return cls(config.logging_steps, config.checkpointing_steps, config.checkpoints_total_limit, validation)

@@ -1,0 +1,37 @@
+"""The finished model: every component of the source pipeline, the trained ones replaced."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from .backend import Backend
+from .modelfolder import INDEX, ModelFolder, choose_weights
+
+
+def write_pipeline(backend: Backend, model: ModelFolder, folder: Path) -> None:
+    """Write a whole pipeline into an empty folder, as its library loads it: trained weights, and all else as it was.
+
+    What does not train is copied byte for byte; weights in another form (.bin, a variant) are rewritten as plain
+    safetensors.
+    """
+    backend.export(folder, averaged=True)
+    for name in model.components:
+        if not (folder / name).exists():
+            _carry_over(backend, model, name, folder / name)
+    shutil.copyfile(model.path / INDEX, folder / INDEX)
+
+
+def _carry_over(backend: Backend, model: ModelFolder, name: str, target: Path) -> None:
+    source = model.path / name
+    names = [f.name for f in source.iterdir() if f.is_file()]
+    weights = choose_weights(names, model.variant) or choose_weights(names, None)
+    plain = model.variant is None or weights == choose_weights(names, None)
+    target.mkdir()
+    for file in names:
+        is_weight = file.endswith((".safetensors", ".bin", ".msgpack", ".onnx", ".index.json"))
+        keep = not is_weight or (plain and file in weights) or (plain and len(weights) > 1 and file.endswith(".index.json"))
+        if keep and not file.endswith(".bin"):
+            shutil.copyfile(source / file, target / file)
+    if weights and (not plain or weights[0].endswith(".bin")):
+        backend.rewrite_weights([source / w for w in weights], target)

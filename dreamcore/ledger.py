@@ -1,0 +1,88 @@
+"""From what the device measured to the records of metrics.jsonl, and the watch for losses that are not finite."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .backend import Backend, Batch, StepResult
+from .errors import RunError
+from .plan import INSTANCE
+from .track import Trackers
+
+
+@dataclass(frozen=True)
+class _Pending:
+    update: int
+    lr: dict[str, float]
+    weight: NDArray[np.float32]
+    kind: NDArray[np.int64]
+    seconds: float
+
+
+class Ledger:
+    """Keeps what the host knows of each update until the device's part is copied, once every few updates.
+
+    Args:
+        backend: measures; its world shares out the rows.
+        prior_loss_weight: λ, or None without prior preservation.
+        trackers: told every record, in order.
+    """
+
+    def __init__(self, backend: Backend, prior_loss_weight: float | None, trackers: Trackers):
+        self._backend, self._lambda, self._trackers = backend, prior_loss_weight, trackers
+        self._pending: list[_Pending] = []
+        self._last = time.monotonic()
+        self.checked = 0
+        """Updates whose loss is known to be finite."""
+
+    def restart_clock(self) -> None:
+        """Leave out what was done since the last update (validation, saving) from its successor's seconds."""
+        self._last = time.monotonic()
+
+    def note(self, update: int, lr: Mapping[str, float], batches: Sequence[Batch], kind: NDArray[np.int64]) -> None:
+        """An update (from 1) that was just sent to the device."""
+        now = time.monotonic()
+        weight = np.concatenate([b.weight for b in batches])
+        self._pending.append(_Pending(update, dict(lr), weight, kind, now - self._last))
+        self._last = now
+
+    def flush(self) -> None:
+        """Copy what was measured, and pass it on.
+
+        Raises:
+            RunError: a loss that is not finite.
+        """
+        waited = time.monotonic()
+        results = self._backend.metrics()
+        waited = (time.monotonic() - waited) / max(1, len(self._pending))  # the device's share of these updates' time
+        for pending, result in zip(self._pending, results, strict=True):
+            record = self._record(pending, result, waited)
+            self._trackers.update(record)
+            if not result.skipped and not math.isfinite(record["loss"]):
+                raise RunError(
+                    f"update {pending.update}: the loss is {record['loss']}. Lower learning_rate, or turn "
+                    "mixed_precision off; every checkpoint is from before this update"
+                )
+            self.checked = pending.update
+        self._pending.clear()
+        self._last = time.monotonic()
+
+    def _record(self, pending: _Pending, result: StepResult, waited: float) -> dict[str, float]:
+        terms = pending.weight.astype(np.float64) * result.errors.astype(np.float64)
+        instance = terms[pending.kind == INSTANCE].sum()
+        both = np.array([instance, terms.sum() - instance])
+        instance, prior = np.sum(self._backend.world.gather(both), axis=0)
+        record = {"step": pending.update, "loss": float(instance + prior), "loss_instance": float(instance)}
+        if self._lambda is not None:
+            record["loss_prior"] = float(prior / self._lambda)
+        denoiser, *encoders = pending.lr
+        record["lr"] = pending.lr[denoiser]
+        record |= {f"lr_{name}": pending.lr[name] for name in encoders}
+        record |= {"grad_norm": result.grad_norm, "seconds": pending.seconds + waited}
+        return record | ({"skipped": 1} if result.skipped else {})

@@ -1,0 +1,158 @@
+"""The run: photographs in, a personalised model and pictures of it out.
+
+What the run has done is always on the disk: metrics line by line, checkpoints whole, the finished model at once.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import checkpoint
+from .config import TrainConfig
+from .export import write_pipeline
+from .files import explain_disk_errors
+from .ledger import Ledger
+from .runfolder import METRICS, SAMPLES
+from .setup import Prepared, prepare
+from .signals import StopRequest
+from .track import RunInfo
+from .track.metrics import read_lines
+from .validation import save_pictures
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that has ended."""
+
+    folder: Path
+    """Its results."""
+    updates: int
+    """Updates made, those before a resumption included."""
+    exit_code: int
+    """0; or 128 + the signal that stopped it early, with a checkpoint saved."""
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The records of metrics.jsonl."""
+        return read_lines(self.folder / METRICS)
+
+
+def train(config: TrainConfig) -> Run:
+    """Personalise a model.
+
+    Raises:
+        ConfigError: before any costly work, naming the setting or file that cannot be used and what would be right.
+        RunError: the run had started and cannot go on; it says what is kept.
+    """
+    with ExitStack() as stack:
+        prepared = prepare(config, stack)
+        loop = _Loop(prepared)
+        outcome = "failed"
+        try:
+            run = loop.run()
+            outcome = "stopped" if run.exit_code else "finished"
+        finally:
+            prepared.trackers.close(outcome)
+    return run
+
+
+class _Loop:
+    def __init__(self, prepared: Prepared):
+        self.p = prepared
+        self.world = prepared.backend.world
+        self.total = prepared.rates.total
+        prior = prepared.batcher.prior_loss_weight if prepared.batcher.plan.classes else None
+        self.ledger = Ledger(prepared.backend, prior, prepared.trackers)
+
+    def run(self) -> Run:
+        p = self.p
+        info = RunInfo(p.folder, self.total, p.first + 1, p.settings, p.logging_dir)
+        p.trackers.start(info)
+        if p.first == 0:
+            self.validate(0)
+        with StopRequest(p.trackers.message) as stop:
+            for update in range(p.first, self.total):
+                self.update(update)
+                if self.agreed(stop, update + 1):
+                    return self.stopped(update + 1, stop)
+        self.finish()
+        return Run(p.folder, self.total, 0)
+
+    def update(self, update: int) -> None:
+        """Update number `update` (from 0), and what is due after it."""
+        p, done, last = self.p, update + 1, update + 1 == self.total
+        batches = p.batcher.micro_batches(update, self.world.rank)
+        lr = p.rates.at(update)
+        p.backend.train_step(batches, lr)
+        self.ledger.note(done, lr, batches, p.batcher.row_kinds(update, self.world.rank))
+        checkpoints, validates = self.due(p.rhythm.checkpointing, done), self.due(p.rhythm.validation, done)
+        if self.due(p.rhythm.logging, done) or checkpoints or validates or last:
+            self.ledger.flush()
+        if checkpoints:
+            self.save(done)
+        if validates or (last and p.rhythm.validation):
+            self.validate(done)
+
+    @staticmethod
+    def due(every: int | None, done: int) -> bool:
+        return every is not None and done % every == 0
+
+    def agreed(self, stop: StopRequest, done: int) -> bool:
+        """Whether to stop after this update: all ranks say the same, and ask each other only where they meet anyway."""
+        if self.world.size == 1:
+            return stop.signal != 0
+        if not self.due(self.p.rhythm.logging, done):
+            return False
+        stop.signal = int(np.max(self.world.gather(np.array([float(stop.signal)]))))
+        return stop.signal != 0
+
+    def stopped(self, done: int, stop: StopRequest) -> Run:
+        self.ledger.flush()
+        if not self.due(self.p.rhythm.checkpointing, done):
+            self.save(done)
+        self.p.trackers.message(
+            f"stopped after update {done} of {self.total}; go on with --resume_from_checkpoint latest"
+        )
+        return Run(self.p.folder, done, stop.exit_code)
+
+    def save(self, done: int) -> None:
+        """Write a checkpoint, on the main process."""
+        p = self.p
+        if p.run_folder:
+
+            def write(folder: Path) -> None:
+                p.backend.export(folder, averaged=False)
+                p.backend.save_state(folder)
+
+            checkpoint.save(p.folder, done, write, p.identity, p.rhythm.checkpoints_kept)
+            p.trackers.message(f"saved checkpoint-{done}")
+        self.world.barrier()
+        self.ledger.restart_clock()
+
+    def validate(self, done: int) -> None:
+        """Make validation pictures and measure the held-out loss, on the main process."""
+        p = self.p
+        if p.run_folder and p.held_out:
+            p.trackers.scalars(done, {"validation_loss": p.held_out.loss(p.backend)})
+        if p.run_folder and p.pictures:
+            pictures = p.pictures.make(p.backend)
+            p.trackers.images(done, save_pictures(pictures, p.folder / SAMPLES, done), p.pictures.pictures.prompt)
+        p.backend.park()
+        self.world.barrier()
+        self.ledger.restart_clock()
+
+    def finish(self) -> None:
+        """Write the finished model and the report, on the main process."""
+        p = self.p
+        if p.run_folder:
+            with explain_disk_errors(f"writing the finished model to {p.folder}"):
+                final = p.run_folder.new_final()
+                write_pipeline(p.backend, p.inputs.model, final)
+                p.run_folder.publish(final)
+            p.trackers.message(f"finished: {p.folder}")
+        self.world.barrier()

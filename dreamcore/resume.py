@@ -1,0 +1,92 @@
+"""Going on from a checkpoint: which one, and whether this run may."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import checkpoint
+from .checkpoint import list_checkpoints
+from .config import TrainConfig
+from .errors import ConfigError
+from .modelfolder import INDEX
+
+IDENTITY = {
+    "model": "pretrained_model_name_or_path: the base model is not the one that the checkpoint was trained from",
+    "instance_data": "instance_data_dir: the photographs or their captions are not those of the checkpoint's run",
+    "class_data": "class_data_dir: the class images are not those of the checkpoint's run",
+    "samples_per_update": "train_batch_size · gradient_accumulation_steps · devices: its product has changed",
+}
+"""Parts of a run that are compared by content -> what to say where they differ."""
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A whole checkpoint that this run goes on from."""
+
+    folder: Path
+    state: Mapping[str, Any]
+
+    @property
+    def update(self) -> int:
+        """Updates that lie behind."""
+        return int(self.state["update"])
+
+    def check_identity(self, identity: Mapping[str, Any]) -> None:
+        """Refuse to go on with another model, other images or another number of samples an update.
+
+        Raises:
+            ConfigError: naming the first that differs.
+        """
+        for name in identity.keys() & IDENTITY.keys():
+            if self.state[name] != identity[name]:
+                raise ConfigError(
+                    f"resume_from_checkpoint: {IDENTITY[name]} ({self.state[name]} then, {identity[name]} now)"
+                )
+
+
+def find_resumed(config: TrainConfig, output: Path, warn: Callable[[str], None]) -> Resumed | None:
+    """The checkpoint that the settings ask to resume from; None where there is none yet, which is said.
+
+    Raises:
+        ConfigError: no such checkpoint, settings that cannot change, or results that going on would overwrite.
+        RunError: a damaged checkpoint that was asked for by name.
+    """
+    resume = config.resume_from_checkpoint
+    assert resume is not None
+    found = checkpoint.find(resume, output, warn)
+    if found is None:
+        if (output / INDEX).exists() or (output / checkpoint.LORA_FILE).exists():
+            raise ConfigError(
+                f"resume_from_checkpoint: {output} holds a finished run without a checkpoint to go on from; to train "
+                "anew, choose another output_dir or --overwrite_output_dir"
+            )
+        warn(f"no whole checkpoint in {output} yet: starting anew")
+        return None
+    resumed = Resumed(*found)
+    fields = type(config).model_fields
+    may_change = {n for n, f in fields.items() if (f.json_schema_extra or {}).get("may_change")}  # type: ignore[union-attr]
+    new = json.loads(json.dumps(config.model_dump(mode="json")))
+    checkpoint.check_resumable(resumed.state["settings"], new, may_change)
+    if resumed.folder.resolve().parent != output.resolve():
+        if list_checkpoints(output) or (output / INDEX).exists():
+            raise ConfigError(f"output_dir: {output}: holds another run than the checkpoint's; choose a new folder")
+    elif resume != "latest":
+        later = [f.name for n, f in list_checkpoints(output) if n > resumed.update]
+        if later:
+            raise ConfigError(
+                f"resume_from_checkpoint: going on from {resumed.folder.name} would overwrite {', '.join(later)}; move "
+                "them away, or choose another output_dir"
+            )
+    return resumed
+
+
+def set_damaged_aside(output: Path, update: int) -> None:
+    """Rename checkpoints beyond `update`, which `latest` found damaged, so that new ones do not replace them."""
+    for number, folder in list_checkpoints(output):
+        if number > update:
+            os.replace(folder, folder.with_name(f"{folder.name}.damaged"))
