@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from PIL import Image
 
 from dreamcore.errors import ConfigError
 
+from .captions import CaptionSource, read_captions
 from .crop import Crop
 from .decode import decode_bytes, read_bytes
 from .finding import look, some
@@ -56,19 +57,30 @@ class ImageFolder:
 
     @classmethod
     def open(
-        cls, folder: str | Path, *, setting: str, captions: bool = False, sub_folders: bool = False
+        cls,
+        folder: str | Path,
+        *,
+        setting: str,
+        captions: bool | CaptionSource = False,
+        caption_column: str = "text",
+        every_caption: bool = False,
+        sub_folders: bool = False,
     ) -> ImageFolder:
         """Find, decode and hash every image of a folder; of more than `FULL_CHECK`, look at headers and tails.
 
         Args:
             folder: where they are.
             setting: the setting that named the folder, for messages.
-            captions: read NAME.txt beside each image (UTF-8); images without keep `caption` None.
+            captions: where each image's own words are (`CaptionSource`); True looks beside the images and in
+                metadata files. Images without keep `caption` None.
+            caption_column: the metadata's column of words.
+            every_caption: refuse an image without words.
             sub_folders: take the images of its sub-folders too.
 
         Raises:
             ConfigError: the folder is missing, no folder or without images; an image is empty, truncated, damaged,
-                too large or of a format without decoder; a caption is empty or not UTF-8, or there is none at all.
+                too large or of a format without decoder; a caption is empty or not UTF-8, there is none at all, or
+                one is missing though `every_caption`.
         """
         folder = Path(folder)
         found = look(folder, setting, sub_folders=sub_folders)
@@ -79,16 +91,18 @@ class ImageFolder:
         notes, remarks = list(found.notes), list[str]()
         if found.masks:
             notes.append(f"{len(found.masks)} masks are not used")
+        words: dict[Path, str] = {}
+        if captions:
+            source: CaptionSource = "auto" if captions is True else captions
+            words, remarks = read_captions(found.images, folder, source=source, column=caption_column)
+            remarks += _without_caption(found.images, words, folder, setting, every_caption)
         check = _decoded_photo if len(found.images) <= FULL_CHECK else _indexed_photo
-        photos = [check(path, _caption(path) if captions else None, remarks) for path in found.images]
+        photos = [check(path, words.get(path), remarks) for path in found.images]
         if len(photos) > FULL_CHECK:
             notes.append(
                 f"{len(photos)} images: headers and tails are checked now, the rest when an image is first used"
             )
-        notes += remarks + _copies(photos)
-        if captions:
-            notes += _without_caption(photos, folder, setting)
-        return cls(folder, photos, notes)
+        return cls(folder, photos, notes + remarks + _copies(photos))
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -161,33 +175,18 @@ def _indexed_photo(path: Path, caption: str | None, remarks: list[str]) -> Photo
     return Photo(path, caption, header.size, header.digest)
 
 
-def _caption(path: Path) -> str | None:
-    """The words in NAME.txt beside an image, without surrounding space."""
-    file = path.with_suffix(".txt")
-    if not file.is_file():
-        return None
-    try:
-        text = file.read_text(encoding="utf-8-sig").strip()
-    except UnicodeDecodeError as error:
+def _without_caption(
+    images: Sequence[Path], words: Mapping[Path, str], folder: Path, setting: str, every: bool
+) -> list[str]:
+    without = [path.name for path in images if path not in words]
+    if not words:
         raise ConfigError(
-            f"{file}: not UTF-8 ({error.reason} at byte {error.start}); save the caption as UTF-8"
-        ) from error
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror or error}") from error
-    if not text:
-        raise ConfigError(f"{file}: the caption is empty; write one, or delete the file to use the prompt")
-    return text
-
-
-def _without_caption(photos: Sequence[Photo], folder: Path, setting: str) -> list[str]:
-    without = [photo.path.name for photo in photos if photo.caption is None]
-    if len(without) == len(photos):
-        first = photos[0].path
-        raise ConfigError(
-            f"{setting}: captions are asked for, but {folder} holds none; write {first.stem}.txt beside "
-            f"{first.name}, and so on, or leave captions off"
+            f"{setting}: captions are asked for, but {folder} holds none; write {images[0].stem}.txt beside "
+            f"{images[0].name}, and so on, or leave captions off"
         )
-    return [f"{len(without)} of {len(photos)} images have no caption: {some(without)}"] if without else []
+    if without and every:
+        raise ConfigError(f"{setting}: no caption for {some(without)} in {folder}; write one for each image")
+    return [f"{len(without)} of {len(images)} images have no caption: {some(without)}"] if without else []
 
 
 def _copies(photos: Sequence[Photo]) -> list[str]:

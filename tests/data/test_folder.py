@@ -19,8 +19,8 @@ def picture(path: Path, colour: str = "red", size: tuple[int, int] = (40, 30)) -
     return path
 
 
-def open_(folder: Path, **more: bool) -> ImageFolder:
-    return ImageFolder.open(folder, setting="instance_data_dir", **more)
+def open_(folder: Path, captions: bool = False) -> ImageFolder:
+    return ImageFolder.open(folder, setting="instance_data_dir", captions=captions)
 
 
 def test_what_people_leave_in_a_folder(tmp_path: Path) -> None:
