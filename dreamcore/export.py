@@ -6,16 +6,19 @@ import shutil
 from pathlib import Path
 
 from .backend import Backend
+from .checkpoint import LORA_FILE
 from .modelfolder import INDEX, ModelFolder, choose_weights
 
 
-def write_pipeline(backend: Backend, model: ModelFolder, folder: Path) -> None:
-    """Write a whole pipeline into an empty folder, as its library loads it: trained weights, and all else as it was.
+def write_model(backend: Backend, model: ModelFolder, folder: Path) -> None:
+    """Write what a run has trained into an empty folder: a LoRA file, or a whole pipeline that its library loads.
 
     What does not train is copied byte for byte; weights in another form (.bin, a variant) are rewritten as plain
     safetensors.
     """
     backend.export(folder, averaged=True)
+    if (folder / LORA_FILE).exists():
+        return
     for name in model.components:
         if not (folder / name).exists():
             _carry_over(backend, model, name, folder / name)
@@ -30,8 +33,8 @@ def _carry_over(backend: Backend, model: ModelFolder, name: str, target: Path) -
     target.mkdir()
     for file in names:
         is_weight = file.endswith((".safetensors", ".bin", ".msgpack", ".onnx", ".index.json"))
-        keep = not is_weight or (plain and file in weights) or (plain and len(weights) > 1 and file.endswith(".index.json"))
-        if keep and not file.endswith(".bin"):
+        is_index = len(weights) > 1 and file.endswith(".index.json")
+        if not is_weight or (plain and (file in weights or is_index) and not file.endswith(".bin")):
             shutil.copyfile(source / file, target / file)
     if weights and (not plain or weights[0].endswith(".bin")):
         backend.rewrite_weights([source / w for w in weights], target)

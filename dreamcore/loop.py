@@ -14,7 +14,7 @@ import numpy as np
 
 from . import checkpoint
 from .config import TrainConfig
-from .export import write_pipeline
+from .export import write_model
 from .files import explain_disk_errors
 from .ledger import Ledger
 from .runfolder import METRICS, SAMPLES
@@ -152,7 +152,7 @@ class _Loop:
         if p.run_folder:
             with explain_disk_errors(f"writing the finished model to {p.folder}"):
                 final = p.run_folder.new_final()
-                write_pipeline(p.backend, p.inputs.model, final)
+                write_model(p.backend, p.inputs.model, final)
                 p.run_folder.publish(final)
             p.trackers.message(f"finished: {p.folder}")
         self.world.barrier()

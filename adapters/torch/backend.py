@@ -24,6 +24,10 @@ from .launch import choose_device, join_world, sum_gradients
 from .optim import MovingAverage, Optimizer
 from .sampling import make_latents, make_scheduler, to_pixels
 
+for logging in (diffusers.utils.logging, transformers.utils.logging):
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # their warnings are of torchvision and of keys, which are all checked here
+
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -36,8 +40,6 @@ class TorchBackend:
     """`dreamcore.backend.Backend` on PyTorch."""
 
     def __init__(self, model: ModelFolder, settings: ModelSettings):
-        transformers.utils.logging.disable_progress_bar()
-        diffusers.utils.logging.disable_progress_bar()
         self.model, self.family = model, model.family
         self.device = choose_device(settings.device)
         self.world = join_world(self.device)
@@ -159,7 +161,8 @@ class TorchBackend:
         if config.train_text_encoder:
             self._trained[self._encoder_name] = self.text_encoder.to(self.device)
         for network in (self.denoiser, self.text_encoder):
-            if config.use_lora or network not in self._trained.values():
+            frozen = config.use_lora or network not in self._trained.values()
+            if frozen and self.dtype is not torch.float32:
                 network.to(self.dtype)
         if config.use_lora:
             self._add_lora(config)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 WIDTH, HEIGHT = 480, 270
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 42
+LEFT, RIGHT, TOP, BOTTOM = 62, 14, 12, 42
 """The frame's margins, for the axes' numbers."""
 MOST_POINTS = 500
 """A line of more points is drawn by the least and greatest of each stretch."""
@@ -73,16 +73,18 @@ def line_chart(
         identity: unique in the page.
         title, summary: what a screen reader says.
         lines: later ones lie above earlier ones.
-        mark: (x, y, words) of a point to ring.
+        mark: (x, y, words) of the lowest point, which is ringed.
         zero: let the vertical axis begin at 0.
     """
-    x_range, y_range = _ranges(lines, zero)
-    frame = _Frame(x_range, y_range)
+    x_range, (low, high) = _ranges(lines, zero)
+    if mark is not None:  # words below the lowest point cross no line
+        low -= 0.18 * (high - low)
+    frame = _Frame(x_range, (low, high))
     drawn = "".join(frame.line(line) for line in lines)
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="{identity}-t {identity}-d">'
         f'<title id="{identity}-t">{escape(title)}</title><desc id="{identity}-d">{escape(summary)}</desc>'
-        f'<clipPath id="{identity}-c"><rect x="{LEFT}" y="{TOP}" width="{WIDTH - LEFT - RIGHT}" '
+        f'<clipPath id="{identity}-c"><rect x="{LEFT - 4}" y="{TOP}" width="{WIDTH - LEFT - RIGHT + 8}" '
         f'height="{HEIGHT - TOP - BOTTOM}"/></clipPath>'
         f'{_axes(frame)}<g clip-path="url(#{identity}-c)">{drawn}</g>{frame.mark(*mark) if mark else ""}</svg>'
     )
@@ -115,12 +117,10 @@ class _Frame:
 
     def mark(self, x: float, y: float, words: str) -> str:
         px, py = self.x(x), self.y(y)
-        left = px > WIDTH / 2
-        anchor, shift = ("end", -10) if left else ("start", 10)
-        height = py - 10 if py > HEIGHT - BOTTOM - 20 else py + 18
+        anchor = "start" if px < LEFT + 90 else "end" if px > WIDTH - RIGHT - 90 else "middle"
         return (
             f'<g class="mark"><circle cx="{px:.1f}" cy="{py:.1f}" r="6"/>'
-            f'<text x="{px + shift:.1f}" y="{height:.1f}" text-anchor="{anchor}">{escape(words)}</text></g>'
+            f'<text x="{px:.1f}" y="{py + 24:.1f}" text-anchor="{anchor}">{escape(words)}</text></g>'
         )
 
 
@@ -143,11 +143,11 @@ def _axes(frame: _Frame) -> str:
             f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
             f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{number(value)}</text>'
         )
-    for value in ticks(*frame.x_range):
+    for value in ticks(*frame.x_range, 5):
+        x = frame.x(value)
+        anchor = "end" if x > WIDTH - 30 else "middle"  # wide numbers stay inside
         if value == int(value):
-            parts.append(
-                f'<text x="{frame.x(value):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{number(value)}</text>'
-            )
+            parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="{anchor}">{number(value)}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">update</text>')
     return f'<g class="axes" aria-hidden="true">{"".join(parts)}</g>'

@@ -75,9 +75,14 @@ def _learning_rate(data: RunData) -> str | None:
     for name in names:
         if not np.array_equal(data.column(name), lines[0].y, equal_nan=True):
             lines.append(Line(name.removeprefix("lr_").replace("_", " "), "prior", steps, data.column(name)))
-    summary = "; ".join(f"{x.label}: {number(np.nanmin(x.y))} to {number(np.nanmax(x.y))}" for x in lines)
+    summary = "; ".join(f"{line.label}: {_range(line)}" for line in lines)
     chart = line_chart("lr", "Learning rate over the updates", summary, lines)
     return _figure("Learning rate", chart, (_legend(lines) if len(lines) > 1 else "") + escape(summary) + ".")
+
+
+def _range(line: Line) -> str:
+    low, high = number(float(np.nanmin(line.y))), number(float(np.nanmax(line.y)))
+    return low if low == high else f"{low} to {high}"
 
 
 def _legend(lines: list[Line]) -> str:

@@ -58,5 +58,5 @@ def _prior(data: RunData) -> str | None:
         return None
     if not data.config.get("with_prior_preservation"):
         return "off"
-    images = data.config.get("num_class_images")
-    return f"λ = {data.config.get('prior_loss_weight', '?')}" + (f", {images} images" if images else "")
+    weight, images = data.config.get("prior_loss_weight"), data.config.get("num_class_images")
+    return (f"λ = {weight:g}" if isinstance(weight, int | float) else "on") + (f", {images} images" if images else "")

@@ -20,8 +20,10 @@ from .facts import facts
 from .pictures import SMALL, data_uri, load
 from .style import STYLE
 
-MOST_PICTURES = 24
-"""Instance or class pictures that are shown."""
+MOST_INSTANCES, MOST_CLASS_IMAGES = 24, 12
+"""Pictures that are shown of the subject and of its class."""
+MOST_SEEDS = 12
+"""Validation pictures that are shown of one update."""
 MOST_STEPS = 12
 """Updates whose pictures are shown side by side, the first and the last among them."""
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -37,10 +39,12 @@ def render_page(data: RunData) -> str:
     sections = (
         _section("The subject", _instance(data)),
         _section("Before and after", _before_after(data)),
-        _section("Along the way", _film(data)),
+        _section("Along the way", _film(data)) if _has_film(data) else "",
         _section("Curves", curves(data)),
         _section("Scores", _table(data.scores)) if data.scores else "",
-        _section("The class", _gallery(data.class_images, "class image")) if data.class_images else "",
+        _section("The class", _gallery(data.class_images, "class image", MOST_CLASS_IMAGES))
+        if data.class_images
+        else "",
         _section("Time", _timing(data)),
         _section("Configuration", _configuration(data)),
     )
@@ -76,22 +80,21 @@ def _missing(words: str) -> str:
 def _image(path: Path, most: int, alt: str) -> str:
     picture = load(path, most)
     if picture is None:
-        return f'<p class="problem">Cannot be read: {text(path.name)}</p>'
+        return '<p class="problem">Cannot be read.</p>'
     kind = ' class="pixels"' if max(picture.size) <= SMALL else ""
     return (
-        f'<img{kind} src="{data_uri(picture)}" width="{picture.width}" height="{picture.height}" '
-        f'alt="{escape(alt)}" decoding="async">'
+        f'<img{kind} src="{data_uri(picture)}" width="{picture.width}" height="{picture.height}" alt="{escape(alt)}">'
     )
 
 
 def _instance(data: RunData) -> str:
     if not data.instance_images:
         return _missing("The run folder does not say which pictures were trained on.")
-    return _gallery(data.instance_images, "instance image")
+    return _gallery(data.instance_images, "instance image", MOST_INSTANCES)
 
 
-def _gallery(paths: list[Path], what: str) -> str:
-    shown = paths[:MOST_PICTURES]
+def _gallery(paths: list[Path], what: str, most: int) -> str:
+    shown = paths[:most]
     figures = "".join(
         f"<figure>{_image(path, 320, f'{what} {path.name}')}<figcaption>{text(path.name)}</figcaption></figure>"
         for path in shown
@@ -107,7 +110,7 @@ def _before_after(data: RunData) -> str:
     last = max(data.samples)
     if 0 not in data.samples or last == 0:
         return _missing("There are pictures from " + ("before training only." if last == 0 else "after training only."))
-    numbers = sorted(set(data.samples[0]) & set(data.samples[last]))
+    numbers = sorted(set(data.samples[0]) & set(data.samples[last]))[:MOST_SEEDS]
     pairs = "".join(
         f'<figure><div class="pair">{_sample(data, 0, n, 512)}{_sample(data, last, n, 512)}</div>'
         f"<figcaption>Picture {n + 1}: before training, and after {last:,} updates</figcaption></figure>"
@@ -116,11 +119,14 @@ def _before_after(data: RunData) -> str:
     return f'{_prompt(data)}<div class="pairs">{pairs}</div>'
 
 
+def _has_film(data: RunData) -> bool:
+    """Whether there is more to show than before and after."""
+    return len(data.samples) > 2 or (bool(data.samples) and 0 not in data.samples)
+
+
 def _film(data: RunData) -> str:
-    if not data.samples:
-        return _missing("No validation pictures.")
     steps = spread(list(data.samples), MOST_STEPS)
-    numbers = sorted(set(chain.from_iterable(data.samples[step] for step in steps)))
+    numbers = sorted(set(chain.from_iterable(data.samples[step] for step in steps)))[:MOST_SEEDS]
     cells = "".join(
         f'<div class="step">{"before" if step == 0 else f"{step:,}"}</div>'
         + "".join(_sample(data, step, n, 256) if n in data.samples[step] else "<div></div>" for n in numbers)
@@ -136,8 +142,9 @@ def _film(data: RunData) -> str:
 
 
 def spread(items: list[int], most: int) -> list[int]:
-    """At most `most` of the items, evenly spread, with the first and the last."""
-    return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, min(len(items), most)).round().astype(int))]
+    """Every item, or every second, third ... so that at most `most` remain; the first and the last always do."""
+    stride = max(1, -(-(len(items) - 1) // (most - 1)))
+    return items[:-1:stride] + items[-1:]
 
 
 def _sample(data: RunData, step: int, number: int, most: int) -> str:

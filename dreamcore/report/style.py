@@ -27,7 +27,7 @@ p { margin: .3rem 0 .8rem; max-width: 46rem; overflow-wrap: anywhere; }
 .missing { color: var(--soft); font-style: italic; }
 .problem { color: var(--warn); }
 .facts {
-  display: grid; grid-template-columns: repeat(auto-fill, minmax(10.5rem, 1fr)); gap: .6rem;
+  display: grid; grid-template-columns: repeat(4, 1fr); gap: .6rem;
   margin: 1.2rem 0 0;
 }
 .facts div { background: var(--panel); border-radius: .5rem; padding: .5rem .75rem; }
@@ -42,7 +42,7 @@ img.pixels { image-rendering: pixelated; }
 }
 .pictures figcaption { overflow-wrap: anywhere; }
 .pairs {
-  display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); gap: 1.25rem;
+  display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr)); gap: 1.25rem;
 }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: .4rem; }
 .film { display: grid; gap: .35rem; grid-auto-flow: column;
