@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -99,6 +100,11 @@ def _samples(folder: Path) -> dict[int, dict[int, Path]]:
 
 def _held_out(folder: Path, extra: Any) -> list[tuple[int, float]]:
     """Held-out losses, one an update: a resumed run may have measured one twice."""
-    found = {r["step"]: r.get("validation_loss") for r in read_lines(folder / "validation.jsonl")}
-    found |= {pair[0]: pair[1] for pair in (extra if isinstance(extra, list) else ()) if len(pair) == 2}
-    return sorted((int(step), float(loss)) for step, loss in found.items() if loss is not None)
+    pairs: list[Any] = [(r["step"], r.get("validation_loss")) for r in read_lines(folder / "validation.jsonl")]
+    pairs += [pair for pair in extra if isinstance(pair, list) and len(pair) == 2] if isinstance(extra, list) else []
+    return sorted({step: float(loss) for step, loss in pairs if is_number(step) and is_number(loss)}.items())
+
+
+def is_number(value: object) -> bool:
+    """Whether a value read from a file is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
