@@ -102,7 +102,7 @@ def _held_out(folder: Path, extra: Any) -> list[tuple[int, float]]:
     """Held-out losses, one an update: a resumed run may have measured one twice."""
     pairs: list[Any] = [(r["step"], r.get("validation_loss")) for r in read_lines(folder / "validation.jsonl")]
     pairs += [pair for pair in extra if isinstance(pair, list) and len(pair) == 2] if isinstance(extra, list) else []
-    return sorted({step: float(loss) for step, loss in pairs if is_number(step) and is_number(loss)}.items())
+    return sorted({int(step): float(loss) for step, loss in pairs if is_number(step) and is_number(loss)}.items())
 
 
 def is_number(value: object) -> bool:

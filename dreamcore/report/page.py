@@ -167,8 +167,11 @@ def _timing(data: RunData) -> str:
             "all updates": duration(float(np.nansum(seconds))),
             "one update, median": duration(float(np.nanmedian(seconds))),
         }
-    rows |= {k: duration(v) if is_number(v) and "per" not in str(k) else v for k, v in data.timing.items()}
-    return _table(_spoken(rows)) if rows else _missing("No times were recorded.")
+    for name, value in _spoken(data.timing).items():
+        # Numbers are seconds, but for a rate such as "updates per second".
+        timed = is_number(value) and " per " not in name
+        rows[name.removesuffix(" seconds").rstrip(",")] = duration(value) if timed else value
+    return _table(rows) if rows else _missing("No times were recorded.")
 
 
 def duration(seconds: float) -> str:

@@ -100,7 +100,7 @@ def run_folder(folder: Path, *, updates: int = 40, config: Mapping[str, Any] | N
     extras = {
         "instance_images": [f"photos/{k}.png" for k in range(3)],
         "class_images": classes,
-        "timing": {"class_images": 75.0, "peak_memory": "1.2 GiB", "updates_per_second": 2},
+        "timing": {"class_images": 75.0, "peak_memory": "1.2 GiB", "updates_per_second": 2, "in all, seconds": 90},
         "scores": {"subject": {"before": 0.03, "after": 0.8125}},
     }
     (folder / "report_data.json").write_text(json.dumps(extras))
@@ -181,7 +181,13 @@ def test_figures_are_those_of_the_run(tmp_path: Path) -> None:
     assert "Nearest checkpoint to the lowest point: checkpoint-24." in text
     assert "subject: moving mean 1 at first, 1 at the end; class (prior): moving mean 2 at first, 2 at the end" in text
     assert "learning rate: 0.0001; text encoder: 5e-05" in text
-    for words in ("all updates 20 s", "one update, median 0.5 s", "class images 1 min 15 s", "peak memory 1.2 GiB"):
+    for words in (
+        "all updates 20 s",
+        "one update, median 0.5 s",
+        "class images 1 min 15 s",
+        "peak memory 1.2 GiB",
+        "in all 1 min 30 s",
+    ):
         assert words in text
     assert "updates per second 2" in text
     assert "subject · after 0.8125" in text
