@@ -150,3 +150,7 @@ class NoiseSchedule:
     def coefficients(self, timesteps: NDArray[np.int64]) -> Coefficients:
         """Coefficients at whole timesteps [B]."""
         return discrete_coefficients(self.prediction, self.alpha_bar[timesteps])
+
+    def check_min_snr(self, gamma: float) -> None:
+        """Raise ConfigError where some timestep has no min-SNR weight (see `min_snr_weight`)."""
+        min_snr_weight(self.coefficients(np.arange(self.num_train_timesteps)), gamma)
