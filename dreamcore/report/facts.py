@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from .charts import number, smooth
+from .charts import number
 from .collect import RunData
 
 
@@ -13,7 +15,7 @@ def facts(data: RunData) -> list[tuple[str, str]]:
     config = data.config
     found: list[tuple[str, str | None]] = [
         ("Updates", _updates(data)),
-        ("Loss, mean at the end", _final_loss(data)),
+        ("Loss, mean of the last tenth", _final_loss(data)),
         ("Held-out loss, lowest", held_out_summary(data)),
         ("Method", _method(data)),
         ("Prior preservation", _prior(data)),
@@ -42,8 +44,8 @@ def _updates(data: RunData) -> str | None:
 
 
 def _final_loss(data: RunData) -> str | None:
-    loss = data.column("loss")
-    return number(float(smooth(loss)[-1])) if np.isfinite(loss).any() else None
+    last = data.column("loss")[-math.ceil(len(data.metrics) / 10) :] if data.metrics else np.empty(0)
+    return number(float(np.nanmean(last))) if np.isfinite(last).any() else None
 
 
 def _method(data: RunData) -> str | None:

@@ -40,7 +40,7 @@ img.pixels { image-rendering: pixelated; }
   display: grid; grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); gap: .75rem;
   align-items: start;
 }
-.pictures figcaption { overflow-wrap: anywhere; }
+.pictures figcaption { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .pairs {
   display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr)); gap: 1.25rem;
 }

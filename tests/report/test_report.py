@@ -78,7 +78,7 @@ def run_folder(folder: Path, *, updates: int = 40, config: Mapping[str, Any] | N
     for k in range(3):
         picture(folder / "photos" / f"{k}.png", 10 * k)
     classes = [str(picture(folder / "classes" / f"{k}.png", k)) for k in range(14)]
-    for step in range(0, updates + 1, 10):
+    for step in reversed(range(0, updates + 1, 10)):
         for k in range(2):
             picture(folder / "samples" / f"step-{step:06}-{k}.png", 3 * step + k)
     metrics = MetricsFile()
@@ -127,6 +127,15 @@ def test_before_and_after_are_the_first_and_the_last_of_one_seed(tmp_path: Path)
     red = [decoded(image["src"])[0, 0, 0] for image in page.all("img")][3:7]
     assert red == [0, 120, 1, 121]  # 3 · update + seed, at updates 0 and 40
     assert page.all("img")[4]["alt"] == f"{NASTY}: picture 1, after 40 updates"
+
+
+def test_pictures_along_the_way_come_in_the_order_of_their_updates(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path)
+    picture(folder / "samples" / "step-1000000-0.png", 250)
+    page = page_of(folder)
+    film = page.all("img")[3 + 2 : -12]
+    assert [decoded(image["src"])[0, 0, 0] for image in film] == [0, 1, 30, 31, 60, 61, 90, 91, 120, 121, 250]
+    assert page.text.index("before 10 20 30 40 1,000,000") > 0
 
 
 def decoded(uri: str) -> Any:
@@ -191,6 +200,14 @@ def test_figures_are_those_of_the_run(tmp_path: Path) -> None:
         assert words in text
     assert "updates per second 2" in text
     assert "subject · after 0.8125" in text
+
+
+def test_the_final_loss_is_the_mean_of_the_last_tenth(tmp_path: Path) -> None:
+    metrics = MetricsFile()
+    metrics.start(RunInfo(tmp_path, 25, 1, {}, tmp_path))
+    for step in range(1, 26):
+        metrics.update({"step": step, "loss": float(step), "lr": 1e-4})
+    assert "Loss, mean of the last tenth 24 " in page_of(tmp_path).text  # of 25 updates: 23, 24 and 25
 
 
 def test_an_empty_folder_says_what_is_missing(tmp_path: Path) -> None:
