@@ -44,7 +44,7 @@ class RunData:
 
     def column(self, name: str) -> NDArray[np.float64]:
         """One value of every update's record; NaN where it is absent or was not finite."""
-        return np.array([np.nan if (v := r.get(name)) is None else float(v) for r in self.metrics], np.float64)
+        return np.array([v if is_number(v := r.get(name)) else np.nan for r in self.metrics], np.float64)
 
     @property
     def updates(self) -> int:

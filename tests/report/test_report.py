@@ -233,6 +233,13 @@ def test_damaged_parts_are_named_and_the_rest_is_shown(tmp_path: Path) -> None:
     assert "40" in page.text
 
 
+def test_values_of_another_kind_do_no_harm(tmp_path: Path) -> None:
+    config = {"learning_rate": "fast", "with_prior_preservation": "x", "prior_loss_weight": [1], "validation_prompt": 3}
+    folder = run_folder(tmp_path, config=config | {"max_train_steps": None, "use_lora": 1, "instance_prompt": {"a": 1}})
+    (folder / "metrics.jsonl").write_text('{"step": 1, "loss": "low", "lr": [1]}\n{"step": 2, "loss": 0.5}\n')
+    assert "Losses that were not finite, and leave gaps: 1." in page_of(folder).text
+
+
 def test_extras_of_another_shape_are_left_out(tmp_path: Path) -> None:
     folder = run_folder(tmp_path)
     for extras in ('{"instance_images": 3, "timing": [1], "validation_loss": [1, [2, null], [3]]}', "[]", "{", "\xff"):
