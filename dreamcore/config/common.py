@@ -25,4 +25,3 @@ class ModelSettings(Settings):
     """Device in the backend's words (cpu, cuda, cuda:1 ...); the default is its accelerator, if it has one."""
     mixed_precision: Precision = setting("no")
     """Precision of the networks' arithmetic; trained weights and the loss stay in float32."""
-
