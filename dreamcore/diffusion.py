@@ -45,7 +45,8 @@ def betas(config: Mapping[str, Any]) -> Array:
         ConfigError: a `beta_schedule` that is not known.
     """
     if config.get("trained_betas") is not None:
-        return np.asarray(config["trained_betas"], np.float64)
+        given: Array = np.asarray(config["trained_betas"], np.float64)
+        return given
     steps = int(config.get("num_train_timesteps", 1000))
     start, end = float(config.get("beta_start", 1e-4)), float(config.get("beta_end", 0.02))
     kind = config.get("beta_schedule", "linear")

@@ -191,8 +191,8 @@ class TorchBackend:
         """Train mode only where it matters: recomputation and LoRA's dropout ask for it, nothing else has dropout."""
         for network in self._trained.values():
             if config.gradient_checkpointing:
-                enable = "enable_gradient_checkpointing"
-                getattr(network, enable if hasattr(network, enable) else "gradient_checkpointing_enable")()
+                diffusers_name, transformers_name = "enable_gradient_checkpointing", "activation_checkpointing_enable"
+                getattr(network, diffusers_name if hasattr(network, diffusers_name) else transformers_name)()
             if config.gradient_checkpointing or self._has_dropout:
                 network.train()
 
