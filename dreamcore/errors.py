@@ -13,3 +13,7 @@ class ConfigError(ValueError):
 
 class RunError(RuntimeError):
     """A started run cannot go on (disk full, loss not finite, damaged checkpoint ...)."""
+
+
+class LostRankError(RunError):
+    """Another process of the run is gone; its own message says why, where it left one."""

@@ -61,8 +61,10 @@ class Ledger:
         waited = time.monotonic()
         results = self._backend.metrics()
         waited = (time.monotonic() - waited) / max(1, len(self._pending))  # the device's share of these updates' time
-        for pending, result in zip(self._pending, results, strict=True):
-            record = self._record(pending, result, waited)
+        parts = [self._parts(p, r) for p, r in zip(self._pending, results, strict=True)]
+        sums = np.sum(self._backend.world.gather(np.array(parts).reshape(-1, 2)), axis=0)
+        for pending, result, (instance, prior) in zip(self._pending, results, sums, strict=True):
+            record = self._record(pending, result, float(instance), float(prior), waited)
             self._trackers.update(record)
             if not result.skipped and not math.isfinite(record["loss"]):
                 raise RunError(
@@ -73,14 +75,19 @@ class Ledger:
         self._pending.clear()
         self._last = time.monotonic()
 
-    def _record(self, pending: _Pending, result: StepResult, waited: float) -> dict[str, float]:
+    @staticmethod
+    def _parts(pending: _Pending, result: StepResult) -> tuple[float, float]:
+        """This device's part of an update's loss: of its instance rows, and of its class rows."""
         terms = pending.weight.astype(np.float64) * result.errors.astype(np.float64)
-        instance = terms[pending.kind == INSTANCE].sum()
-        both = np.array([instance, terms.sum() - instance])
-        instance, prior = np.sum(self._backend.world.gather(both), axis=0)
-        record = {"step": pending.update, "loss": float(instance + prior), "loss_instance": float(instance)}
+        instance = float(terms[pending.kind == INSTANCE].sum())
+        return instance, float(terms.sum()) - instance
+
+    def _record(
+        self, pending: _Pending, result: StepResult, instance: float, prior: float, waited: float
+    ) -> dict[str, float]:
+        record = {"step": pending.update, "loss": instance + prior, "loss_instance": instance}
         if self._lambda is not None:
-            record["loss_prior"] = float(prior / self._lambda)
+            record["loss_prior"] = prior / self._lambda
         denoiser, *encoders = pending.lr
         record["lr"] = pending.lr[denoiser]
         record |= {f"lr_{name}": pending.lr[name] for name in encoders}

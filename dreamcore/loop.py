@@ -82,7 +82,7 @@ class _Loop:
         with StopRequest(p.trackers.message) as stop:
             for update in range(p.first, self.total):
                 self.update(update)
-                if self.agreed(stop, update + 1):
+                if self.agreed(stop):
                     return self.stopped(update + 1, stop)
         self.finish()
         return Run(p.folder, self.total, 0)
@@ -106,13 +106,14 @@ class _Loop:
     def due(every: int | None, done: int) -> bool:
         return every is not None and done % every == 0
 
-    def agreed(self, stop: StopRequest, done: int) -> bool:
-        """Whether to stop after this update: all ranks say the same, and ask each other only where they meet anyway."""
-        if self.world.size == 1:
-            return stop.signal != 0
-        if not self.due(self.p.rhythm.logging, done):
-            return False
-        stop.signal = int(np.max(self.world.gather(np.array([float(stop.signal)]))))
+    def agreed(self, stop: StopRequest) -> bool:
+        """Whether to stop after this update: all ranks do, or none.
+
+        They ask each other from host to host after each update, for whoever sends a signal to all does not wait long;
+        their devices need not have finished it.
+        """
+        if self.world.size > 1:
+            stop.signal = int(np.max(self.world.gather(np.array([float(stop.signal)]))))
         return stop.signal != 0
 
     def stopped(self, done: int, stop: StopRequest) -> Run:

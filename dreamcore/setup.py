@@ -119,7 +119,7 @@ def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
     identifier = identifier_words(config.instance_prompt, config.class_prompt if classes else None)
     warn_of_words(backend, words.prompts, identifier, warn)
     backend.set_prompts(words.prompts)
-    held_out = _held_out(inputs, words, config.seed, backend) if inputs.held_out else None
+    held_out = _held_out(inputs, words, config.seed, backend) if inputs.held_out and run_folder else None
     latents = Latents(config.seed, _images(inputs, class_folder), backend.encode_images, memory or 0, folder)
     batcher = Batcher(plan, inputs.model.schedule, latents, words, *weighting)
     if memory is not None:

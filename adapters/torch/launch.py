@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -13,54 +15,61 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from dreamcore.backend import Solo, World
-from dreamcore.errors import ConfigError
+from dreamcore.errors import ConfigError, LostRankError
 
 TIMEOUT = timedelta(minutes=10)
-"""A rank that is not heard of for so long ends the run."""
+"""For joining, and for gradients: in the middle of training all ranks are in step."""
+PATIENCE = timedelta(hours=12)
+"""For everything else: rank 0 may be making pictures or waiting for another run.  A rank that dies is noticed at once
+all the same, for its connections close."""
 BUCKET_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
 class TorchWorld:
-    """Processes joined by torch.distributed."""
+    """Processes joined by torch.distributed; what they tell each other here goes from host to host (gloo)."""
 
     rank: int
     local_rank: int
     size: int
-    device: torch.device
+    hosts: dist.ProcessGroup
 
     def gather(self, values: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-        mine = torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
+        mine = torch.from_numpy(np.ascontiguousarray(values))
         parts = [torch.empty_like(mine) for _ in range(self.size)]
-        dist.all_gather(parts, mine)
-        return [part.cpu().numpy() for part in parts]
+        with _all_alive():
+            dist.all_gather(parts, mine, group=self.hosts)
+        return [part.numpy() for part in parts]
 
     def broadcast(self, value: str) -> str:
         box = [value]
-        dist.broadcast_object_list(box, src=0)
+        with _all_alive():
+            dist.broadcast_object_list(box, src=0, group=self.hosts, device=torch.device("cpu"))
         return box[0]
 
     def barrier(self) -> None:
-        dist.barrier()
+        self.gather(np.zeros(1))  # torch's own barrier warns unless every rank owns a device
 
 
 def choose_device(name: str | None) -> torch.device:
     """The device of this process.
 
     Raises:
-        ConfigError: a device that torch does not have.
+        ConfigError: a device that torch does not have, or one for several processes.
     """
-    local = int(os.environ.get("LOCAL_RANK", "0"))
+    local, size = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if name is None:
-        return torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", local)
+        elif size > 1 and device.type != "cpu":
+            raise ConfigError(f"device: {name!r} names one device for all {size} processes; expected cuda or cpu")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         first = str(error).splitlines()[0]
         raise ConfigError(f"device: {name!r} cannot be used by this torch ({first})") from None
-    if device.type == "cuda" and device.index is None:
-        return torch.device("cuda", local)
     return device
 
 
@@ -69,20 +78,36 @@ def join_world(device: torch.device) -> World:
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return Solo()
-    if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
-    return TorchWorld(dist.get_rank(), int(os.environ.get("LOCAL_RANK", "0")), size, device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    with _all_alive():
+        if not dist.is_initialized():
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+            atexit.register(dist.destroy_process_group)
+        hosts = dist.new_group(backend="gloo", timeout=PATIENCE)
+    return TorchWorld(dist.get_rank(), int(os.environ.get("LOCAL_RANK", "0")), size, hosts)
 
 
 def sum_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:
     """Replace every gradient by its sum over all ranks, in buckets."""
     for bucket in _buckets([p.grad for p in parameters if p.grad is not None]):
         flat = torch.cat([g.reshape(-1) for g in bucket])
-        dist.all_reduce(flat)
-        offset = 0
-        for gradient in bucket:
-            gradient.copy_(flat[offset : offset + gradient.numel()].view_as(gradient))
-            offset += gradient.numel()
+        with _all_alive():
+            dist.all_reduce(flat)
+        parts = flat.split([g.numel() for g in bucket])
+        torch._foreach_copy_(bucket, [part.view_as(g) for part, g in zip(parts, bucket, strict=True)])
+
+
+@contextmanager
+def _all_alive() -> Iterator[None]:
+    """Say in words that another rank has gone; torch tells it by a RuntimeError of many kinds."""
+    try:
+        yield
+    except RuntimeError as error:
+        first = str(error).splitlines()[0]
+        raise LostRankError(
+            f"another process of this run has ended or does not answer ({first}); every checkpoint is from before this"
+        ) from error
 
 
 def _buckets(tensors: Iterable[torch.Tensor]) -> Iterable[list[torch.Tensor]]:

@@ -1,0 +1,132 @@
+"""Several processes with the same global batch are the same run as one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dreamcore.track.metrics import read_lines
+
+from .. import needs
+from ..contract.runs import PRIOR, small_run
+
+pytestmark = needs.torch
+
+ROOT = Path(__file__).parents[2]
+LOOKING: dict[str, Any] = {
+    "validation_prompt": "a photo of sks dog in snow",
+    "validation_steps": 2,
+    "num_validation_images": 2,
+    "validation_num_inference_steps": 2,
+    "logging_steps": 3,
+}
+CASES: dict[str, dict[str, Any]] = {
+    # Settings of one process; several take their share of its batch or its accumulation.
+    "full": {"train_batch_size": 4, "center_crop": None, "random_flip": True, "max_grad_norm": 0},
+    "prior, accumulation, clipping": {
+        **PRIOR,
+        **LOOKING,
+        "num_class_images": 5,
+        "sample_batch_size": 1,
+        "prior_loss_weight": 0.7,
+        "train_batch_size": 4,
+        "gradient_accumulation_steps": 2,
+        "max_grad_norm": 0.05,
+        "checkpointing_steps": 2,
+    },
+    "lora on both": {"train_batch_size": 4, "use_lora": True, "train_text_encoder": True, "learning_rate": 1e-3},
+    "ema and bf16": {"train_batch_size": 4, "use_ema": True, "mixed_precision": "bf16"},
+}
+TOLERANCE = {"ema and bf16": 1e-2}
+"""bfloat16 keeps eight bits, and a batch's rows round otherwise than each alone."""
+
+
+def launch(processes: int, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, photos: Path) -> Path:
+    """OUTPUTS/CASE/WORLD: each case with four, two and one process; and a run handed on from four to two to one."""
+    root = tmp_path_factory.mktemp("ranks")
+    handed_on = {"train_batch_size": 4, "checkpointing_steps": 2, "checkpoints_total_limit": 1}
+    for world in (4, 2, 1):
+        jobs = []
+        for name, settings in CASES.items():
+            jobs.append({"output": str(root / name / str(world)), "settings": shared(settings, world)})
+        more = {"max_train_steps": {4: 2, 2: 4, 1: 6}[world]} | ({} if world == 4 else {"resume_from_checkpoint": "latest"})
+        jobs.append({"output": str(root / "handed on"), "settings": shared(handed_on, world) | more})
+        for job in jobs:
+            job |= {"model": str(tiny_model), "photos": str(photos)}
+        if world == 1:
+            for job in jobs:
+                small_run(tiny_model, photos, Path(job["output"]), **job["settings"])
+            continue
+        (root / f"{world}.json").write_text(json.dumps(jobs))
+        done = launch(world, ["-m", "tests.torch.ranks", str(root / f"{world}.json")])
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.count("has done all") == world
+    small_run(tiny_model, photos, root / "straight", **handed_on, max_train_steps=6)
+    return root
+
+
+def shared(settings: dict[str, Any], world: int) -> dict[str, Any]:
+    return settings | {"train_batch_size": settings["train_batch_size"] // world}
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    return read_lines(folder / "metrics.jsonl")
+
+
+@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("case", CASES)
+def test_losses_and_gradients_do_not_depend_on_the_processes(case: str, world: int, outputs: Path) -> None:
+    alone, together = metrics(outputs / case / "1"), metrics(outputs / case / str(world))
+    assert [m["step"] for m in together] == [1, 2, 3, 4], "each update is written once"
+    names = {"loss", "loss_instance", "grad_norm", "lr"} | ({"loss_prior"} if "prior" in case else set())
+    for one, other in zip(alone, together, strict=True):
+        assert one.keys() == other.keys() >= names
+        for name in names:
+            assert other[name] == pytest.approx(one[name], rel=TOLERANCE.get(case, 1e-5)), (one["step"], name)
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_class_images_are_shared_out_and_each_is_different(world: int, outputs: Path) -> None:
+    alone, together = (outputs / "prior, accumulation, clipping" / w / "class_images" for w in ("1", str(world)))
+    pictures = {p.name: p.read_bytes() for p in together.glob("*.png")}
+    assert len(set(pictures.values())) == 5
+    assert pictures == {p.name: p.read_bytes() for p in alone.glob("*.png")}
+    assert (together / "class_images.json").read_bytes() == (alone / "class_images.json").read_bytes()
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_one_process_writes(world: int, outputs: Path) -> None:
+    alone, together = (outputs / "prior, accumulation, clipping" / w for w in ("1", str(world)))
+    assert files(alone) == files(together)
+    log = (together / "log.txt").read_text()
+    assert [log.count(f"saved checkpoint-{n}") for n in (2, 4)] == [1, 1]
+    assert log.count("run ended: finished") == 1
+    first = [(f / "samples" / "step-000000-0.png").read_bytes() for f in (alone, together)]
+    assert first[0] == first[1]
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if not f.name.startswith("."))
+
+
+def test_a_run_goes_on_in_another_number_of_processes(outputs: Path) -> None:
+    straight, handed_on = metrics(outputs / "straight"), metrics(outputs / "handed on")
+    assert [m["step"] for m in handed_on] == [1, 2, 3, 4, 5, 6]
+    for one, other in zip(straight, handed_on, strict=True):
+        for name in ("loss", "grad_norm"):
+            assert other[name] == pytest.approx(one[name], rel=1e-5), (one["step"], name)
