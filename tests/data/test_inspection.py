@@ -135,6 +135,7 @@ def test_near_duplicates_are_found(tmp_path: Path) -> None:
 
 
 def test_near_duplicates_by_hand() -> None:
+    assert perceptual_hash(scene(0)).shape == (HASH_BITS,)
     rng = np.random.default_rng(0)
     hashes = rng.random((1500, HASH_BITS)) < 0.5
     hashes[1400], hashes[1300] = hashes[3], hashes[1200]
@@ -150,6 +151,14 @@ def test_one_background(tmp_path: Path) -> None:
         picture.paste(scene(seed, 90, 90), (20 + 10 * seed, 50 - 8 * seed))
         picture.save(tmp_path / f"{seed}.png")
     assert [remark.kind for remark in inspected(tmp_path).remarks] == ["one background"]
+
+
+def test_camera_shake_in_one_direction_is_blur() -> None:
+    image = scene(0, 256, 256)
+    values = np.asarray(image, float)
+    for axis in (0, 1):
+        shaken = np.mean([np.roll(values, shift, axis) for shift in range(9)], 0)
+        assert blur(Image.fromarray(shaken.astype(np.uint8)), 256) > BLURRED > blur(image, 256)
 
 
 def test_blur_does_not_depend_on_brightness_and_grows() -> None:
