@@ -39,13 +39,13 @@ def parse_settings(
     return config, {name: _value(_field(cls, name), text) for name, text in values.items()}
 
 
-class _Parser(argparse.ArgumentParser):
+class CommandParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ConfigError(message.replace("argument --", "--"))
 
 
 def _parser(cls: type[Settings], command: str, about: str) -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = CommandParser(
         prog=f"dreambooth {command}",
         usage=f"dreambooth {command} [--config FILE_OR_PRESET] [--SETTING VALUE ...]",
         description=f"{about}  Flags win over the configuration file.",

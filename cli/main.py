@@ -27,14 +27,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(words)
     except ConfigError as error:
+        _note(error)
         print(f"dreambooth: error: {error}", file=sys.stderr)
         return 2
     except RunError as error:
+        _note(error)
         print(f"dreambooth: stopped: {error}", file=sys.stderr)
         return 1
+    except Exception as error:
+        _note(error)
+        raise
     except KeyboardInterrupt:
         print("dreambooth: interrupted", file=sys.stderr)
         return 130
+
+
+def _note(error: Exception) -> None:
+    from dreamcore.launching import note_failure
+
+    note_failure(error)
 
 
 def _dispatch(words: list[str]) -> int:
@@ -80,6 +91,12 @@ def _generate(about: str, argv: Sequence[str]) -> int:
     return 0
 
 
+def _launch(about: str, argv: Sequence[str]) -> int:
+    from .launch import run
+
+    return run(about, argv)
+
+
 def _doctor(about: str, argv: Sequence[str]) -> int:
     from .doctor import run
 
@@ -89,5 +106,6 @@ def _doctor(about: str, argv: Sequence[str]) -> int:
 COMMANDS = {
     "train": Command("Personalise a model with photographs of a subject.", _train),
     "generate": Command("Make pictures with a model, personalised or not.", _generate),
+    "launch": Command("Train on several devices, or in several processes, of this machine.", _launch),
     "doctor": Command("Say what is installed, which devices there are, and which versions were tested.", _doctor),
 }

@@ -11,6 +11,7 @@ neither a framework nor NumPy: a function loads what it needs when it is called.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     S = TypeVar("S", bound=Settings)
 
 __version__ = "0.1.0"
-__all__ = ["GenerateConfig", "Run", "TrainConfig", "__version__", "doctor", "generate", "train"]
+__all__ = ["GenerateConfig", "Run", "TrainConfig", "__version__", "doctor", "generate", "launch", "train"]
 
 _LAZY = {"GenerateConfig": ".config", "TrainConfig": ".config", "Run": ".loop"}
 
@@ -57,6 +58,28 @@ def generate(config: GenerateConfig | str | Path | None = None, **settings: Any)
     from .generation import generate
 
     return generate(_configuration(GenerateConfig, config, settings))
+
+
+def launch(
+    words: Sequence[str], *, backend: str | None = None, devices: Sequence[int] = (), num_processes: int | None = None
+) -> int:
+    """Run a command line, such as `["train", "--config", "sd15-lora", ...]`, on several devices: `dreambooth launch`.
+
+    Args:
+        backend: whose launcher starts the processes; may be left out where only one is installed.
+        devices: one process runs on each.
+        num_processes: on a CPU, or on the first so many devices.
+
+    Returns:
+        The exit code: 0, or 128 + the signal that stopped the run.
+
+    Raises:
+        ConfigError, RunError: what the process that failed first says of itself.
+    """
+    from .backend import choose_backend
+    from .launching import run_launched
+
+    return run_launched(choose_backend(backend), words, devices=[str(d) for d in devices], processes=num_processes)
 
 
 def doctor() -> Installation:

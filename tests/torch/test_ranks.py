@@ -64,7 +64,9 @@ def outputs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, photos: 
         jobs = []
         for name, settings in CASES.items():
             jobs.append({"output": str(root / name / str(world)), "settings": shared(settings, world)})
-        more = {"max_train_steps": {4: 2, 2: 4, 1: 6}[world]} | ({} if world == 4 else {"resume_from_checkpoint": "latest"})
+        more = {"max_train_steps": {4: 2, 2: 4, 1: 6}[world]} | (
+            {} if world == 4 else {"resume_from_checkpoint": "latest"}
+        )
         jobs.append({"output": str(root / "handed on"), "settings": shared(handed_on, world) | more})
         for job in jobs:
             job |= {"model": str(tiny_model), "photos": str(photos)}
