@@ -45,7 +45,7 @@ def _parser(about: str) -> argparse.ArgumentParser:
     parser = CommandParser(
         prog="dreambooth launch",
         usage="dreambooth launch --devices 0,1 [--dry_run] -- train [--SETTING VALUE ...]",
-        description=f"{about}  The same global batch (train_batch_size · gradient_accumulation_steps · processes) is the "
+        description=f"{about}  The same global batch (batch size · accumulation · processes) is the "
         "same run, in however many processes.  Over several machines, start the backend's own launcher on each.",
         allow_abbrev=False,
     )
