@@ -124,6 +124,8 @@ class SampleRequest:
     scheduler: str
     """One of config.common.Scheduler."""
     negative_prompt: str = ""
+    for_training: bool = False
+    """A class image, whose precision has a setting of its own."""
 
 
 class Backend(Protocol):
@@ -190,8 +192,11 @@ class Backend(Protocol):
         """Write what continuing needs beyond `export`: `checkpoint.OPTIMIZER_FILE` and, for LoRA, the raw factors."""
         ...
 
-    def load_state(self, folder: Path) -> None:
-        """Continue from a folder that `export` and `save_state` wrote, on this backend or another."""
+    def load_state(self, folder: Path, *, reset_optimizer: bool = False) -> None:
+        """Continue from a folder that `export` and `save_state` wrote, on this backend or another.
+
+        `reset_optimizer` leaves the optimizer's state, which may be another optimizer's, where it is.
+        """
         ...
 
     def rewrite_weights(self, files: Sequence[Path], folder: Path) -> None:

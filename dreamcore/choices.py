@@ -127,7 +127,7 @@ def identifier_words(instance_prompt: str | None, class_prompt: str | None) -> l
 def settings_to_write(config: TrainConfig) -> dict[str, Any]:
     """The resolved settings, with folders as absolute paths: the configuration file that repeats the run anywhere."""
     settings = config.resolved()
-    for name in ("resume_from_checkpoint", "overwrite_output_dir"):
+    for name in ("resume_from_checkpoint", "reset_optimizer", "overwrite_output_dir"):
         settings.pop(name, None)
     for name, value in settings.items():
         is_path = name.endswith("_dir") or name == "pretrained_model_name_or_path"

@@ -25,6 +25,10 @@ class _Pending:
     seconds: float
 
 
+OVERFLOWS = 30
+"""So many updates in a row that overflow have halved fp16's loss scale down to nothing: it is not the scale's fault."""
+
+
 class Ledger:
     """Keeps what the host knows of each update until the device's part is copied, once every few updates.
 
@@ -40,6 +44,7 @@ class Ledger:
         self._last = time.monotonic()
         self.checked = 0
         """Updates whose loss is known to be finite."""
+        self._skipped = self._in_a_row = 0
 
     def restart_clock(self) -> None:
         """Leave out what was done since the last update (validation, saving) from its successor's seconds."""
@@ -66,6 +71,7 @@ class Ledger:
         for pending, result, (instance, prior) in zip(self._pending, results, sums, strict=True):
             record = self._record(pending, result, float(instance), float(prior), waited)
             self._trackers.update(record)
+            self._count_skipped(pending.update, result)
             if not result.skipped and not math.isfinite(record["loss"]):
                 raise RunError(
                     f"update {pending.update}: the loss is {record['loss']}. Lower learning_rate, or turn "
@@ -74,6 +80,22 @@ class Ledger:
             self.checked = pending.update
         self._pending.clear()
         self._last = time.monotonic()
+
+    def _count_skipped(self, update: int, result: StepResult) -> None:
+        self._in_a_row = self._in_a_row + 1 if result.skipped else 0
+        if not result.skipped:
+            return
+        self._skipped += 1
+        self._trackers.message(
+            f"update {update}: not applied, for its gradient overflows fp16; the loss scale is lowered "
+            f"({self._skipped} skipped so far)",
+            "warning",
+        )
+        if self._in_a_row == OVERFLOWS:
+            raise RunError(
+                f"update {update}: the gradient has overflowed fp16 in {OVERFLOWS} updates in a row. Lower "
+                "learning_rate, or use mixed_precision bf16 or no; every checkpoint is from before the last of them"
+            )
 
     @staticmethod
     def _parts(pending: _Pending, result: StepResult) -> tuple[float, float]:

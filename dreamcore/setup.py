@@ -31,6 +31,11 @@ from .runfolder import RunFolder
 from .track import Trackers, make_trackers
 from .validation import HeldOut, Pictures, ValidationPictures
 
+XFORMERS = (
+    "enable_xformers_memory_efficient_attention: xformers is not used; the framework's own attention "
+    "(scaled_dot_product_attention) needs as little memory"
+)
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -89,6 +94,9 @@ def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
     backend = load_backend(name, inputs.model, config)
     trackers.message(f"{inputs.model.family.name} on {name}, {backend.device_name()}")
     trained = backend.prepare_training(config)
+    if config.enable_xformers_memory_efficient_attention:
+        trackers.message(XFORMERS)
+    reset_optimizer = resumes and config.reset_optimizer
     classes = _class_plan(config, inputs, folder) if config.with_prior_preservation else None
     plan = _plan(config, inputs, classes, backend.world.size)
     total = total_updates(config, plan.updates_per_epoch)
@@ -111,7 +119,7 @@ def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
     identity = _identity(config, inputs, class_folder, plan, name)
     if resumed:
         resumed.check_identity(identity)
-        backend.load_state(resumed.folder)
+        _load_state(backend, resumed, trackers, reset_optimizer=reset_optimizer)
     first = resumed.update if resumed else 0
 
     words = Words.collect(
@@ -156,6 +164,7 @@ def _class_plan(config: TrainConfig, inputs: Inputs, output: Path) -> _ClassPlan
         "ddim",
         inputs.latent_shape,
         config.sample_batch_size,
+        for_training=True,
     )
     recipe = {
         "prompt": pictures.prompt,
@@ -186,6 +195,14 @@ def _claim(run_folder: RunFolder, resumed: Resumed | None, settings: dict[str, A
     else:
         set_damaged_aside(run_folder.path, resumed.update)
     run_folder.write_config(settings)
+
+
+def _load_state(backend: Backend, resumed: Resumed, trackers: Trackers, *, reset_optimizer: bool) -> None:
+    if reset_optimizer:
+        trackers.message(f"the weights of {resumed.folder.name}, and an optimizer that starts afresh", "warning")
+        backend.load_state(resumed.folder, reset_optimizer=True)
+    else:
+        backend.load_state(resumed.folder)
 
 
 def _identity(

@@ -37,6 +37,8 @@ class Pictures:
     shape: tuple[int, int, int]
     """[C, h, w] of a latent."""
     batch_size: int
+    for_training: bool = False
+    """These are class images."""
 
     def make(self, backend: Backend, seeds: Sequence[int]) -> NDArray[np.uint8]:
         """[N, H, W, 3], one picture a seed, made `batch_size` at a time."""
@@ -51,6 +53,7 @@ class Pictures:
                 self.guidance_scale,
                 self.scheduler,
                 self.negative_prompt,
+                self.for_training,
             )
             parts.append(backend.sample(request))
         return np.concatenate(parts)

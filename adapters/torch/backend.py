@@ -20,15 +20,15 @@ from dreamcore.errors import ConfigError
 from dreamcore.modelfolder import ModelFolder
 
 from . import lora, models
+from .average import MovingAverage
 from .launch import choose_device, join_world, sum_gradients
-from .optim import MovingAverage, Optimizer
-from .sampling import make_latents, make_scheduler, to_pixels
+from .optim import Optimizer
+from .precision import autocast, check_precision, set_tf32
+from .sampling import make_latents, make_pipeline, to_pixels
 
 for logging in (diffusers.utils.logging, transformers.utils.logging):
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # their warnings are of torchvision and of keys, which are all checked here
-
-DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def load(model: ModelFolder, settings: ModelSettings) -> TorchBackend:
@@ -43,7 +43,8 @@ class TorchBackend:
         self.model, self.family = model, model.family
         self.device = choose_device(settings.device)
         self.world = join_world(self.device)
-        self.dtype = _check_precision(settings.mixed_precision, self.device)
+        self.dtype = self._class_dtype = check_precision(settings.mixed_precision, self.device)
+        set_tf32(settings.allow_tf32, self.device)
         (tokenizer, encoder), *_ = self.family.text_encoders
         self._encoder_name = encoder
         self.denoiser = models.load_component(model, self.family.denoiser).to(self.device)
@@ -56,7 +57,8 @@ class TorchBackend:
         self._has_dropout = False
         self._optimizer: Optimizer | None = None
         self._average: MovingAverage | None = None
-        self._embedded: dict[str, torch.Tensor] = {}
+        self._compiled = False
+        self._embedded: dict[tuple[str, torch.dtype], torch.Tensor] = {}
         self._conditions = torch.empty(0)
         self._results: list[tuple[torch.Tensor, torch.Tensor]] = []
 
@@ -88,17 +90,18 @@ class TorchBackend:
         return self.text_encoder(ids, attention_mask=masks if uses_mask else None)[0]
 
     @torch.no_grad()
-    def _embedding(self, prompt: str) -> torch.Tensor:
+    def _embedding(self, prompt: str, dtype: torch.dtype | None = None) -> torch.Tensor:
         """[1, tokens, width]; kept as long as the text encoder does not change.  Embedded one prompt at a time, so
         that the bits do not depend on which others there are."""
-        if prompt in self._embedded:
-            return self._embedded[prompt]
+        dtype = dtype or self.dtype
+        if (prompt, dtype) in self._embedded:
+            return self._embedded[prompt, dtype]
         self.text_encoder.to(self.device)
         ids, masks = self._ids(prompt)
-        with self._autocast():
+        with autocast(self.device, dtype):
             embedding = self._encode_ids(ids.to(self.device), masks.to(self.device)).float()
         if self._encoder_name not in self._trained:
-            self._embedded[prompt] = embedding
+            self._embedded[prompt, dtype] = embedding
         return embedding
 
     def _condition(self, prompt: NDArray[np.int64]) -> torch.Tensor:
@@ -118,22 +121,21 @@ class TorchBackend:
         return (posterior.mean * scale).cpu().numpy(), (posterior.std * scale).cpu().numpy()
 
     def sample(self, request: SampleRequest) -> NDArray[np.uint8]:
-        pipeline = diffusers.StableDiffusionPipeline(
-            vae=self.vae,
-            text_encoder=self.text_encoder,
-            tokenizer=self.tokenizer,
-            unet=self.denoiser,
-            scheduler=make_scheduler(request.scheduler, self.model.config("scheduler")),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
+        pipeline = make_pipeline(
+            self.vae,
+            self.text_encoder,
+            self.tokenizer,
+            self.denoiser,
+            request.scheduler,
+            self.model.config("scheduler"),
         )
+        dtype = self._class_dtype if request.for_training else self.dtype
         factor = self.model.latent_factor
         size = (request.noise.shape[2] * factor, request.noise.shape[3] * factor)
         with self._at_rest():
-            embeddings = torch.cat([self._embedding(p) for p in request.prompts])
-            negative = self._embedding(request.negative_prompt).expand_as(embeddings)
-            with self._autocast():
+            embeddings = torch.cat([self._embedding(p, dtype) for p in request.prompts])
+            negative = self._embedding(request.negative_prompt, dtype).expand_as(embeddings)
+            with autocast(self.device, dtype):
                 latents = make_latents(pipeline, request, embeddings, negative, size)
         with torch.no_grad():
             scaled = latents.float() / self.vae.config.scaling_factor
@@ -162,6 +164,10 @@ class TorchBackend:
             frozen = config.use_lora or network not in self._trained.values()
             if frozen and self.dtype is not torch.float32:
                 network.to(self.dtype)
+        if config.with_prior_preservation and config.prior_generation_precision is not None:
+            self._class_dtype = self._check_class_precision(config.prior_generation_precision)
+        if config.channels_last:  # before the optimizer, whose state takes on the weights' layout
+            self.denoiser.to(memory_format=torch.channels_last)
         if config.use_lora:
             self._add_lora(config)
         else:
@@ -173,6 +179,16 @@ class TorchBackend:
         if config.use_ema:
             self._average = MovingAverage(self._optimizer.named, config.ema_decay)
         return list(self._trained)
+
+    def _check_class_precision(self, name: str) -> torch.dtype:
+        dtype = check_precision(name, self.device, "prior_generation_precision")
+        held = self.denoiser.dtype
+        if dtype is torch.float32 and held is not torch.float32:
+            raise ConfigError(
+                f"prior_generation_precision: {name}, while LoRA with mixed_precision holds the frozen weights in "
+                f"{held}; leave it out, or make the class images first, in a run without mixed_precision"
+            )
+        return dtype
 
     def _add_lora(self, config: TrainConfig) -> None:
         alpha = config.lora_alpha if config.lora_alpha is not None else float(config.rank)
@@ -192,6 +208,9 @@ class TorchBackend:
                 getattr(network, diffusers_name if hasattr(network, diffusers_name) else transformers_name)()
             if config.gradient_checkpointing or self._has_dropout:
                 network.train()
+            if config.compile:
+                network.compile()
+                self._compiled = True
 
     def _parameters(self) -> dict[str, dict[str, torch.nn.Parameter]]:
         """What trains, by component, under published names."""
@@ -226,7 +245,7 @@ class TorchBackend:
 
     def _errors(self, batch: Batch) -> torch.Tensor:
         """Mean squared error of each row [B], in float32."""
-        with self._autocast():
+        with autocast(self.device, self.dtype):
             answer = self.denoiser(
                 self._to_device(batch.x), self._to_device(batch.t), self._condition(batch.prompt)
             ).sample
@@ -267,14 +286,15 @@ class TorchBackend:
         if self._average:
             self._average.save(folder)
 
-    def load_state(self, folder: Path) -> None:
+    def load_state(self, folder: Path, *, reset_optimizer: bool = False) -> None:
         assert self._optimizer is not None, "prepare_training comes first"
         if self._lora_scale is not None:
             lora.restore_factors(self._trained, folder)
         else:
             for name, network in self._trained.items():
                 models.restore_component(network, folder / name)
-        self._optimizer.load(folder)
+        if not reset_optimizer:
+            self._optimizer.load(folder)
         if self._average:
             self._average.load(folder)
 
@@ -290,17 +310,16 @@ class TorchBackend:
 
     @contextmanager
     def _at_rest(self) -> Iterator[None]:
-        """The model as it is judged and used: without dropout, under its moving average where the run keeps one."""
+        """The model as it is judged and used: without dropout, under its moving average where the run keeps one; and
+        not compiled, for pictures have other shapes than training's batches."""
         training = [network for network in self._trained.values() if network.training]
         for network in training:
             network.eval()
-        with self._average.in_place() if self._average else nullcontext():
+        averaged = self._average.in_place() if self._average else nullcontext()
+        with averaged, torch.compiler.set_stance("force_eager") if self._compiled else nullcontext():
             yield
         for network in training:
             network.train()
-
-    def _autocast(self) -> Any:
-        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32)
 
     def _to_device(self, array: NDArray[Any]) -> torch.Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(array))
@@ -313,16 +332,3 @@ def _check_length(length: int, longest: int) -> int:
     if length > longest:
         raise ConfigError(f"tokenizer_max_length: {length} is more than the {longest} tokens that this model takes")
     return length
-
-
-def _check_precision(name: str, device: torch.device) -> torch.dtype:
-    """The arithmetic's type.
-
-    Raises:
-        ConfigError: the device lacks it.
-    """
-    if name == "fp16" and device.type == "cpu":
-        raise ConfigError("mixed_precision: fp16 needs a GPU; on a CPU use no or bf16")
-    if name == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise ConfigError(f"mixed_precision: {torch.cuda.get_device_name(device)} lacks bf16; use fp16 or no")
-    return DTYPES[name]

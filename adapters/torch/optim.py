@@ -1,20 +1,23 @@
-"""The update: AdamW with its state under published names, clipping, fp16's loss scale, the moving average."""
+"""The update: clipping, fp16's loss scale, and AdamW, whose state is kept under published names."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from dreamcore.checkpoint import EMA_FILE, OPTIMIZER_FILE
+from dreamcore.checkpoint import OPTIMIZER_FILE
 from dreamcore.config import TrainConfig
-from dreamcore.errors import RunError
+from dreamcore.errors import ConfigError, RunError
 
+ADAMW, ADAMW_8BIT = "adamw", "adamw8bit"
+"""Names that a state is kept under: AdamW's moments travel between backends, those in 8 bits do not."""
 MOMENTS = ("exp_avg", "exp_avg_sq")
 Named = Mapping[str, torch.nn.Parameter]
 
@@ -24,8 +27,11 @@ class Optimizer:
 
     Args:
         parameters: by component, then by COMPONENT.PARAMETER as published.
-        config: betas, decay, epsilon and clipping are read from it.
+        config: betas, decay, epsilon, clipping and the state's bits are read from it.
         scaler: fp16's dynamic loss scale; disabled for other precisions.
+
+    Raises:
+        ConfigError: 8 bits where bitsandbytes is not installed or the weights are not on a GPU.
     """
 
     def __init__(self, parameters: Mapping[str, Named], config: TrainConfig, scaler: torch.amp.GradScaler):
@@ -33,17 +39,22 @@ class Optimizer:
         self.all = list(self.named.values())
         self.scaler = scaler
         self._max_norm = config.max_grad_norm
-        self._adamw = torch.optim.AdamW(
+        self.kind = ADAMW_8BIT if config.use_8bit_adam else ADAMW
+        cls, options = _adamw_8bit(self.all[0].device) if config.use_8bit_adam else (torch.optim.AdamW, {"fused": True})
+        self._adamw = cls(
             [{"params": list(named.values()), "component": c} for c, named in parameters.items()],
             lr=0.0,
             betas=(config.adam_beta1, config.adam_beta2),
             weight_decay=config.adam_weight_decay,
             eps=config.adam_epsilon,
-            fused=True,
+            **options,
         )
 
     def step(self, lr: Mapping[str, float]) -> torch.Tensor:
-        """Clip and update from the gradients, then free them; returns their norm [], on the device."""
+        """Clip and update from the gradients, then free them; returns their norm [], on the device.
+
+        An overflow (fp16) leaves weights, moments and their count as they were, and lowers the loss scale.
+        """
         for group in self._adamw.param_groups:
             group["lr"] = lr[group["component"]]
         self.scaler.unscale_(self._adamw)
@@ -57,79 +68,60 @@ class Optimizer:
 
     def save(self, folder: Path) -> None:
         """Write the moments and the counters."""
-        state = self._adamw.state
-        tensors = {f"{n}.{m}": state[p][m].contiguous() for n, p in self.named.items() if p in state for m in MOMENTS}
-        steps = {int(state[p]["step"].item()) for p in self.all if p in state}
-        assert len(steps) == 1, "all parameters take every step"
-        counters = {"optimizer": "adamw", "step": steps.pop(), "scaler": self.scaler.state_dict()}
+        tensors, steps = {}, set()
+        for name, parameter in self.named.items():
+            for key, value in self._adamw.state.get(parameter, {}).items():
+                if key == "step":
+                    steps.add(int(value))
+                elif isinstance(value, torch.Tensor):
+                    tensors[f"{name}.{key}"] = value.detach().clone(memory_format=torch.contiguous_format)
+        assert len(steps) <= 1, "all parameters take every step"
+        counters = {"optimizer": self.kind, "step": max(steps, default=0), "scaler": self.scaler.state_dict()}
         save_file(tensors, folder / OPTIMIZER_FILE, metadata={"format": "pt", "counters": json.dumps(counters)})
 
     def load(self, folder: Path) -> None:
-        """Read what `save`, of this backend or another, wrote.
+        """Read what `save` wrote, AdamW's also from another backend.
 
         Raises:
+            ConfigError: the state of another optimizer.
             RunError: moments that are missing, left over or of another shape.
         """
         file = folder / OPTIMIZER_FILE
         with safe_open(file, "pt") as opened:
             counters = json.loads(opened.metadata()["counters"])
-        tensors = load_file(file)
-        wanted = {f"{n}.{m}" for n in self.named for m in MOMENTS}
-        if odd := sorted(wanted ^ tensors.keys()):
+        if (theirs := counters.get("optimizer")) != self.kind:
+            raise ConfigError(
+                f"resume_from_checkpoint: {file} holds the state of {theirs}, and this run's optimizer is {self.kind}; "
+                "go on with that one, or give --reset_optimizer to start the optimizer afresh"
+            )
+        stored: dict[str, dict[str, torch.Tensor]] = {}
+        for key, tensor in load_file(file).items():
+            name, _, part = key.rpartition(".")
+            stored.setdefault(name, {})[part] = tensor
+        if odd := sorted(stored.keys() ^ self.named.keys()):
             raise RunError(f"{file}: does not fit what this run trains: {', '.join(odd[:5])}")
         for name, parameter in self.named.items():
-            step = torch.tensor(float(counters["step"]), device=parameter.device)
-            moments = {m: tensors[f"{name}.{m}"].to(parameter).view_as(parameter) for m in MOMENTS}
-            moments = {m: t.clone(memory_format=torch.preserve_format) for m, t in moments.items()}
-            self._adamw.state[parameter] = {"step": step, **moments}
+            self._adamw.state[parameter] = self._restored(parameter, stored[name], counters["step"], f"{file}: {name}")
         if self.scaler.is_enabled() and counters.get("scaler"):
             self.scaler.load_state_dict(counters["scaler"])
 
+    def _restored(self, parameter: torch.Tensor, own: dict[str, torch.Tensor], step: int, where: str) -> dict[str, Any]:
+        if self.kind != ADAMW:
+            return {"step": step, **{k: t.to(parameter.device) for k, t in own.items()}}
+        if own.keys() != set(MOMENTS) or any(t.numel() != parameter.numel() for t in own.values()):
+            raise RunError(f"{where}: does not fit what this run trains: {', '.join(sorted(own))}")
+        moments = {}
+        for key, value in own.items():  # in the weight's own layout, which channels_last changes
+            moments[key] = torch.empty_like(parameter, requires_grad=False)
+            moments[key].copy_(value.view_as(parameter))
+        return {"step": torch.tensor(float(step), device=parameter.device), **moments}
 
-class MovingAverage:
-    """Exponential moving average of the trained parameters, warmed up as min(decay, (1 + n) / (10 + n))."""
 
-    def __init__(self, named: Named, decay: float):
-        self._named, self._decay, self._updates = named, decay, 0
-        self._averages = [p.detach().clone() for p in named.values()]
+def _adamw_8bit(device: torch.device) -> tuple[Any, dict[str, Any]]:
+    if find_spec("bitsandbytes") is None:
+        raise ConfigError("use_8bit_adam: needs the package bitsandbytes, which is not installed; leave it out")
+    if device.type != "cuda":
+        raise ConfigError(f"use_8bit_adam: bitsandbytes needs a GPU, and this is {device}; leave it out")
+    from bitsandbytes.optim import AdamW8bit
 
-    def update(self) -> None:
-        """Take in the parameters after an update."""
-        decay = min(self._decay, (1 + self._updates) / (10 + self._updates))
-        torch._foreach_lerp_(self._averages, [p.detach() for p in self._named.values()], 1 - decay)
-        self._updates += 1
-
-    @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """Let the parameters hold their averages for a while."""
-        held = [p.detach().clone() for p in self._named.values()]
-        self._put(self._averages)
-        try:
-            yield
-        finally:
-            self._put(held)
-
-    def save(self, folder: Path) -> None:
-        """Write the averages."""
-        tensors = {n: t.contiguous() for n, t in zip(self._named, self._averages, strict=True)}
-        save_file(tensors, folder / EMA_FILE, metadata={"format": "pt", "updates": str(self._updates)})
-
-    def load(self, folder: Path) -> None:
-        """Read what `save` wrote.
-
-        Raises:
-            RunError: averages that do not fit.
-        """
-        file = folder / EMA_FILE
-        with safe_open(file, "pt") as opened:
-            self._updates = int(opened.metadata()["updates"])
-        tensors = load_file(file)
-        if odd := sorted(tensors.keys() ^ self._named.keys()):
-            raise RunError(f"{file}: does not fit what this run trains: {', '.join(odd[:5])}")
-        for name, average in zip(self._named, self._averages, strict=True):
-            average.copy_(tensors[name])
-
-    @torch.no_grad()
-    def _put(self, values: list[torch.Tensor]) -> None:
-        for parameter, value in zip(self._named.values(), values, strict=True):
-            parameter.copy_(value)
+    return AdamW8bit, {}

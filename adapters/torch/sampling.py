@@ -26,6 +26,22 @@ def make_scheduler(name: str, config: dict[str, Any]) -> Any:
     return cls.from_config(config, **options)
 
 
+def make_pipeline(
+    vae: Any, text_encoder: Any, tokenizer: Any, unet: Any, scheduler: str, schedule: dict[str, Any]
+) -> diffusers.StableDiffusionPipeline:
+    """diffusers' pipeline over these parts, without a safety checker."""
+    return diffusers.StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=make_scheduler(scheduler, schedule),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
 @torch.no_grad()
 def make_latents(
     pipeline: diffusers.StableDiffusionPipeline,

@@ -61,6 +61,8 @@ class PriorSettings(Settings):
     """Denoising steps for a class image."""
     prior_guidance_scale: float = setting(7.5, ge=0)
     """Classifier-free guidance for class images."""
+    prior_generation_precision: Literal["no", "fp32", "fp16", "bf16"] | None = setting(None, may_change=True)
+    """Precision in which class images are generated (no is fp32); the default is `mixed_precision`."""
 
 
 class MethodSettings(Settings):
@@ -82,8 +84,15 @@ class MethodSettings(Settings):
     """Embed the prompts once, before training; that is done whenever the text encoder does not train."""
     gradient_checkpointing: bool = setting(False, may_change=True)
     """Compute activations again in the backward pass: less memory, more time."""
+    channels_last: bool = setting(False, may_change=True)
+    """Keep the denoiser's images with their channels last in memory, as fast convolutions want them."""
+    compile: bool = setting(False, may_change=True)
+    """Compile the networks that train: minutes at the start of training, then faster updates."""
+    enable_xformers_memory_efficient_attention: bool = setting(False, may_change=True)
+    """Accepted for other trainers' command lines: the framework's own attention is as sparing of memory."""
     use_ema: bool = setting(False)
-    """Keep an exponential moving average of the trained weights; the final model and samples use it."""
+    """Keep an exponential moving average of the trained weights.  The final model and the samples are of the average;
+    a checkpoint holds the raw weights, to go on from, and the average beside them in ema.safetensors."""
     ema_decay: float = setting(0.9999, gt=0, lt=1)
     """Decay of the moving average; it is warmed up as min(decay, (1 + update) / (10 + update))."""
     snr_gamma: float | None = setting(None, gt=0)
@@ -129,6 +138,8 @@ class OptimizerSettings(Settings):
     """AdamW's decoupled weight decay."""
     adam_epsilon: float = setting(1e-8, gt=0)
     """AdamW's ε."""
+    use_8bit_adam: bool = setting(False, may_change=True)
+    """Keep AdamW's moments in 8 bits (bitsandbytes, on a GPU): a quarter of their memory."""
     max_grad_norm: float = setting(1.0, ge=0)
     """Gradients are scaled down to this norm over all trained weights; 0 turns clipping off."""
 
@@ -169,6 +180,8 @@ class OutputSettings(Settings):
     """Checkpoints kept; an older one goes only after a newer one is safely written."""
     resume_from_checkpoint: str | None = setting(None, may_change=True)
     """`latest`, a checkpoint's name in the output folder, or a path."""
+    reset_optimizer: bool = setting(False, may_change=True)
+    """Resume with the checkpoint's weights and a fresh optimizer: needed after training with another one."""
     logging_steps: int = setting(10, ge=1, may_change=True)
     """Updates between copies of the losses from the device; every update is logged all the same."""
     logging_dir: str = setting("logs", may_change=True)

@@ -76,10 +76,11 @@ class Console:
     def _state(self, step: int, record: Mapping[str, float | int]) -> str:
         """Loss, learning rate, rate and time left, in words."""
         assert self._info is not None
-        self._losses.append(record["loss"])
+        if "skipped" not in record:  # its loss may be infinite
+            self._losses.append(record["loss"])
         self._recent.append(record["seconds"])
         self._elapsed += record["seconds"]
-        loss = sum(self._losses) / len(self._losses)
+        loss = sum(self._losses) / max(1, len(self._losses))
         rate = len(self._recent) / max(sum(self._recent), 1e-9)
         per_update = self._elapsed / (step - self._info.first_update + 1)
         left = timedelta(seconds=round(per_update * (self._info.total_updates - step)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "backend": (installed_backends()[0], None),
     "device": ("cpu", None),
     "mixed_precision": ("bf16", None),
+    "allow_tf32": (False, None),
     "instance_prompt": ("a toy", None),
     "use_captions": (False, None),
     "caption_dropout": (0.5, None),
@@ -47,6 +48,7 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "sample_batch_size": (2, PRIOR),
     "prior_num_inference_steps": (1, PRIOR),
     "prior_guidance_scale": (2.0, PRIOR),
+    "prior_generation_precision": ("bf16", PRIOR),
     "use_lora": (True, None),
     "rank": (2, LORA),
     "lora_alpha": (2.0, LORA),
@@ -55,6 +57,9 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "train_text_encoder": (True, None),
     "pre_compute_text_embeddings": (True, None),
     "gradient_checkpointing": (True, None),
+    "channels_last": (True, None),
+    "compile": (True, None),
+    "enable_xformers_memory_efficient_attention": (True, None),
     "use_ema": (True, None),
     "ema_decay": (0.9, {"use_ema": True}),
     "snr_gamma": (5.0, None),
@@ -76,6 +81,7 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "adam_beta2": (0.9, None),
     "adam_weight_decay": (0.0, None),
     "adam_epsilon": (1e-6, None),
+    "use_8bit_adam": (False, None),
     "max_grad_norm": (0.5, None),
     "validation_prompt": ("a dog", None),
     "validation_negative_prompt": ("a cat", LOOKING),
@@ -90,6 +96,7 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "checkpointing_steps": (2, None),
     "checkpoints_total_limit": (1, None),
     "resume_from_checkpoint": ("latest", None),
+    "reset_optimizer": (True, {"resume_from_checkpoint": "latest"}),
     "logging_steps": (1, None),
     "logging_dir": ("elsewhere", None),
     "report_to": ("none", None),
@@ -100,6 +107,10 @@ ELSEWHERE = {"variant", "revision"}
 """Settings of the model's place, which loading's own tests give."""
 CONTRADICTING = {"height", "width", "with_prior_preservation", "num_train_epochs"}
 """Settings that are errors of another kind when alone, which the configuration's own tests show."""
+
+BACKEND = installed_backends()[0]
+TORCH_ONLY = {"allow_tf32", "channels_last", "compile", "use_8bit_adam", "prior_generation_precision"}
+"""Settings that only PyTorch's adapter knows: any other refuses them, whatever they say."""
 
 
 def test_every_setting_has_a_case() -> None:
@@ -114,7 +125,9 @@ def test_a_given_setting_is_used(name: str, tiny_model: Path, photos: Path, tmp_
         given[name] = str(tmp_path / value) if name == "class_data_dir" else value
     if name == "validation_data_dir":
         given[name] = str(photos)
-    with ExitStack() as stack:
+    refused = name in TORCH_ONLY and BACKEND != "torch"
+    refusal = pytest.raises(ConfigError, match=f"{name}=.*nothing in this run uses it") if refused else nullcontext()
+    with refusal, ExitStack() as stack:
         prepare(configuration(tiny_model, photos, tmp_path / "out", **given), stack)
 
 

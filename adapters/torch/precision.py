@@ -1,0 +1,42 @@
+"""The precision of the arithmetic: the types that a device has, TensorFloat-32, autocasting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from dreamcore.errors import ConfigError
+
+DTYPES = {"no": torch.float32, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def check_precision(name: str, device: torch.device, setting: str = "mixed_precision") -> torch.dtype:
+    """The arithmetic's type.
+
+    Raises:
+        ConfigError: the device lacks it.
+    """
+    if name == "fp16" and device.type == "cpu":
+        raise ConfigError(f"{setting}: fp16 needs a GPU; on a CPU use no or bf16")
+    if name == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise ConfigError(f"{setting}: {torch.cuda.get_device_name(device)} lacks bf16; use fp16 or no")
+    return DTYPES[name]
+
+
+def set_tf32(allow: bool, device: torch.device) -> None:
+    """Let float32 products and convolutions be computed in TensorFloat-32, or, unlike torch's default, neither.
+
+    Raises:
+        ConfigError: allowed where there is no such thing.
+    """
+    if allow and (device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0)):
+        raise ConfigError(f"allow_tf32: TensorFloat-32 is NVIDIA GPUs' from Ampere on, and this is {device}; remove it")
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high" if allow else "highest")
+        torch.backends.cudnn.allow_tf32 = allow
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> Any:
+    """A context in which products and convolutions are computed in `dtype`."""
+    return torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)

@@ -1,0 +1,278 @@
+"""Precision, overflow, other optimizers, layouts: what changes nothing, what is counted, what is refused."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+from dreamcore.config import TrainConfig
+from dreamcore.errors import ConfigError, RunError
+from dreamcore.prior import MANIFEST
+
+from .. import needs
+from ..contract.runs import PRIOR, numbers, small_run
+
+pytestmark = needs.torch
+
+CONFIG: dict[str, Any] = {"pretrained_model_name_or_path": "m", "instance_data_dir": "d", "instance_prompt": "p"}
+
+
+def weights() -> Any:
+    """Two matrices under published names, with gradients to be given."""
+    import torch
+
+    torch.manual_seed(0)
+    return {"unet": {f"unet.{n}.weight": torch.nn.Parameter(torch.randn(70, 70)) for n in "ab"}}
+
+
+def optimizer(parameters: Any, scaler: Any = None, **settings: Any) -> Any:
+    import torch
+
+    from dreamcore.adapters.torch.optim import Optimizer
+
+    config = TrainConfig.from_mapping(CONFIG | settings)
+    return Optimizer(parameters, config, scaler or torch.amp.GradScaler("cpu", enabled=False))
+
+
+def update(made: Any, gradient: float, scale: float = 1.0) -> float:
+    import torch
+
+    for p in made.all:
+        p.grad = torch.full_like(p, gradient * scale)
+    return float(made.step({"unet": 1e-2}))
+
+
+def test_an_overflow_leaves_everything_but_the_scale() -> None:
+    import torch
+
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    made = optimizer(weights(), scaler)
+    scaler.scale(torch.zeros(()))  # the scale is made with the first loss
+    assert update(made, 0.5, 8.0) == pytest.approx(0.5 * np.sqrt(2 * 70 * 70)), "the norm is that of the true gradient"
+    before = copy.deepcopy([p.detach() for p in made.all]), copy.deepcopy(list(made._adamw.state.values()))
+    assert update(made, float("inf")) == float("inf")
+    assert all(torch.equal(a, b) for a, b in zip(before[0], made.all, strict=True))
+    for old, new in zip(before[1], made._adamw.state.values(), strict=True):
+        assert all(torch.equal(old[k], new[k]) for k in ("step", "exp_avg", "exp_avg_sq"))
+    assert scaler.get_scale() == 4.0
+    assert np.isfinite(update(made, 0.5, 4.0))
+    assert not torch.equal(before[0][0], made.all[0])
+    assert {float(s["step"]) for s in made._adamw.state.values()} == {2.0}
+
+
+def overflowing(monkeypatch: pytest.MonkeyPatch, init_scale: float, growth: int = 2000) -> None:
+    """Let fp16 run on this CPU, with a loss scale that is too large at first."""
+    import torch
+
+    from dreamcore.adapters.torch import backend, precision
+
+    monkeypatch.setattr(backend, "check_precision", lambda name, *_: precision.DTYPES[name])
+    scaler = torch.amp.GradScaler
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda device, enabled: scaler(device, init_scale, enabled=enabled))
+
+
+def test_skipped_updates_count_and_are_said(
+    tiny_model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overflowing(monkeypatch, 2.0**127)
+    run = small_run(tiny_model, photos, tmp_path, mixed_precision="fp16", max_train_steps=3, logging_steps=2)
+    assert [m.get("skipped") for m in run.metrics] == [1, 1, 1]
+    assert run.updates == 3, "a skipped update is one of the run's"
+    log = (tmp_path / "log.txt").read_text()
+    assert "update 3: not applied, for its gradient overflows fp16; the loss scale is lowered (3 skipped so far)" in log
+    name = "unet/diffusion_pytorch_model.safetensors"
+    before, after = load_file(tiny_model / name), load_file(tmp_path / name)
+    assert all((before[k] == after[k]).all() for k in before), "nothing was learned"
+
+
+def test_an_overflow_without_end_stops_the_run(
+    tiny_model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dreamcore import ledger
+
+    monkeypatch.setattr(ledger, "OVERFLOWS", 2)
+    overflowing(monkeypatch, 2.0**127)
+    with pytest.raises(RunError, match="overflowed fp16 in 2 updates in a row"):
+        small_run(tiny_model, photos, tmp_path, mixed_precision="fp16")
+
+
+def test_fp16_trains_as_float32_does(
+    tiny_model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overflowing(monkeypatch, 2.0**10)
+    plain = small_run(tiny_model, photos, tmp_path / "a", max_train_steps=2)
+    half = small_run(tiny_model, photos, tmp_path / "b", max_train_steps=2, mixed_precision="fp16")
+    for one, other in zip(plain.metrics, half.metrics, strict=True):
+        assert "skipped" not in other
+        for name in ("loss", "grad_norm"):
+            assert other[name] == pytest.approx(one[name], rel=1e-2), name
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"mixed_precision": "fp16"}, "mixed_precision: fp16 needs a GPU"),
+        ({"allow_tf32": True}, "allow_tf32: TensorFloat-32 is NVIDIA GPUs'"),
+        ({"use_8bit_adam": True}, "use_8bit_adam: needs the package bitsandbytes"),
+        (PRIOR | {"prior_generation_precision": "fp16"}, "prior_generation_precision: fp16 needs a GPU"),
+        (
+            PRIOR | {"prior_generation_precision": "fp32", "mixed_precision": "bf16", "use_lora": True},
+            "prior_generation_precision: fp32, while LoRA with mixed_precision holds",
+        ),
+    ],
+)
+def test_what_a_cpu_cannot_do_is_refused(
+    settings: dict[str, Any], words: str, tiny_model: Path, photos: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        small_run(tiny_model, photos, tmp_path, **settings)
+    assert not (tmp_path / "config.yaml").exists()
+
+
+def test_class_images_have_a_precision_of_their_own(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    settings = PRIOR | {"num_class_images": 1, "max_train_steps": 1}
+    runs = {
+        "fp32": small_run(tiny_model, photos, tmp_path / "fp32", **settings),
+        "bf16": small_run(tiny_model, photos, tmp_path / "bf16", **settings, prior_generation_precision="bf16"),
+    }
+    pictures = {name: next((r.folder / "class_images").glob("*.png")).read_bytes() for name, r in runs.items()}
+    assert pictures["fp32"] != pictures["bf16"]
+    assert json.loads((tmp_path / "bf16" / "class_images" / MANIFEST).read_text())["images"]
+    again = small_run(
+        tiny_model, photos, tmp_path / "again", **settings, class_data_dir=str(tmp_path / "bf16" / "class_images")
+    )
+    assert numbers(again) == numbers(runs["bf16"]), "the words' embeddings for training are not those for the pictures"
+
+
+def test_channels_last_changes_no_number(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"checkpointing_steps": 2, "use_ema": True}
+    plain = small_run(tiny_model, photos, tmp_path / "a", **settings)
+    last = small_run(tiny_model, photos, tmp_path / "b", **settings, channels_last=True)
+    for one, other in zip(plain.metrics, last.metrics, strict=True):
+        for name in ("loss", "grad_norm"):
+            assert other[name] == pytest.approx(one[name], rel=1e-5), name
+    shutil.rmtree(tmp_path / "b" / "checkpoint-4")
+    (tmp_path / "b" / "model_index.json").unlink()
+    resumed = small_run(tiny_model, photos, tmp_path / "b", **settings, resume_from_checkpoint="latest")
+    for one, other in zip(plain.metrics, resumed.metrics, strict=True):
+        assert other["loss"] == pytest.approx(one["loss"], rel=1e-5), "a checkpoint fits either layout"
+
+
+def test_the_compiled_step_is_the_same(
+    tiny_model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    compiled = []
+
+    def traced_only(self: Any, **options: Any) -> None:  # code generation would take minutes
+        compiled.append(type(self).__name__)
+        self._compiled_call_impl = torch.compile(self._call_impl, backend="eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", traced_only)
+    settings: dict[str, Any] = {
+        "max_train_steps": 2,
+        "validation_prompt": "a dog",
+        "num_validation_images": 1,
+        "validation_num_inference_steps": 1,
+    }
+    plain = small_run(tiny_model, photos, tmp_path / "a", **settings)
+    assert compiled == []
+    made = small_run(tiny_model, photos, tmp_path / "b", **settings, compile=True)
+    assert compiled == ["UNet2DConditionModel"]
+    for one, other in zip(plain.metrics, made.metrics, strict=True):
+        assert other["loss"] == pytest.approx(one["loss"], rel=1e-5)
+
+
+def test_xformers_is_explained(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    small_run(tiny_model, photos, tmp_path, max_train_steps=1, enable_xformers_memory_efficient_attention=True)
+    assert "xformers is not used; the framework's own attention" in (tmp_path / "log.txt").read_text()
+
+
+class EightBits:
+    """bitsandbytes' AdamW8bit as far as its state goes: whole numbers and their scales, a count that is no tensor."""
+
+    def __init__(self, groups: Any, **options: Any):
+        self.param_groups, self.state = groups, {}
+
+    def step(self, closure: Any = None) -> None:
+        import torch
+
+        for p in (p for group in self.param_groups for p in group["params"]):
+            state = self.state.setdefault(p, {"step": 0, "qmap1": torch.linspace(-1, 1, 256)})
+            state["step"] += 1
+            state["state1"] = torch.full(p.shape, state["step"], dtype=torch.uint8)
+            state["absmax1"] = p.detach().abs().max().reshape(1)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        return None
+
+
+@pytest.fixture
+def eight_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """bitsandbytes on a machine that seems to have it."""
+    from dreamcore.adapters.torch import optim
+
+    made, inner = ModuleType("bitsandbytes"), ModuleType("bitsandbytes.optim")
+    inner.AdamW8bit = EightBits  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "bitsandbytes", made)
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", inner)
+    real = optim._adamw_8bit
+    monkeypatch.setattr(optim, "find_spec", lambda name: object())
+    monkeypatch.setattr(optim, "_adamw_8bit", lambda device: real(__import__("torch").device("cuda")))
+
+
+def test_eight_bits_need_a_gpu(eight_bits: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from dreamcore.adapters.torch import optim
+
+    monkeypatch.undo()
+    monkeypatch.setattr(optim, "find_spec", lambda name: object())
+    with pytest.raises(ConfigError, match="bitsandbytes needs a GPU, and this is cpu"):
+        optim._adamw_8bit(torch.device("cpu"))
+
+
+def test_the_state_of_eight_bits_is_kept_under_its_name(eight_bits: None, tmp_path: Path) -> None:
+    import torch
+
+    first = optimizer(weights(), use_8bit_adam=True)
+    update(first, 0.5)
+    first.save(tmp_path)
+    with safe_open(tmp_path / "optimizer.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["counters"])["optimizer"] == "adamw8bit"
+    again = optimizer(weights(), use_8bit_adam=True)
+    again.load(tmp_path)
+    for old, new in zip(first._adamw.state.values(), again._adamw.state.values(), strict=True):
+        assert old.keys() == new.keys()
+        assert new["step"] == 1
+        assert all(torch.equal(old[k], new[k]) and old[k].dtype == new[k].dtype for k in old if k != "step")
+    with pytest.raises(
+        ConfigError, match="holds the state of adamw8bit, and this run's optimizer is adamw.*--reset_optimizer"
+    ):
+        optimizer(weights()).load(tmp_path)
+
+
+def test_a_fresh_optimizer_on_request(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    small_run(tiny_model, photos, tmp_path, max_train_steps=2, checkpointing_steps=2)
+    file = tmp_path / "checkpoint-2" / "optimizer.safetensors"
+    whole = Path(shutil.copytree(tmp_path, tmp_path.with_name("whole")))
+    assert file.is_file()
+    kept = small_run(tiny_model, photos, whole, max_train_steps=4, resume_from_checkpoint="latest")
+    fresh = small_run(
+        tiny_model, photos, tmp_path, max_train_steps=4, resume_from_checkpoint="latest", reset_optimizer=True
+    )
+    assert numbers(fresh)[2] == numbers(kept)[2], "the weights are the checkpoint's"
+    assert numbers(fresh)[3]["loss"] != numbers(kept)[3]["loss"], "the moments are not"
+    assert "an optimizer that starts afresh" in (tmp_path / "log.txt").read_text()
+    assert "reset_optimizer" not in (tmp_path / "config.yaml").read_text()
