@@ -57,22 +57,26 @@ class Hub:
         return sorted(str(f.relative_to(self.folder)) for f in self.folder.rglob("*") if f.is_file())
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
-        path = request.path.split("?")[0]
-        if path.startswith("/api/models/someone/tiny"):
+        path, kept = request.path.split("?")[0], f"/someone/tiny/resolve/{COMMIT}/"
+        if path.startswith(f"/api/models/someone/tiny/tree/{COMMIT}"):
+            tree = [
+                {"type": "file", "path": n, "size": (self.folder / n).stat().st_size, "oid": "0"} for n in self.files()
+            ]
+            self.send(request, 200, json.dumps(tree).encode())
+        elif path.startswith("/api/models/someone/tiny"):
             if "/revision/" in path and path.rsplit("/", 1)[1] not in ("main", COMMIT):
-                return self.send(request, 404, b"{}", {"X-Error-Code": "RevisionNotFound"})
-            siblings = [{"rfilename": name} for name in self.files()]
-            return self.send(
-                request, 200, json.dumps({"id": "someone/tiny", "sha": COMMIT, "siblings": siblings}).encode()
-            )
-        prefix = f"/someone/tiny/resolve/{COMMIT}/"
-        if path.startswith(prefix) and (self.folder / path.removeprefix(prefix)).is_file():
+                self.send(request, 404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+            else:
+                about = {"id": "someone/tiny", "sha": COMMIT, "siblings": [{"rfilename": n} for n in self.files()]}
+                self.send(request, 200, json.dumps(about).encode())
+        elif path.startswith(kept) and (self.folder / path.removeprefix(kept)).is_file():
             if request.command == "GET":
-                self.asked.append(path.removeprefix(prefix))
-            data = (self.folder / path.removeprefix(prefix)).read_bytes()
+                self.asked.append(path.removeprefix(kept))
+            data = (self.folder / path.removeprefix(kept)).read_bytes()
             etag = f'"{hashlib.sha256(data).hexdigest()}"'
-            return self.send(request, 200, data, {"ETag": etag, "X-Repo-Commit": COMMIT})
-        self.send(request, 404, b"{}", {"X-Error-Code": "RepoNotFound"})
+            self.send(request, 200, data, {"ETag": etag, "X-Repo-Commit": COMMIT})
+        else:
+            self.send(request, 404, b"{}", {"X-Error-Code": "RepoNotFound"})
 
     @staticmethod
     def send(request: BaseHTTPRequestHandler, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
