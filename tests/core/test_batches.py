@@ -58,7 +58,7 @@ def test_a_row_by_hand() -> None:
 
 
 @given(
-    st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.sampled_from([0, 4]), st.floats(0, 3), st.integers(0, 9)
+    st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.sampled_from([0, 4]), st.floats(0.125, 3), st.integers(0, 9)
 )
 def test_weights_make_a_mean_over_instances_and_one_over_class_images(
     batch_size: int, accumulation: int, world_size: int, classes: int, prior: float, number: int
