@@ -77,7 +77,5 @@ class Latents:
             return np.empty(shape, np.float32)
         with explain_disk_errors(f"keeping latents in {self._scratch}"):
             file = tempfile.TemporaryFile(dir=self._scratch)  # noqa: SIM115  (lives as long as the array)
-            os.posix_fallocate(
-                file.fileno(), 0, size
-            )  # a hole that cannot be filled kills
+            os.posix_fallocate(file.fileno(), 0, size)  # a hole that cannot be filled kills
             return np.memmap(file, np.float32, "r+", shape=shape)
