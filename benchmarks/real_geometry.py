@@ -40,9 +40,8 @@ def main() -> None:
 
 def _train(asked: argparse.Namespace, model: Path, scratch: Path) -> float:
     """Train; the peak of this process's resident memory in GiB."""
-    from tests.tiny import draw_photos
-
     import dreamcore
+    from tests.tiny import draw_photos
 
     resolution = asked.resolution or GEOMETRIES[asked.geometry].resolution
     started = time.perf_counter()

@@ -1,8 +1,8 @@
 """Runs a training program in this process and writes down when its updates ended and how much memory it took.
 
-`python -m benchmarks.runner RESULT WARMUP PROGRAM ARGUMENTS ...`; PROGRAM is a script's path, or `dreambooth`.  An update
-ends where the optimizer's step returns; where there is a GPU it is waited for, but only at the first and the last update
-that count, so that neither program is slowed down in between.
+`python -m benchmarks.runner RESULT WARMUP PROGRAM ARGUMENTS ...`; PROGRAM is a script's path, or `dreambooth`.  An
+update ends where the optimizer's step returns; where there is a GPU it is waited for, but only at the first and the
+last update that count, so that neither program is slowed down in between.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from .launch import choose_device, join_world, sum_gradients
 from .optim import Optimizer
 from .precision import autocast, check_precision, set_tf32
 from .sampling import make_latents, make_pipeline, to_pixels
+from .words import Words
 
 for logging in (diffusers.utils.logging, transformers.utils.logging):
     logging.disable_progress_bar()
@@ -51,15 +52,13 @@ class TorchBackend:
         self.text_encoder = models.load_component(model, encoder)
         self.vae = models.load_component(model, self.family.vae)
         self.tokenizer = models.load_tokenizer(model, tokenizer)
-        self._max_length = int(self.tokenizer.model_max_length)
+        self.words = Words(self.tokenizer, self.text_encoder, self.device, self.dtype)
         self._trained: dict[str, torch.nn.Module] = {}
         self._lora_scale: float | None = None
         self._has_dropout = False
         self._optimizer: Optimizer | None = None
         self._average: MovingAverage | None = None
         self._compiled = False
-        self._embedded: dict[tuple[str, torch.dtype], torch.Tensor] = {}
-        self._conditions = torch.empty(0)
         self._results: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     # -- words
@@ -68,49 +67,10 @@ class TorchBackend:
         return [list(self.tokenizer.tokenize(prompt)) for prompt in prompts]
 
     def tokenizer_window(self) -> int:
-        return self._max_length - 2
+        return self.words.max_length - 2
 
     def set_prompts(self, prompts: Sequence[str]) -> None:
-        if self._encoder_name in self._trained:
-            self._conditions = torch.cat([self._ids(p)[0] for p in prompts]).to(self.device)
-            self._masks = torch.cat([self._ids(p)[1] for p in prompts]).to(self.device)
-        else:
-            self._conditions = torch.cat([self._embedding(p) for p in prompts])
-
-    def _ids(self, prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token ids and attention mask, each [1, length]; padded with the tokenizer's own token, as its model was
-        trained (end-of-text for SD 1, "!" for SD 2)."""
-        out = self.tokenizer(
-            prompt, padding="max_length", max_length=self._max_length, truncation=True, return_tensors="pt"
-        )
-        return out.input_ids, out.attention_mask
-
-    def _encode_ids(self, ids: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-        uses_mask = getattr(self.text_encoder.config, "use_attention_mask", None)
-        return self.text_encoder(ids, attention_mask=masks if uses_mask else None)[0]
-
-    @torch.no_grad()
-    def _embedding(self, prompt: str, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """[1, tokens, width]; kept as long as the text encoder does not change.  Embedded one prompt at a time, so
-        that the bits do not depend on which others there are."""
-        dtype = dtype or self.dtype
-        if (prompt, dtype) in self._embedded:
-            return self._embedded[prompt, dtype]
-        self.text_encoder.to(self.device)
-        ids, masks = self._ids(prompt)
-        with autocast(self.device, dtype):
-            embedding = self._encode_ids(ids.to(self.device), masks.to(self.device)).float()
-        if self._encoder_name not in self._trained:
-            self._embedded[prompt, dtype] = embedding
-        return embedding
-
-    def _condition(self, prompt: NDArray[np.int64]) -> torch.Tensor:
-        """[B, tokens, width]; a text encoder that trains runs once for each distinct prompt of the batch."""
-        if self._encoder_name not in self._trained:
-            return self._conditions[self._to_device(prompt)]
-        distinct, inverse = np.unique(prompt, return_inverse=True)
-        rows = self._to_device(distinct)
-        return self._encode_ids(self._conditions[rows], self._masks[rows])[self._to_device(inverse)]
+        self.words.set_prompts(prompts)
 
     # -- pictures to latents and back
 
@@ -133,8 +93,8 @@ class TorchBackend:
         factor = self.model.latent_factor
         size = (request.noise.shape[2] * factor, request.noise.shape[3] * factor)
         with self._at_rest():
-            embeddings = torch.cat([self._embedding(p, dtype) for p in request.prompts])
-            negative = self._embedding(request.negative_prompt, dtype).expand_as(embeddings)
+            embeddings = torch.cat([self.words.embedding(p, dtype) for p in request.prompts])
+            negative = self.words.embedding(request.negative_prompt, dtype).expand_as(embeddings)
             with autocast(self.device, dtype):
                 latents = make_latents(pipeline, request, embeddings, negative, size)
         with torch.no_grad():
@@ -150,16 +110,17 @@ class TorchBackend:
         except (OSError, ValueError, RuntimeError) as error:
             raise ConfigError(f"lora: {file}: cannot be loaded into this model: {error}") from None
         pipeline.set_adapters(["lora"], [scale])
-        self._embedded.clear()
+        self.words.forget()
 
     # -- training
 
     def prepare_training(self, config: TrainConfig) -> list[str]:
         if config.tokenizer_max_length is not None:
-            self._max_length = _check_length(config.tokenizer_max_length, self._max_length)
+            self.words.max_length = _check_length(config.tokenizer_max_length, self.words.max_length)
         self._trained = {self.family.denoiser: self.denoiser}
         if config.train_text_encoder:
             self._trained[self._encoder_name] = self.text_encoder.to(self.device)
+            self.words.trains = True
         for network in (self.denoiser, self.text_encoder):
             frozen = config.use_lora or network not in self._trained.values()
             if frozen and self.dtype is not torch.float32:
@@ -223,7 +184,7 @@ class TorchBackend:
 
     def park(self) -> None:
         self.vae.to("cpu")
-        if self._encoder_name not in self._trained:
+        if not self.words.trains:
             self.text_encoder.to("cpu")
 
     def train_step(self, micro_batches: Sequence[Batch], lr: Mapping[str, float]) -> None:
@@ -247,7 +208,7 @@ class TorchBackend:
         """Mean squared error of each row [B], in float32."""
         with autocast(self.device, self.dtype):
             answer = self.denoiser(
-                self._to_device(batch.x), self._to_device(batch.t), self._condition(batch.prompt)
+                self._to_device(batch.x), self._to_device(batch.t), self.words.condition(batch.prompt, self._to_device)
             ).sample
         squared = (answer.float() - self._to_device(batch.target)).square()
         if batch.mask is not None:

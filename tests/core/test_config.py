@@ -28,6 +28,7 @@ OTHER: dict[str, dict[str, Any]] = {
     "prompt": {"prompt": "a dog"},
     "prompt_file": {"prompt_file": "prompts.txt", "prompt": None},
     "mixed_precision": {"mixed_precision": "bf16"},
+    "prior_generation_precision": {"prior_generation_precision": "bf16"},
     "lr_scheduler": {"lr_scheduler": "cosine"},
     "lora_layers": {"lora_layers": ["to_q"]},
     "scheduler": {"scheduler": "euler"},
