@@ -60,11 +60,19 @@ class Optimizer:
         self.scaler.unscale_(self._adamw)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.all if p.grad is not None])
         if self._max_norm > 0:
-            torch.nn.utils.clip_grads_with_norm_(self.all, self._max_norm, norm)
+            self._clip(norm)
         self.scaler.step(self._adamw)
         self.scaler.update()
         self._adamw.zero_grad(set_to_none=True)
         return norm.detach()
+
+    def _clip(self, norm: torch.Tensor) -> None:
+        """Scale the gradients down to the norm that is allowed: in the update's own pass over them where AdamW is fused
+        and takes a divisor, which fp16's loss scale uses otherwise."""
+        if self.kind == ADAMW and not self.scaler.is_enabled():
+            self._adamw.grad_scale = ((norm + 1e-6) / self._max_norm).clamp(min=1.0)
+        else:
+            torch.nn.utils.clip_grads_with_norm_(self.all, self._max_norm, norm)
 
     def save(self, folder: Path) -> None:
         """Write the moments and the counters."""

@@ -276,3 +276,19 @@ def test_a_fresh_optimizer_on_request(tiny_model: Path, photos: Path, tmp_path: 
     assert numbers(fresh)[3]["loss"] != numbers(kept)[3]["loss"], "the moments are not"
     assert "an optimizer that starts afresh" in (tmp_path / "log.txt").read_text()
     assert "reset_optimizer" not in (tmp_path / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize("max_norm", [0.25, 1e6])
+def test_clipping_in_the_update_is_clipping_before_it(max_norm: float) -> None:
+    import torch
+
+    ours, plain = optimizer(weights(), max_grad_norm=max_norm, adam_epsilon=0.1), [*weights()["unet"].values()]
+    adamw = torch.optim.AdamW(plain, lr=1e-2, eps=0.1, foreach=False)
+    for gradient in (0.5, 1e-4, 3.0):  # clipped or not by its own norm; a large ε makes AdamW feel the size
+        for p in plain:
+            p.grad = torch.full_like(p, gradient)
+        wanted = torch.nn.utils.clip_grad_norm_(plain, max_norm)
+        adamw.step()
+        assert update(ours, gradient) == pytest.approx(float(wanted), rel=1e-6)
+    for a, b in zip(ours.all, plain, strict=True):
+        np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-6, atol=1e-7)
