@@ -165,11 +165,12 @@ def _first_failure(notes: Sequence[Mapping[str, object]], processes: int, *, sto
         if note["kind"] != LostRankError.__name__:
             error = ConfigError if note["kind"] == ConfigError.__name__ else RunError
             return error(f"process {note['rank']}: {note['message']}")
-    if stopped or not notes:
+    if stopped:
         return None
     silent = sorted(set(range(processes)) - {int(str(note["rank"])) for note in notes})
+    who = f"process {', '.join(map(str, silent))}" if notes and silent else "a process"
     return RunError(
-        f"process {', '.join(map(str, silent)) or '?'} ended without a word: killed, perhaps for want of memory; what "
+        f"{who} ended without a word: killed, perhaps for want of memory; what "
         "the launcher says of it is above.  Every checkpoint is from before this"
     )
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dreamcore.backend import Solo, World
 from dreamcore.errors import ConfigError, LostRankError
+from dreamcore.launching import note_failure
 
 TIMEOUT = timedelta(minutes=10)
 """For joining, and for gradients: in the middle of training all ranks are in step."""
@@ -105,9 +106,11 @@ def _all_alive() -> Iterator[None]:
         yield
     except RuntimeError as error:
         first = str(error).splitlines()[0]
-        raise LostRankError(
+        lost = LostRankError(
             f"another process of this run has ended or does not answer ({first}); every checkpoint is from before this"
-        ) from error
+        )
+        note_failure(lost)  # now: the launcher may be about to end this process as well
+        raise lost from error
 
 
 def _buckets(tensors: Iterable[torch.Tensor]) -> Iterable[list[torch.Tensor]]:
