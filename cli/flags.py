@@ -13,6 +13,7 @@ import typing
 from collections.abc import Sequence
 from typing import Any, Literal, NoReturn
 
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from dreamcore.config import Settings, preset_names
@@ -61,11 +62,19 @@ def _parser(cls: type[Settings], command: str, about: str) -> argparse.ArgumentP
         title = owner.__name__.removesuffix("Settings").removesuffix("Config").lower() + " settings"
         group = parser.add_argument_group(title, _percent(_first_line(owner)))
         for name in names:
+            if name in _file_only(cls):
+                continue
             _add_flag(group, name, cls.model_fields[name])
     for alias, name in ALIASES.items():
-        if name in cls.model_fields and alias not in cls.model_fields:
+        if name in cls.model_fields and alias not in cls.model_fields and name not in _file_only(cls):
             _add_flag(parser, alias, cls.model_fields[name], hidden=True)
     return parser
+
+
+def _file_only(cls: type[Settings]) -> list[str]:
+    """Settings with a structure, which a flag cannot give."""
+    kinds = {name: typing.get_args(_kind(field)) for name, field in cls.model_fields.items()}
+    return [name for name, args in kinds.items() if any(isinstance(a, type) and issubclass(a, BaseModel) for a in args)]
 
 
 def _add_flag(group: argparse._ActionsContainer, name: str, field: FieldInfo, hidden: bool = False) -> None:
@@ -127,6 +136,9 @@ def _complaint(word: str, cls: type[Settings]) -> str:
     if not word.startswith("-"):
         return f"{word!r}: a word that belongs to no flag; values with spaces need quotes"
     flag = word.partition("=")[0]
+    name = ALIASES.get(flag.lstrip("-"), flag.lstrip("-"))
+    if name in _file_only(cls):
+        return f"{flag}: not a flag; give {name} in a configuration file (--config)"
     return "--" + unknown_name(flag.lstrip("-"), [*cls.model_fields, "config"])
 
 
