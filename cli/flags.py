@@ -93,10 +93,14 @@ def _add_flag(group: argparse._ActionsContainer, name: str, field: FieldInfo, hi
 
 
 def _subjects(cls: type[Settings]) -> list[tuple[type, list[str]]]:
-    """The classes that a configuration is put together from, each with the fields that it brings."""
-    owners = [c for c in reversed(cls.__mro__) if issubclass(c, Settings)]
-    named = [(c, [n for n in cls.model_fields if n in vars(c).get("__annotations__", {})]) for c in owners]
-    return [(owner, names) for owner, names in named if names]
+    """The classes that a configuration is put together from, each with the fields that it is the first to bring."""
+    named: list[tuple[type, list[str]]] = []
+    seen = set[str]()
+    for owner in (c for c in reversed(cls.__mro__) if issubclass(c, Settings)):
+        names = [n for n in cls.model_fields if n in vars(owner).get("__annotations__", {}) and n not in seen]
+        seen.update(names)
+        named += [(owner, names)] if names else []
+    return named
 
 
 def _field(cls: type[Settings], name: str) -> FieldInfo:

@@ -68,24 +68,25 @@ def check_inputs(config: TrainConfig, warn: Callable[[str], None]) -> Inputs:
     model = ModelFolder.open(config.pretrained_model_name_or_path, config.revision, config.variant)
     height, width = image_size(config, model, warn)
     crop = Crop(height, width, config.center_crop, config.random_flip, config.subject_crop)
-    inputs = Inputs(model, crop, _shapes(config, crop, model), [], [])
+    inputs = Inputs(model, crop, bucket_choice(config, crop, model.latent_factor), [], [])
     concepts = config.subjects()
     for number, concept in enumerate(concepts):
-        _check_folders(config, concept)
+        check_folders(config, concept)
         setting = "instance_data_dir" if config.concepts is None else f"concepts.{number}.instance_data_dir"
-        folder = _open(config, concept.instance_data_dir, setting, warn)
+        folder = open_photos(config, concept.instance_data_dir, setting, warn)
         kept, held = _parted(folder, config.validation_share, config.seed, number, setting)
         words = instance_prompts(config, concept, kept, number)
         inputs.subjects.append(Subject(concept, kept, inputs.crops(kept, crop), words))
         if held:
             inputs.held_out.append(_held_out(config, concept, held, inputs))
     if config.validation_data_dir is not None:
-        folder = _open(config, config.validation_data_dir, "validation_data_dir", warn)
+        folder = open_photos(config, config.validation_data_dir, "validation_data_dir", warn)
         inputs.held_out.append(_held_out(config, concepts[0], folder, inputs))
     return inputs
 
 
-def _open(config: TrainConfig, path: str, setting: str, warn: Callable[[str], None]) -> ImageFolder:
+def open_photos(config: TrainConfig, path: str, setting: str, warn: Callable[[str], None]) -> ImageFolder:
+    """The photographs of a folder, with the captions and masks that the settings ask for."""
     masks = config.subject_crop or config.masked_loss
     by_column = config.use_captions and config.caption_source in ("auto", "metadata")
     folder = ImageFolder.open(
@@ -134,19 +135,18 @@ def _held_out(config: TrainConfig, concept: Concept, folder: ImageFolder, inputs
     return HeldOutImages(folder, inputs.crops(folder, crop), prompts)
 
 
-def _shapes(config: TrainConfig, crop: Crop, model: ModelFolder) -> list[tuple[int, int]]:
+def bucket_choice(config: TrainConfig, crop: Crop, factor: int) -> list[tuple[int, int]]:
+    """(H, W) of the shapes that training images have; `factor` divides their sides."""
     if not config.aspect_ratio_buckets:
         return [(crop.height, crop.width)]
     step = config.bucket_step
-    if step % model.latent_factor:
-        raise ConfigError(
-            f"bucket_step: {step} is not a multiple of {model.latent_factor}, as this model needs; "
-            f"{max(1, round(step / model.latent_factor)) * model.latent_factor} would be"
-        )
+    if step % factor:
+        near = max(1, round(step / factor)) * factor
+        raise ConfigError(f"bucket_step: {step} is not a multiple of {factor}, as this model needs; {near} would be")
     return bucket_shapes(crop.height, crop.width, step)
 
 
-def _check_folders(config: TrainConfig, concept: Concept) -> None:
+def check_folders(config: TrainConfig, concept: Concept) -> None:
     """Refuse folders that would mix photographs with results, and class images that cannot be read."""
     instance, output = Path(concept.instance_data_dir).resolve(), Path(config.output_dir).resolve()
     if instance == output:

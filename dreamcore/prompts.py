@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .backend import Backend
+from .bpe import Tokenizer
 from .config import TrainConfig
 from .config.concepts import Concept
 from .data import ImageFolder, Wording
 from .errors import ConfigError
+from .rarewords import known_word
 from .rng import Purpose, generator
 
 
@@ -95,6 +97,17 @@ def identifier_words(instance_prompt: str | None, class_prompt: str | None) -> l
     words = [word.strip(string.punctuation) for word in (instance_prompt or "").split()]
     known = set((class_prompt or "").split())
     return list(dict.fromkeys(w for w in words if w and w not in known))
+
+
+def warn_of_known_words(tokenizer: Tokenizer, identifiers: Sequence[str], warn: Callable[[str], None]) -> None:
+    """Warn of an identifier that means something already."""
+    for word in identifiers:
+        meaning = known_word(tokenizer, word)
+        if meaning is not None:
+            warn(
+                f"{word!r} is {meaning} to the model, and its pictures will mix with the subject's; `dreambooth "
+                "identifiers` suggests rare words"
+            )
 
 
 def warn_of_words(

@@ -12,6 +12,7 @@ from typing import Any
 
 from .backend import Backend, choose_backend, launch_rank, load_backend
 from .batches import Batcher
+from .bpe import Tokenizer
 from .choices import Rates, Rhythm, settings_to_write, total_updates, variants
 from .config import TrainConfig
 from .data import ImageFolder
@@ -20,7 +21,7 @@ from .latentcache import LatentCache, encoder_identity
 from .latents import Images, Latents
 from .plan import CLASS, INSTANCE, Plan, Sample, Share
 from .prior import ClassImages
-from .prompts import Words, identifier_words, warn_of_words
+from .prompts import Words, identifier_words, warn_of_known_words, warn_of_words
 from .resume import Resumed, find_resumed, set_damaged_aside
 from .runfolder import RunFolder
 from .track import Trackers, make_trackers
@@ -116,6 +117,8 @@ def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
     for subject in inputs.subjects:
         identifier = identifier_words(subject.concept.instance_prompt, subject.concept.class_prompt)
         warn_of_words(backend, [], identifier, warn)
+        if subject.concept.class_prompt is not None:  # otherwise the words of the class are among them
+            warn_of_known_words(Tokenizer.open(inputs.model), identifier, warn)
     warn_of_words(backend, words.prompts, [], warn)
     backend.set_prompts(words.prompts)
     held_out = None

@@ -183,7 +183,7 @@ def test_generate_reads_its_own_settings(started: list[Any], capsys: pytest.Capt
     ("words", "message"),
     [
         (["trian"], "trian: no such command; did you mean train?"),
-        (["frobnicate"], "there are train, generate, doctor"),
+        (["frobnicate"], "there are train, generate, data, identifiers, doctor"),
         (["train"], "instance_data_dir: required, but not given"),
         (["train", "--config", "nowhere.toml"], "nowhere.toml: No such file"),
         (["train", "--config", "sd15-lorra"], "presets: sd15-face, sd15-full, sd15-lora"),
@@ -245,7 +245,7 @@ def test_help_names_every_setting(config: Any, capsys: pytest.CaptureFixture[str
 def test_overview(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     overview = capsys.readouterr().out
-    assert all(f"\n  {command} " in overview for command in ("train", "generate", "doctor"))
+    assert all(f"\n  {command} " in overview for command in ("train", "generate", "data", "identifiers", "doctor"))
     assert main([]) == 2
     assert capsys.readouterr().out == overview
     assert main(["--version"]) == 0

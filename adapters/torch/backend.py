@@ -68,6 +68,10 @@ class TorchBackend:
     def tokenizer_window(self) -> int:
         return self._max_length - 2
 
+    def embed(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+        ends = [int(self._ids(p)[1].sum()) - 1 for p in prompts]
+        return np.stack([self._embedding(p)[0, end].cpu().numpy() for p, end in zip(prompts, ends, strict=True)])
+
     def set_prompts(self, prompts: Sequence[str]) -> None:
         if self._encoder_name in self._trained:
             self._conditions = torch.cat([self._ids(p)[0] for p in prompts]).to(self.device)

@@ -24,6 +24,7 @@ ALIASES = {
     "keep_tokens": "keep_tags",
     "enable_bucket": "aspect_ratio_buckets",
     "bucket_reso_steps": "bucket_step",
+    "class": "class_word",
     "model": "pretrained_model_name_or_path",
 }
 """Other trainers' name -> ours, where the meaning is the same."""
