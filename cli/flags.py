@@ -50,7 +50,7 @@ def _parser(cls: type[Settings], command: str, about: str) -> argparse.ArgumentP
         prog=f"dreambooth {command}",
         usage=f"dreambooth {command} [--config FILE_OR_PRESET] [--SETTING VALUE ...]",
         description=f"{about}  Flags win over the configuration file.",
-        epilog=f"Presets: {', '.join(preset_names())}.",
+        epilog=f"Presets: {', '.join(preset_names())}.{_about_file_only(cls)}",
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34),
@@ -75,6 +75,11 @@ def _file_only(cls: type[Settings]) -> list[str]:
     """Settings with a structure, which a flag cannot give."""
     kinds = {name: typing.get_args(_kind(field)) for name, field in cls.model_fields.items()}
     return [name for name, args in kinds.items() if any(isinstance(a, type) and issubclass(a, BaseModel) for a in args)]
+
+
+def _about_file_only(cls: type[Settings]) -> str:
+    names = _file_only(cls)
+    return f"  In a configuration file only: {', '.join(names)}." if names else ""
 
 
 def _add_flag(group: argparse._ActionsContainer, name: str, field: FieldInfo, hidden: bool = False) -> None:

@@ -278,3 +278,13 @@ def test_repeats_lengthen_an_epoch(tiny_model: Path, photos: Path, tmp_path: Pat
     settings = {"max_train_steps": None, "num_train_epochs": 1, "train_batch_size": 5}
     run = small_run(tiny_model, photos, tmp_path / "a", train_data_repeats=2, **settings)
     assert run.updates == -(-2 * count // 5)
+
+
+def test_an_identifier_that_means_something_is_warned_of(
+    tiny_model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small_run(tiny_model, photos, tmp_path / "a", **PRIOR, max_train_steps=1)
+    assert "'sks' is a rifle to the model" in (tmp_path / "a" / "log.txt").read_text()
+    rare = {**PRIOR, "instance_prompt": "a photo of qz dog", "max_train_steps": 1}
+    small_run(tiny_model, photos, tmp_path / "b", **rare)
+    assert "to the model" not in (tmp_path / "b" / "log.txt").read_text()

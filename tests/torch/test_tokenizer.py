@@ -16,7 +16,6 @@ from dreamcore.rarewords import cosine_distances, known_word, rare_words
 from .. import needs
 
 pytestmark = needs.torch
-TINYWORLD = Path(__file__).parents[2] / "dreamcore" / "tinyworld"
 
 
 @pytest.fixture(scope="module")
