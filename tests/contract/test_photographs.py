@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ import pytest
 from PIL import Image
 
 from dreamcore.backend import Batch
+from dreamcore.config import TrainConfig, load_config
 from dreamcore.errors import ConfigError
+from dreamcore.loop import train
 from dreamcore.plan import CLASS, INSTANCE
 from dreamcore.setup import Prepared, prepare
 
@@ -288,3 +292,44 @@ def test_an_identifier_that_means_something_is_warned_of(
     rare = {**PRIOR, "instance_prompt": "a photo of qz dog", "max_train_steps": 1}
     small_run(tiny_model, photos, tmp_path / "b", **rare)
     assert "to the model" not in (tmp_path / "b" / "log.txt").read_text()
+
+
+def test_a_run_of_several_concepts_repeats_and_resumes(tiny_model: Path, tmp_path: Path) -> None:
+    """From its written configuration to the same numbers; and from a checkpoint to the same rest."""
+    folders = [draw_photos(tmp_path / name, count=count, seed=count) for name, count in (("one", 2), ("two", 3))]
+    concepts: list[dict[str, Any]] = [
+        {"instance_data_dir": str(folders[0]), "instance_prompt": "a sks dog", "class_prompt": "a dog"},
+        {"instance_data_dir": str(folders[1]), "instance_prompt": "a red toy", "class_prompt": "a toy", "weight": 2.0},
+    ]
+    settings = {**CONCEPTS, **PRIOR, "class_prompt": None, "concepts": concepts, "checkpointing_steps": 2}
+    whole = small_run(tiny_model, folders[0], tmp_path / "a", **settings)
+    assert {f.name for f in (tmp_path / "a").glob("class_images*")} == {"class_images", "class_images_2"}
+    written = load_config(TrainConfig, whole.folder / "config.yaml", {"output_dir": str(tmp_path / "b")})
+    assert numbers(train(written)) == numbers(whole)
+    small_run(tiny_model, folders[0], tmp_path / "c", **settings, max_train_steps=2)
+    rest = small_run(tiny_model, folders[0], tmp_path / "c", **settings, resume_from_checkpoint="latest")
+    assert numbers(rest) == numbers(whole)
+
+
+def test_two_runs_share_kept_latents(tmp_path: Path) -> None:
+    """Processes that write and read the same entries at once see each whole or not at all."""
+    code = """
+import sys
+from pathlib import Path
+import numpy as np
+from dreamcore.latentcache import LatentCache
+
+cache = LatentCache(Path(sys.argv[1]), "encoder")
+for turn in range(40):
+    key = f"{turn % 4:064x}"
+    wanted = np.full((9, 16, 16), turn % 4, np.float32)
+    found = cache.get(key)
+    assert found is None or np.array_equal(found, wanted)
+    cache.put(key, wanted)
+    assert np.array_equal(cache.get(key), wanted)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "kept")]
+    runs = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(3)]
+    assert [(run.communicate()[1], run.returncode) for run in runs] == [(b"", 0)] * 3
+    names = [file.name for file in (tmp_path / "kept").rglob("*") if file.is_file()]
+    assert sorted(names) == [f"{n:064x}.safetensors" for n in range(4)]
