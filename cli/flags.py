@@ -13,6 +13,7 @@ import typing
 from collections.abc import Sequence
 from typing import Any, Literal, NoReturn
 
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from dreamcore.config import Settings, preset_names
@@ -49,7 +50,7 @@ def _parser(cls: type[Settings], command: str, about: str) -> argparse.ArgumentP
         prog=f"dreambooth {command}",
         usage=f"dreambooth {command} [--config FILE_OR_PRESET] [--SETTING VALUE ...]",
         description=f"{about}  Flags win over the configuration file.",
-        epilog=f"Presets: {', '.join(preset_names())}.",
+        epilog=f"Presets: {', '.join(preset_names())}.{_about_file_only(cls)}",
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34),
@@ -61,11 +62,24 @@ def _parser(cls: type[Settings], command: str, about: str) -> argparse.ArgumentP
         title = owner.__name__.removesuffix("Settings").removesuffix("Config").lower() + " settings"
         group = parser.add_argument_group(title, _percent(_first_line(owner)))
         for name in names:
+            if name in _file_only(cls):
+                continue
             _add_flag(group, name, cls.model_fields[name])
     for alias, name in ALIASES.items():
-        if name in cls.model_fields and alias not in cls.model_fields:
+        if name in cls.model_fields and alias not in cls.model_fields and name not in _file_only(cls):
             _add_flag(parser, alias, cls.model_fields[name], hidden=True)
     return parser
+
+
+def _file_only(cls: type[Settings]) -> list[str]:
+    """Settings with a structure, which a flag cannot give."""
+    kinds = {name: typing.get_args(_kind(field)) for name, field in cls.model_fields.items()}
+    return [name for name, args in kinds.items() if any(isinstance(a, type) and issubclass(a, BaseModel) for a in args)]
+
+
+def _about_file_only(cls: type[Settings]) -> str:
+    names = _file_only(cls)
+    return f"  In a configuration file only: {', '.join(names)}." if names else ""
 
 
 def _add_flag(group: argparse._ActionsContainer, name: str, field: FieldInfo, hidden: bool = False) -> None:
@@ -84,10 +98,14 @@ def _add_flag(group: argparse._ActionsContainer, name: str, field: FieldInfo, hi
 
 
 def _subjects(cls: type[Settings]) -> list[tuple[type, list[str]]]:
-    """The classes that a configuration is put together from, each with the fields that it brings."""
-    owners = [c for c in reversed(cls.__mro__) if issubclass(c, Settings)]
-    named = [(c, [n for n in cls.model_fields if n in vars(c).get("__annotations__", {})]) for c in owners]
-    return [(owner, names) for owner, names in named if names]
+    """The classes that a configuration is put together from, each with the fields that it is the first to bring."""
+    named: list[tuple[type, list[str]]] = []
+    seen = set[str]()
+    for owner in (c for c in reversed(cls.__mro__) if issubclass(c, Settings)):
+        names = [n for n in cls.model_fields if n in vars(owner).get("__annotations__", {}) and n not in seen]
+        seen.update(names)
+        named += [(owner, names)] if names else []
+    return named
 
 
 def _field(cls: type[Settings], name: str) -> FieldInfo:
@@ -127,6 +145,9 @@ def _complaint(word: str, cls: type[Settings]) -> str:
     if not word.startswith("-"):
         return f"{word!r}: a word that belongs to no flag; values with spaces need quotes"
     flag = word.partition("=")[0]
+    name = ALIASES.get(flag.lstrip("-"), flag.lstrip("-"))
+    if name in _file_only(cls):
+        return f"{flag}: not a flag; give {name} in a configuration file (--config)"
     return "--" + unknown_name(flag.lstrip("-"), [*cls.model_fields, "config"])
 
 

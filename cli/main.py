@@ -64,7 +64,7 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _overview() -> str:
-    rows = "\n".join(f"  {name:<10} {command.about}" for name, command in COMMANDS.items())
+    rows = "\n".join(f"  {name:<12} {command.about}" for name, command in COMMANDS.items())
     return (
         "usage: dreambooth COMMAND [--config FILE_OR_PRESET] [--SETTING VALUE ...]\n\n"
         "Teach a text-to-image model a subject from a few photographs.\n\n"
@@ -97,6 +97,18 @@ def _launch(about: str, argv: Sequence[str]) -> int:
     return run(about, argv)
 
 
+def _data(about: str, argv: Sequence[str]) -> int:
+    from .data import run
+
+    return run(about, argv)
+
+
+def _identifiers(about: str, argv: Sequence[str]) -> int:
+    from .identifiers import run
+
+    return run(about, argv)
+
+
 def _doctor(about: str, argv: Sequence[str]) -> int:
     from .doctor import run
 
@@ -107,5 +119,7 @@ COMMANDS = {
     "train": Command("Personalise a model with photographs of a subject.", _train),
     "generate": Command("Make pictures with a model, personalised or not.", _generate),
     "launch": Command("Train on several devices, or in several processes, of this machine.", _launch),
+    "data": Command("Show photographs as training would see them, with what may spoil it.", _data),
+    "identifiers": Command("Suggest rare words of a model's vocabulary to name a subject by.", _identifiers),
     "doctor": Command("Say what is installed, which devices there are, and which versions were tested.", _doctor),
 }

@@ -17,13 +17,28 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from .config import GenerateConfig, Settings, TrainConfig
+    from .config.identifiers import IdentifiersConfig
+    from .config.look import DataConfig
+    from .datareport import DataReport
     from .installation import Installation
     from .loop import Run
+    from .rarewords import Identifier
 
     S = TypeVar("S", bound=Settings)
 
 __version__ = "0.1.0"
-__all__ = ["GenerateConfig", "Run", "TrainConfig", "__version__", "doctor", "generate", "launch", "train"]
+__all__ = [
+    "GenerateConfig",
+    "Run",
+    "TrainConfig",
+    "__version__",
+    "data_report",
+    "doctor",
+    "generate",
+    "identifiers",
+    "launch",
+    "train",
+]
 
 _LAZY = {"GenerateConfig": ".config", "TrainConfig": ".config", "Run": ".loop"}
 
@@ -80,6 +95,26 @@ def launch(
     from .launching import run_launched
 
     return run_launched(choose_backend(backend), words, devices=[str(d) for d in devices], processes=num_processes)
+
+
+def data_report(config: DataConfig | str | Path | None = None, **settings: Any) -> DataReport:
+    """What training would see of the photographs: `dreambooth data`.  Arguments as for `train`, and `sheet`.
+
+    Raises:
+        ConfigError: training would not start.
+    """
+    from .config.look import DataConfig
+    from .datareport import report_data
+
+    return report_data(_configuration(DataConfig, config, settings))
+
+
+def identifiers(config: IdentifiersConfig | str | Path | None = None, **settings: Any) -> list[Identifier]:
+    """Rare words to name a subject by, best first: `dreambooth identifiers`.  Arguments and errors as for `train`."""
+    from .config.identifiers import IdentifiersConfig
+    from .rarewords import identifiers
+
+    return identifiers(_configuration(IdentifiersConfig, config, settings))
 
 
 def doctor() -> Installation:

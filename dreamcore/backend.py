@@ -141,6 +141,10 @@ class Backend(Protocol):
         """Tokens of a prompt that the text encoder sees, without begin and end marks."""
         ...
 
+    def embed(self, prompts: Sequence[str]) -> Float:
+        """[N, W] the text encoder's answer at each prompt's end mark, which has seen all of it."""
+        ...
+
     def set_prompts(self, prompts: Sequence[str]) -> None:
         """The prompts that batches refer to; embedded once and for all, unless the text encoder trains."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,31 +10,12 @@ from numpy.typing import NDArray
 
 from .backend import Batch
 from .diffusion import NoiseSchedule, min_snr_weight
-from .plan import CLASS, INSTANCE, Plan, Sample
+from .latents import Encoded, Latents
+from .plan import INSTANCE, Plan, Sample, split_by_shape
+from .prompts import Words
 from .rng import Purpose, generator
 
 Float = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Words:
-    """The run's prompts, and which of them belongs to which image."""
-
-    prompts: list[str]
-    of_image: dict[int, NDArray[np.int64]]
-    """By row kind: index into `prompts` for each image."""
-    empty: int | None = None
-    """Index of the empty prompt, where captions are dropped out."""
-
-    @classmethod
-    def collect(cls, instance: Sequence[str], classes: Sequence[str], *, empty: bool) -> Words:
-        """Number the distinct prompts of the images."""
-        numbers = {text: i for i, text in enumerate(dict.fromkeys([*instance, *classes, *([""] if empty else [])]))}
-        of_image = {
-            INSTANCE: np.array([numbers[t] for t in instance], np.int64),
-            CLASS: np.array([numbers[t] for t in classes], np.int64),
-        }
-        return cls(list(numbers), of_image, numbers[""] if empty else None)
 
 
 @dataclass(frozen=True)
@@ -48,7 +29,7 @@ class Batcher:
 
     plan: Plan
     schedule: NoiseSchedule
-    latents: Callable[[Sample], tuple[Float, Float]]
+    latents: Latents
     words: Words
     prior_loss_weight: float = 1.0
     snr_gamma: float | None = None
@@ -57,11 +38,12 @@ class Batcher:
 
     def micro_batches(self, update: int, rank: int = 0) -> list[Batch]:
         """The micro-batches of an update (from 0) on one device."""
-        return [self.batch(rows) for rows in self.plan.micro_batches(update, rank)]
+        return [self.batch(rows) for rows in self._rows(update, rank)]
 
     def batch(self, rows: Sequence[Sample]) -> Batch:
         """One micro-batch of the given rows."""
-        latents = np.stack([self._latent(s) for s in rows])
+        encoded = [self.latents(s) for s in rows]
+        latents = np.stack([self._latent(s, e) for s, e in zip(rows, encoded, strict=True)])
         noise = np.stack([self._noise(s, latents.shape[1:]) for s in rows])
         timesteps = np.array([self._timestep(s) for s in rows], np.int64)
         weight = np.array([1.0 if s.row == INSTANCE else self.prior_loss_weight for s in rows])
@@ -73,20 +55,23 @@ class Batcher:
             prompt=np.array([self._prompt(s) for s in rows], np.int64),
             weight=weight / self.plan.samples_per_update,
             snr_gamma=self.snr_gamma,
-            seed=int(generator(self.plan.seed, Purpose.DROPOUT, rows[0].place).integers(2**31)),
+            seed=int(self._draw(Purpose.DROPOUT, rows[0]).integers(2**31)),
+            mask=_mask([e.weights for e in encoded], latents),
         )
 
     def row_kinds(self, update: int, rank: int = 0) -> NDArray[np.int64]:
         """`INSTANCE` or `CLASS` of each row of an update on one device, in the order of its micro-batches."""
-        return np.array([s.row for rows in self.plan.micro_batches(update, rank) for s in rows], np.int64)
+        return np.array([s.row for rows in self._rows(update, rank) for s in rows], np.int64)
+
+    def _rows(self, update: int, rank: int) -> list[list[Sample]]:
+        return split_by_shape(self.plan.micro_batches(update, rank), self.latents.shape_of)
 
     def _draw(self, purpose: Purpose, sample: Sample) -> np.random.Generator:
         return generator(self.plan.seed, purpose, sample.place, sample.row)
 
-    def _latent(self, sample: Sample) -> Float:
-        mean, std = self.latents(sample)
-        drawn = self._draw(Purpose.POSTERIOR, sample).standard_normal(mean.shape, np.float32)
-        return np.asarray(mean + std * drawn)
+    def _latent(self, sample: Sample, encoded: Encoded) -> Float:
+        drawn = self._draw(Purpose.POSTERIOR, sample).standard_normal(encoded.mean.shape, np.float32)
+        return np.asarray(encoded.mean + encoded.std * drawn)
 
     def _noise(self, sample: Sample, shape: tuple[int, ...]) -> Float:
         draw = self._draw(Purpose.NOISE, sample)
@@ -99,11 +84,21 @@ class Batcher:
         return int(self._draw(Purpose.TIMESTEP, sample).integers(self.schedule.num_train_timesteps))
 
     def _prompt(self, sample: Sample) -> int:
+        draw = self._draw(Purpose.CAPTION, sample)
         drops = self.words.empty is not None and sample.row == INSTANCE
-        if drops and self._draw(Purpose.CAPTION, sample).random() < self.caption_dropout:
+        if drops and draw.random() < self.caption_dropout:
             assert self.words.empty is not None
             return self.words.empty
-        return int(self.words.of_image[sample.row][sample.image])
+        wordings = self.words.of_image[sample.concept, sample.row][sample.image]
+        return wordings[int(draw.integers(len(wordings)))] if len(wordings) > 1 else wordings[0]
+
+
+def _mask(weights: Sequence[Float | None], latents: Float) -> Float | None:
+    """[B, 1, h, w]; rows without weights count everywhere alike."""
+    if all(w is None for w in weights):
+        return None
+    everywhere = np.ones((1, *latents.shape[2:]), np.float32)
+    return np.stack([everywhere if w is None else w for w in weights])
 
 
 def form_batch(
@@ -116,8 +111,9 @@ def form_batch(
     weight: NDArray[np.float64],
     snr_gamma: float | None = None,
     seed: int = 0,
+    mask: Float | None = None,
 ) -> Batch:
-    """A batch from latents and noise, each [B, C, h, w], timesteps, prompts and weights, each [B]."""
+    """A batch of latents and noise, each [B, C, h, w], timesteps, prompts and weights, each [B], mask [B, 1, h, w]."""
     q = schedule.coefficients(timesteps)
     a, b, c, d = (v.astype(np.float32)[:, None, None, None] for v in (q.a, q.b, q.c, q.d))
     weight = weight * (q.output_scale**2 if snr_gamma is None else min_snr_weight(q, snr_gamma))
@@ -128,4 +124,5 @@ def form_batch(
         prompt=prompt,
         weight=weight.astype(np.float32),
         seed=seed,
+        mask=mask,
     )

@@ -1,16 +1,13 @@
-"""What the settings come to for this model and these photographs: sizes, words, rates, rhythms."""
+"""What the settings come to for this model and these photographs: sizes, rates, rhythms."""
 
 from __future__ import annotations
 
-import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .backend import Backend
 from .config import TrainConfig
-from .data import ImageFolder
 from .errors import ConfigError
 from .lr import learning_rate
 from .modelfolder import ModelFolder
@@ -40,23 +37,6 @@ def image_size(config: TrainConfig, model: ModelFolder, warn: Say) -> tuple[int,
     if native not in size:
         warn(f"{named}: training at {size[1]}×{size[0]}, while this model was made for {native}×{native}")
     return size
-
-
-def instance_prompts(config: TrainConfig, folder: ImageFolder) -> list[str]:
-    """The words of each photograph: its caption, or the instance prompt.
-
-    Raises:
-        ConfigError: photographs without words, by name.
-    """
-    prompt = config.instance_prompt
-    words = [prompt if p.caption is None else p.caption for p in folder.photos]
-    wordless = [p.path.name for p, w in zip(folder.photos, words, strict=True) if w is None]
-    if wordless:
-        raise ConfigError(
-            f"instance_prompt: needed for the images without a caption file: {', '.join(wordless[:5])}"
-            + (f" and {len(wordless) - 5} more" if len(wordless) > 5 else "")
-        )
-    return [w for w in words if w is not None]
 
 
 def variants(config: TrainConfig, count: Callable[[], int]) -> int:
@@ -102,28 +82,6 @@ def total_updates(config: TrainConfig, updates_per_epoch: int) -> int:
     return config.max_train_steps or config.num_train_epochs * updates_per_epoch
 
 
-def warn_of_words(backend: Backend, prompts: list[str], identifier_words: list[str], warn: Say) -> None:
-    """Warn of prompts that the text encoder sees only in part, and of an identifier that is several tokens."""
-    window = backend.tokenizer_window()
-    for tokens in backend.tokenize(prompts):
-        if len(tokens) > window:
-            cut = " ".join(tokens[window:])
-            warn(f"prompt of {len(tokens)} tokens, of which the text encoder sees {window}; cut off: {cut!r}")
-    for word, tokens in zip(identifier_words, backend.tokenize(identifier_words), strict=True):
-        if len(tokens) > 1:
-            warn(
-                f"{word!r} splits into {len(tokens)} tokens ({' '.join(tokens)}), each with a meaning of its own; as "
-                "an identifier, a rare word of one token is learned better"
-            )
-
-
-def identifier_words(instance_prompt: str | None, class_prompt: str | None) -> list[str]:
-    """The words that can name the subject: those of the instance prompt that the class prompt lacks."""
-    words = [word.strip(string.punctuation) for word in (instance_prompt or "").split()]
-    known = set((class_prompt or "").split())
-    return list(dict.fromkeys(w for w in words if w and w not in known))
-
-
 def settings_to_write(config: TrainConfig) -> dict[str, Any]:
     """The resolved settings, with folders as absolute paths: the configuration file that repeats the run anywhere."""
     settings = config.resolved()
@@ -133,6 +91,10 @@ def settings_to_write(config: TrainConfig) -> dict[str, Any]:
         is_path = name.endswith("_dir") or name == "pretrained_model_name_or_path"
         if is_path and name != "logging_dir" and Path(str(value)).expanduser().exists():
             settings[name] = str(Path(str(value)).expanduser().resolve())
+    for concept in settings.get("concepts", ()):
+        for name in ("instance_data_dir", "class_data_dir"):
+            if concept[name] is not None and Path(concept[name]).expanduser().exists():
+                concept[name] = str(Path(concept[name]).expanduser().resolve())
     return settings
 
 

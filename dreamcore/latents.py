@@ -4,78 +4,159 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .data import Crop, ImageFolder
+from .data import Crop, CropRecord, ImageFolder, latent_weights
 from .files import explain_disk_errors
+from .latentcache import LatentCache
 from .plan import Sample
 from .rng import Purpose, generator
 
 Float = NDArray[np.float32]
 Encode = Callable[[Float], tuple[Float, Float]]
+_Key = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
 class Images:
-    """The images of one row kind, and how each becomes a training image."""
+    """The images of one concept and row kind, and how each becomes a training image."""
 
     folder: ImageFolder
-    crop: Crop
+    crops: Sequence[Crop]
+    """Each image's."""
+    outside_weight: float | None = None
+    """Weight of what a mask leaves out; None where the loss is not weighed by place."""
+
+
+class Encoded(NamedTuple):
+    """What training needs of a sample's image."""
+
+    mean: Float
+    """[C, h, w] of the latents' distribution."""
+    std: Float
+    """[C, h, w]."""
+    weights: Float | None
+    """[1, h, w] weights of the squared errors."""
 
 
 class Latents:
-    """Mean and standard deviation of the latents of any sample.
+    """The latents of any sample.
 
     Args:
         seed: the run's seed, which keys the crops and flips.
-        images: by row kind (`plan.INSTANCE`, `plan.CLASS`).
+        images: by concept and row kind (`plan.INSTANCE`, `plan.CLASS`).
         encode: the backend's `encode_images`.
-        memory_bytes: what is cached beyond this lies in a file, deleted at the end, in `scratch`.
+        memory_bytes: what is cached beyond this lies in files, deleted at the end, in `scratch`.
+        kept: where latents of earlier runs lie and those of this one are added.
     """
 
-    def __init__(self, seed: int, images: dict[int, Images], encode: Encode, memory_bytes: float, scratch: Path):
+    def __init__(
+        self,
+        seed: int,
+        images: Mapping[tuple[int, int], Images],
+        encode: Encode,
+        memory_bytes: float,
+        scratch: Path,
+        kept: LatentCache | None = None,
+    ):
+        self._kept = kept
         self._seed, self._images, self._encode = seed, images, encode
         self._memory_bytes, self._scratch = memory_bytes, scratch
-        self._place: dict[tuple[int, int, int], int] = {}
-        self._moments: Float | None = None
+        self._cached: dict[_Key, Float] = {}
+
+    def shape_of(self, sample: Sample) -> tuple[int, int]:
+        """(H, W) of the sample's training image."""
+        crop = self._images[sample.concept, sample.row].crops[sample.image]
+        return crop.height, crop.width
+
+    def record(self, sample: Sample) -> CropRecord:
+        """What the sample shows of its photograph, for families that are conditioned on it."""
+        images = self._images[sample.concept, sample.row]
+        crop = images.crops[sample.image]
+        place = images.folder.place(sample.image, crop, self._draw(sample))
+        return crop.record(images.folder.photos[sample.image].size, place)
 
     def fill(self, samples: Iterable[Sample], progress: Callable[[int, int], None]) -> None:
         """Encode every variant that `samples` use; `progress(done, of)` is called after each."""
-        wanted = sorted({(s.row, s.image, s.variant) for s in samples if s.variant is not None})
-        for number, key in enumerate(wanted):
-            moments = np.stack(self._moments_of(*key, place=0))
-            if self._moments is None:
-                self._moments = self._room((len(wanted), *moments.shape))
-            self._moments[number] = moments
-            self._place[key] = number
-            progress(number + 1, len(wanted))
+        wanted = {_key(s): s for s in samples if s.variant is not None}
+        alike: dict[tuple[int, int, bool], list[_Key]] = {}
+        for key in sorted(wanted):
+            masked = self._images[key[0], key[1]].outside_weight is not None
+            alike.setdefault((*self.shape_of(wanted[key]), masked), []).append(key)
+        done = 0
+        for keys in alike.values():
+            room: Float | None = None
+            for number, key in enumerate(keys):
+                planes = self._kept_planes(wanted[key])
+                if room is None:
+                    room = self._room((len(keys), *planes.shape))
+                room[number] = planes
+                self._cached[key] = room[number]
+                done += 1
+                progress(done, len(wanted))
 
-    def __call__(self, sample: Sample) -> tuple[Float, Float]:
-        """Mean and standard deviation, each [C, h, w]."""
-        if sample.variant is not None and self._moments is not None:
-            number = self._place.get((sample.row, sample.image, sample.variant))
-            if number is not None:
-                return self._moments[number, 0], self._moments[number, 1]
-        return self._moments_of(sample.row, sample.image, sample.variant, sample.place)
+    def __call__(self, sample: Sample) -> Encoded:
+        """Mean, standard deviation and weights."""
+        planes = self._cached.get(_key(sample)) if sample.variant is not None else None
+        if planes is None:
+            planes = self._planes(sample)
+        channels = len(planes) // 2
+        return Encoded(planes[:channels], planes[channels : 2 * channels], planes[-1:] if len(planes) % 2 else None)
 
-    def _moments_of(self, row: int, image: int, variant: int | None, place: int) -> tuple[Float, Float]:
-        """Encoded one at a time, so that the bits do not depend on which others are encoded beside it."""
-        images = self._images[row]
-        where = (place, row, 1) if variant is None else (image, variant, 2 + row)
-        pixels = images.folder.pixels(image, images.crop, generator(self._seed, Purpose.TRANSFORM, *where))
-        mean, std = self._encode(pixels[None])
-        return mean[0], std[0]
+    def _kept_planes(self, sample: Sample) -> Float:
+        """`_planes`, from an earlier run where it encoded the same."""
+        if self._kept is None:
+            return self._planes(sample)
+        images = self._images[sample.concept, sample.row]
+        photo, crop = images.folder.photos[sample.image], images.crops[sample.image]
+        place = images.folder.place(sample.image, crop, self._draw(sample))
+        key = self._kept.key(photo, crop, place, images.outside_weight)
+        planes = self._kept.get(key)
+        if planes is None:
+            planes = self._planes(sample)
+            self._kept.put(key, planes)
+        return planes
+
+    def _planes(self, sample: Sample) -> Float:
+        """[2C or 2C + 1, h, w] mean, standard deviation and weights of one sample's image.
+
+        Images are encoded one at a time, so that the bits do not depend on which others are encoded beside it.
+        """
+        images = self._images[sample.concept, sample.row]
+        image = images.folder.sample(sample.image, images.crops[sample.image], self._draw(sample))
+        mean, std = (part[0] for part in self._encode(image.pixels[None]))
+        if images.outside_weight is None:
+            return np.concatenate([mean, std])
+        shape = mean.shape[1:]
+        weights = np.ones((1, *shape), np.float32)
+        if image.mask is not None:
+            weights = latent_weights(image.mask, (shape[0], shape[1]), images.outside_weight)
+        return np.concatenate([mean, std, weights])
+
+    def _draw(self, sample: Sample) -> np.random.Generator:
+        """Of the sample's crop and flip: its own where every sample has one, otherwise its variant's."""
+        if sample.variant is None:
+            return generator(self._seed, Purpose.TRANSFORM, sample.place, sample.row, 1)
+        kind = 2 + sample.row + 2 * sample.concept
+        return generator(self._seed, Purpose.TRANSFORM, sample.image, sample.variant, kind)
 
     def _room(self, shape: tuple[int, ...]) -> Float:
         size = int(np.prod(shape)) * 4
         if size <= self._memory_bytes:
+            self._memory_bytes -= size
             return np.empty(shape, np.float32)
         with explain_disk_errors(f"keeping latents in {self._scratch}"):
             file = tempfile.TemporaryFile(dir=self._scratch)  # noqa: SIM115  (lives as long as the array)
             os.posix_fallocate(file.fileno(), 0, size)  # a hole that cannot be filled kills
             return np.memmap(file, np.float32, "r+", shape=shape)
+
+
+def _key(sample: Sample) -> _Key:
+    assert sample.variant is not None
+    return sample.concept, sample.row, sample.image, sample.variant

@@ -167,7 +167,7 @@ class _Loop:
         p = self.p
         if p.run_folder:
             extras = {
-                "instance_images": [str(photo.path.resolve()) for photo in p.inputs.instances.photos],
+                "instance_images": [str(photo.path.resolve()) for s in p.inputs.subjects for photo in s.images.photos],
                 "class_images": [str(path.resolve()) for path in p.class_images],
                 "timing": {
                     "preparation, seconds": self.prepared_in,

@@ -3,29 +3,25 @@ settings and photographs, the run folder, the checkpoint, and only then the fram
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from .backend import Backend, choose_backend, launch_rank, load_backend
-from .batches import Batcher, Words
-from .choices import (
-    Rates,
-    Rhythm,
-    identifier_words,
-    settings_to_write,
-    total_updates,
-    variants,
-    warn_of_words,
-)
+from .batches import Batcher
+from .bpe import Tokenizer
+from .choices import Rates, Rhythm, settings_to_write, total_updates, variants
 from .config import TrainConfig
-from .data import Crop, ImageFolder
+from .data import ImageFolder
 from .inputs import Inputs, check_inputs
+from .latentcache import LatentCache, encoder_identity
 from .latents import Images, Latents
-from .plan import CLASS, INSTANCE, Plan, Sample
+from .plan import CLASS, INSTANCE, Plan, Sample, Share
 from .prior import ClassImages
+from .prompts import Words, identifier_words, warn_of_known_words, warn_of_words
 from .resume import Resumed, find_resumed, set_damaged_aside
 from .runfolder import RunFolder
 from .track import Trackers, make_trackers
@@ -64,13 +60,11 @@ class Prepared:
 
 @dataclass(frozen=True)
 class _ClassPlan:
-    """Prior preservation as the settings ask for it."""
+    """One concept's prior preservation as the settings ask for it."""
 
     images: ClassImages
     pictures: Pictures
     count: int
-    weight: float
-    prompt: str
 
 
 def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
@@ -97,16 +91,21 @@ def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
     if config.enable_xformers_memory_efficient_attention:
         trackers.message(XFORMERS)
     reset_optimizer = resumes and config.reset_optimizer
-    classes = _class_plan(config, inputs, folder) if config.with_prior_preservation else None
+    classes = _class_plans(config, inputs, folder) if config.with_prior_preservation else {}
     plan = _plan(config, inputs, classes, backend.world.size)
     total = total_updates(config, plan.updates_per_epoch)
     rates = Rates.from_config(config, trained, plan.samples_per_update, total)
     pictures = ValidationPictures.from_config(config, inputs.latent_shape)
-    validates = pictures is not None or inputs.held_out is not None
+    validates = pictures is not None or bool(inputs.held_out)
     rhythm = Rhythm.from_config(config, plan.updates_per_epoch, validates=validates)
     memory = config.cache_memory_gb * 2**30 if config.cache_latents else None
     dropout = config.caption_dropout
-    weighting = (classes.weight if classes else 1.0, config.snr_gamma, config.noise_offset, dropout)
+    kept = None
+    if memory is not None and config.latent_cache_dir is not None:
+        encoder = encoder_identity(inputs.model, name, backend.device_name())
+        kept = LatentCache(Path(config.latent_cache_dir).expanduser(), encoder)
+    outside = config.outside_weight if config.masked_loss else None
+    weighting = (config.prior_loss_weight if classes else 1.0, config.snr_gamma, config.noise_offset, dropout)
     if config.snr_gamma is not None:
         inputs.model.schedule.check_min_snr(config.snr_gamma)
     logging_dir = folder / config.logging_dir
@@ -115,21 +114,27 @@ def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
 
     if run_folder:
         _claim(run_folder, resumed, settings_to_write(config))
-    class_folder = _complete_classes(classes, backend, trackers) if classes else None
-    identity = _identity(config, inputs, class_folder, plan, name)
+    class_folders = {number: _complete_classes(one, backend, trackers) for number, one in classes.items()}
+    identity = _identity(config, inputs, class_folders, plan, name)
     if resumed:
         resumed.check_identity(identity)
         _load_state(backend, resumed, trackers, reset_optimizer=reset_optimizer)
     first = resumed.update if resumed else 0
 
-    words = Words.collect(
-        inputs.prompts + inputs.held_out_prompts, [classes.prompt] * plan.classes if classes else [], empty=dropout > 0
-    )
-    identifier = identifier_words(config.instance_prompt, config.class_prompt if classes else None)
-    warn_of_words(backend, words.prompts, identifier, warn)
+    words = _words(inputs, classes, empty=dropout > 0)
+    for subject in inputs.subjects:
+        identifier = identifier_words(subject.concept.instance_prompt, subject.concept.class_prompt)
+        warn_of_words(backend, [], identifier, warn)
+        if subject.concept.class_prompt is not None:  # otherwise the words of the class are among them
+            warn_of_known_words(Tokenizer.open(inputs.model), identifier, warn)
+    warn_of_words(backend, words.prompts, [], warn)
     backend.set_prompts(words.prompts)
-    held_out = _held_out(inputs, words, config.seed, backend) if inputs.held_out and run_folder else None
-    latents = Latents(config.seed, _images(inputs, class_folder), backend.encode_images, memory or 0, folder)
+    held_out = None
+    if inputs.held_out and run_folder:
+        held_out = HeldOut.encode(inputs.held_out, words, inputs.model.schedule, config.seed, backend)
+    latents = Latents(
+        config.seed, _images(inputs, class_folders, outside), backend.encode_images, memory or 0, folder, kept
+    )
     batcher = Batcher(plan, inputs.model.schedule, latents, words, *weighting)
     if memory is not None:
         _encode(latents, plan.images_used(first, total, rank), trackers)
@@ -137,15 +142,18 @@ def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
     return Prepared(
         inputs, folder, run_folder, trackers, backend, batcher, rates, rhythm, pictures, held_out, first,
         settings_to_write(config), identity, logging_dir,
-        [photo.path for photo in class_folder.photos] if class_folder else [],
+        [photo.path for part in class_folders.values() for photo in part.photos],
     )  # fmt: skip
 
 
-def _plan(config: TrainConfig, inputs: Inputs, classes: _ClassPlan | None, world_size: int) -> Plan:
+def _plan(config: TrainConfig, inputs: Inputs, classes: Mapping[int, _ClassPlan], world_size: int) -> Plan:
+    counts = {number: one.count for number, one in classes.items()}
     return Plan(
         seed=config.seed,
-        instances=len(inputs.instances.photos),
-        classes=classes.count if classes else 0,
+        shares=tuple(
+            Share(len(s.images.photos), counts.get(number, 0), s.concept.repeats, s.concept.weight)
+            for number, s in enumerate(inputs.subjects)
+        ),
         batch_size=config.train_batch_size,
         accumulation=config.gradient_accumulation_steps,
         world_size=world_size,
@@ -154,10 +162,30 @@ def _plan(config: TrainConfig, inputs: Inputs, classes: _ClassPlan | None, world
     )
 
 
-def _class_plan(config: TrainConfig, inputs: Inputs, output: Path) -> _ClassPlan:
-    assert config.class_prompt is not None, "TrainConfig.check asks for it"
+def _words(inputs: Inputs, classes: Mapping[int, _ClassPlan], *, empty: bool) -> Words:
+    of_image: dict[tuple[int, int], Sequence[Sequence[str]]] = {}
+    for number, subject in enumerate(inputs.subjects):
+        of_image[number, INSTANCE] = subject.prompts
+    for number, one in classes.items():
+        of_image[number, CLASS] = [[one.pictures.prompt]] * one.count
+    return Words.collect(of_image, [text for part in inputs.held_out for text in part.prompts], empty=empty)
+
+
+def _class_plans(config: TrainConfig, inputs: Inputs, output: Path) -> dict[int, _ClassPlan]:
+    """By number, the concepts that have a prior."""
+    plans = {}
+    for number, subject in enumerate(inputs.subjects):
+        concept = subject.concept
+        if concept.class_prompt is not None:
+            own = output / ("class_images" if number == 0 else f"class_images_{number + 1}")
+            folder = Path(concept.class_data_dir).expanduser() if concept.class_data_dir else own
+            plans[number] = _class_plan(config, inputs, concept.class_prompt, folder)
+    return plans
+
+
+def _class_plan(config: TrainConfig, inputs: Inputs, prompt: str, folder: Path) -> _ClassPlan:
     pictures = Pictures(
-        config.class_prompt,
+        prompt,
         "",
         config.prior_num_inference_steps,
         config.prior_guidance_scale,
@@ -175,9 +203,7 @@ def _class_plan(config: TrainConfig, inputs: Inputs, output: Path) -> _ClassPlan
         "height": inputs.crop.height,
         "width": inputs.crop.width,
     }
-    folder = Path(config.class_data_dir).expanduser() if config.class_data_dir else output / "class_images"
-    images = ClassImages(folder, recipe)
-    return _ClassPlan(images, pictures, config.num_class_images, config.prior_loss_weight, config.class_prompt)
+    return _ClassPlan(ClassImages(folder, recipe), pictures, config.num_class_images)
 
 
 def _complete_classes(classes: _ClassPlan, backend: Backend, trackers: Trackers) -> ImageFolder:
@@ -206,7 +232,7 @@ def _load_state(backend: Backend, resumed: Resumed, trackers: Trackers, *, reset
 
 
 def _identity(
-    config: TrainConfig, inputs: Inputs, class_folder: ImageFolder | None, plan: Plan, backend: str
+    config: TrainConfig, inputs: Inputs, class_folders: Mapping[int, ImageFolder], plan: Plan, backend: str
 ) -> dict[str, Any]:
     from . import __version__
 
@@ -214,23 +240,28 @@ def _identity(
         "dreambooth": __version__,
         "backend": backend,
         "model": inputs.model.fingerprint,
-        "instance_data": inputs.instances.fingerprint,
-        "class_data": class_folder.fingerprint if class_folder else None,
+        "instance_data": _together([subject.images for subject in inputs.subjects]),
+        "class_data": _together(list(class_folders.values())),
         "samples_per_update": plan.samples_per_update,
         "settings": config.model_dump(mode="json"),
     }
 
 
-def _images(inputs: Inputs, class_folder: ImageFolder | None) -> dict[int, Images]:
-    images = {INSTANCE: Images(inputs.instances, inputs.crop)}
-    return images | ({CLASS: Images(class_folder, inputs.crop)} if class_folder else {})
+def _together(folders: Sequence[ImageFolder]) -> str | None:
+    """The fingerprint of several folders."""
+    if len(folders) < 2:
+        return folders[0].fingerprint if folders else None
+    return hashlib.sha256("".join(folder.fingerprint for folder in folders).encode()).hexdigest()
 
 
-def _held_out(inputs: Inputs, words: Words, seed: int, backend: Backend) -> HeldOut:
-    assert inputs.held_out is not None
-    crop = Crop(inputs.crop.height, inputs.crop.width, center_crop=True, random_flip=False)
-    prompts = [words.prompts.index(text) for text in inputs.held_out_prompts]
-    return HeldOut.encode(inputs.held_out, crop, prompts, inputs.model.schedule, seed, backend)
+def _images(
+    inputs: Inputs, class_folders: Mapping[int, ImageFolder], outside: float | None
+) -> dict[tuple[int, int], Images]:
+    """By concept and row kind; class images have no masks."""
+    images = {(n, INSTANCE): Images(s.images, s.crops, outside) for n, s in enumerate(inputs.subjects)}
+    crop = replace(inputs.crop, subject=False)
+    classes = {(n, CLASS): Images(folder, inputs.crops(folder, crop)) for n, folder in class_folders.items()}
+    return images | classes
 
 
 def _encode(latents: Latents, samples: Iterable[Sample], trackers: Trackers) -> None:

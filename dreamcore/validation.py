@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from .backend import Backend, SampleRequest
 from .batches import form_batch
 from .config import TrainConfig
-from .data import Crop, ImageFolder
 from .diffusion import NoiseSchedule
 from .files import explain_disk_errors, write_atomically
+from .inputs import HeldOutImages
 from .pictures import first_noise, png_bytes
+from .prompts import Words
 from .rng import Purpose, generator
 
 HELD_OUT_TIMESTEPS = 4
@@ -108,11 +109,15 @@ class HeldOut:
 
     @classmethod
     def encode(
-        cls, folder: ImageFolder, crop: Crop, prompts: list[int], schedule: NoiseSchedule, seed: int, backend: Backend
+        cls, images: Sequence[HeldOutImages], words: Words, schedule: NoiseSchedule, seed: int, backend: Backend
     ) -> HeldOut:
-        """Encode each photograph once, cropped in the middle."""
-        means = [backend.encode_images(folder.pixels(i, crop, None)[None])[0][0] for i in range(len(folder.photos))]
-        return cls(means, prompts, schedule, seed)
+        """Encode each photograph once; the prompts are among `words`."""
+        latents, prompts = [], []
+        for part in images:
+            for number, (crop, prompt) in enumerate(zip(part.crops, part.prompts, strict=True)):
+                latents.append(backend.encode_images(part.images.pixels(number, crop, None)[None])[0][0])
+                prompts.append(words.prompts.index(prompt))
+        return cls(latents, prompts, schedule, seed)
 
     def loss(self, backend: Backend) -> float:
         """Mean squared error over photographs and noise levels, unweighted."""

@@ -90,6 +90,7 @@ def test_seed_zero_is_a_seed() -> None:
 @pytest.mark.parametrize("alias", sorted(set(ALIASES) - {"model"}))
 def test_other_trainers_names(alias: str) -> None:
     value = {"writer_type": "wandb", "lora_target_modules": "to_q"}.get(alias, "3")
+    value = "true" if TrainConfig.model_fields[ALIASES[alias]].annotation is bool else value
     assert ALIASES[alias] in train_config(f"--{alias}", value).given()
 
 
@@ -183,8 +184,9 @@ def test_generate_reads_its_own_settings(started: list[Any], capsys: pytest.Capt
     ("words", "message"),
     [
         (["trian"], "trian: no such command; did you mean train?"),
-        (["frobnicate"], "there are train, generate, launch, doctor"),
-        (["train"], "instance_data_dir: required, but not given"),
+        (["frobnicate"], "there are train, generate, launch, data, identifiers, doctor"),
+        (["train"], "pretrained_model_name_or_path: required, but not given"),
+        (["train", "--model", "m"], "instance_data_dir: required, but not given"),
         (["train", "--config", "nowhere.toml"], "nowhere.toml: No such file"),
         (["train", "--config", "sd15-lorra"], "presets: sd15-face, sd15-full, sd15-lora"),
         (["train", "--lr_scheduler", "cosin", *REQUIRED], "received 'cosin'"),
@@ -235,6 +237,9 @@ def test_help_names_every_setting(config: Any, capsys: pytest.CaptureFixture[str
     assert caught.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     for name, field in config.model_fields.items():
+        if name == "concepts":  # a structure, for which there is no flag
+            assert "In a configuration file only: concepts." in text
+            continue
         assert f"--{name} " in text
         assert field.description
         assert " ".join(field.description.split())[:20] in text.replace("- ", "-")
@@ -245,7 +250,8 @@ def test_help_names_every_setting(config: Any, capsys: pytest.CaptureFixture[str
 def test_overview(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     overview = capsys.readouterr().out
-    assert all(f"\n  {command} " in overview for command in ("train", "generate", "launch", "doctor"))
+    commands = ("train", "generate", "launch", "data", "identifiers", "doctor")
+    assert all(f"\n  {command} " in overview for command in commands)
     assert main([]) == 2
     assert capsys.readouterr().out == overview
     assert main(["--version"]) == 0
@@ -290,3 +296,19 @@ def test_public_names() -> None:
     assert set(dreamcore.__all__) <= set(dir(dreamcore))
     with pytest.raises(AttributeError, match="no attribute 'frobnicate'"):
         _ = dreamcore.frobnicate
+
+
+def test_a_setting_with_a_structure_is_no_flag() -> None:
+    with pytest.raises(ConfigError, match="--concepts: not a flag; give concepts in a configuration file"):
+        train_config("--concepts", "x")
+
+
+def test_concepts_come_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "two.toml"
+    concept = '[[concepts]]\ninstance_data_dir = "{0}"\ninstance_prompt = "a {0}"\nweight = 0.5\n'
+    file.write_text('pretrained_model_name_or_path = "m"\n' + concept.format("dog") + concept.format("cat"))
+    config = load_config(TrainConfig, *parse_settings(TrainConfig, "train", "", ["--config", str(file)]))
+    assert [(c.instance_data_dir, c.instance_prompt, c.weight) for c in config.subjects()] == [
+        ("dog", "a dog", 0.5),
+        ("cat", "a cat", 0.5),
+    ]

@@ -19,6 +19,12 @@ ALIASES = {
     "epochs": "num_train_epochs",
     "clip_grad_norm": "max_grad_norm",
     "lora_target_modules": "lora_layers",
+    "train_data_repeats": "repeats",
+    "shuffle_caption": "shuffle_tags",
+    "keep_tokens": "keep_tags",
+    "enable_bucket": "aspect_ratio_buckets",
+    "bucket_reso_steps": "bucket_step",
+    "class": "class_word",
     "model": "pretrained_model_name_or_path",
 }
 """Other trainers' name -> ours, where the meaning is the same."""

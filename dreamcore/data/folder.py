@@ -166,6 +166,12 @@ class ImageFolder:
         mask = None if scaled.mask is None else crop.cut(scaled.mask, place).astype(np.float32) / np.float32(255)
         return TrainingImage(to_planes(crop.cut(scaled.image, place)), mask, crop.record(photo.size, place))
 
+    def place(self, index: int, crop: Crop, rng: np.random.Generator | None) -> tuple[int, int, bool]:
+        """(left, top, mirrored) of the crop that `sample` would make with the same `rng` (see `Crop.place`)."""
+        photo = self.photos[index]
+        box = self._scaled_photo(index, crop).box if crop.subject and photo.mask is not None else None
+        return crop.place(crop.scaled_size(photo.size), rng, box)
+
     def _scaled_photo(self, index: int, crop: Crop) -> _Scaled:
         key = (index, crop.height, crop.width)
         if key in self._scaled:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from dreamcore.backend import installed_backends
 from dreamcore.config import TrainConfig
@@ -18,6 +21,7 @@ from .runs import PRIOR, configuration
 LORA = {"use_lora": True}
 LOOKING = {"validation_prompt": "a dog", "num_validation_images": 1, "validation_num_inference_steps": 1}
 RANDOM = {"center_crop": None}
+CAPTIONS = {"use_captions": True}
 
 CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     # setting: (a value, the settings without which it would do nothing; None where it always matters)
@@ -29,13 +33,32 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "mixed_precision": ("bf16", None),
     "allow_tf32": (False, None),
     "instance_prompt": ("a toy", None),
+    "concepts": (None, None),
+    "sub_folders": (False, None),
+    "repeats": (2, None),
+    "validation_share": (0.3, None),
     "use_captions": (False, None),
+    "caption_source": ("file_names", CAPTIONS),
+    "caption_column": ("text", {"use_captions": True, "caption_source": "metadata"}),
+    "missing_caption": ("error", CAPTIONS),
+    "caption_template": ("{caption}, a photo", CAPTIONS),
+    "identifier": ("sks", {"instance_prompt": "a {identifier} dog"}),
+    "class_word": ("dog", {"instance_prompt": "a sks {class}"}),
+    "shuffle_tags": (True, CAPTIONS),
+    "keep_tags": (1, CAPTIONS | {"shuffle_tags": True}),
+    "caption_variants": (3, CAPTIONS | {"shuffle_tags": True}),
     "caption_dropout": (0.5, None),
     "resolution": (64, None),
     "height": (64, {"width": 32, "resolution": None}),
     "width": (64, {"height": 32, "resolution": None}),
     "center_crop": (False, None),
     "random_flip": (True, None),
+    "subject_crop": (True, None),
+    "masked_loss": (True, None),
+    "outside_weight": (0.5, {"masked_loss": True}),
+    "aspect_ratio_buckets": (True, {"bucket_step": 8}),
+    "bucket_step": (8, {"aspect_ratio_buckets": True}),
+    "latent_cache_dir": ("cache", {"cache_latents": True}),
     "cache_latents": (False, None),
     "instance_variants": (3, RANDOM),
     "class_variants": (3, RANDOM | PRIOR),
@@ -105,12 +128,38 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
 }
 ELSEWHERE = {"variant", "revision"}
 """Settings of the model's place, which loading's own tests give."""
-CONTRADICTING = {"height", "width", "with_prior_preservation", "num_train_epochs"}
+CONTRADICTING = {"aspect_ratio_buckets", "height", "width", "with_prior_preservation", "num_train_epochs"}
 """Settings that are errors of another kind when alone, which the configuration's own tests show."""
 
 BACKEND = installed_backends()[0]
 TORCH_ONLY = {"allow_tf32", "channels_last", "compile", "use_8bit_adam", "prior_generation_precision"}
 """Settings that only PyTorch's adapter knows: any other refuses them, whatever they say."""
+
+
+def with_masks(photos: Path, folder: Path) -> Path:
+    """The photographs, each with a mask that shows its left half."""
+    shutil.copytree(photos, folder)
+    for file in sorted(folder.iterdir()):
+        size = Image.open(file).size
+        mask = Image.new("L", size, 0)
+        mask.paste(255, (0, 0, size[0] // 2, size[1]))
+        mask.save(folder / f"{file.stem}-mask.png")
+    return folder
+
+
+def with_captions(photos: Path, folder: Path, source: str) -> Path:
+    """The photographs, each with words of its own where `source` says."""
+    folder.mkdir()
+    lines = []
+    for number, file in enumerate(sorted(photos.iterdir())):
+        name, words = f"a red toy {number}{file.suffix}", f"a photo, a dog, a toy, snow, grass {number}"
+        shutil.copy(file, folder / name)
+        if source == "auto":
+            (folder / name).with_suffix(".txt").write_text(words)
+        lines.append(json.dumps({"file_name": name, "text": words}))
+    if source == "metadata":
+        (folder / "metadata.jsonl").write_text("\n".join(lines))
+    return folder
 
 
 def test_every_setting_has_a_case() -> None:
@@ -125,6 +174,17 @@ def test_a_given_setting_is_used(name: str, tiny_model: Path, photos: Path, tmp_
         given[name] = str(tmp_path / value) if name == "class_data_dir" else value
     if name == "validation_data_dir":
         given[name] = str(photos)
+    if name == "latent_cache_dir":
+        given[name] = str(tmp_path / "cache")
+    if name == "concepts":
+        given |= {"concepts": [{"instance_data_dir": str(photos), "instance_prompt": "a toy"}]}
+        given |= {"instance_data_dir": None, "instance_prompt": None}
+    if "masked_loss" in given or "subject_crop" in given:
+        photos = with_masks(photos, tmp_path / "masked")
+        given["instance_data_dir"] = str(photos)
+    if given.get("use_captions"):
+        photos = with_captions(photos, tmp_path / "captioned", given.get("caption_source", "auto"))
+        given["instance_data_dir"] = str(photos)
     refused = name in TORCH_ONLY and BACKEND != "torch"
     refusal = pytest.raises(ConfigError, match=f"{name}=.*nothing in this run uses it") if refused else nullcontext()
     with refusal, ExitStack() as stack:
@@ -136,6 +196,8 @@ def test_a_setting_that_nothing_uses_fails_the_run(name: str, tiny_model: Path, 
     value, context = CASES[name]
     alone = {k: v for k, v in (context or {}).items() if v is None}
     if name == "cache_memory_gb":
+        alone = {"cache_latents": False}
+    if name == "latent_cache_dir":
         alone = {"cache_latents": False}
     if name in ("instance_variants", "class_variants"):
         alone = {}

@@ -12,24 +12,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dreamcore.backend import Batch
-from dreamcore.batches import Batcher, Words, form_batch
+from dreamcore.batches import Batcher, form_batch
 from dreamcore.diffusion import NoiseSchedule, edm_coefficients, min_snr_weight
+from dreamcore.latents import Encoded
 from dreamcore.plan import CLASS, INSTANCE, Plan, Sample
+from dreamcore.prompts import Words
 
 SHAPE = (4, 6, 5)
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 SCHEDULE = NoiseSchedule.from_config(SD)
-WORDS = Words.collect(["a sks dog"] * 3, ["a dog"] * 4, empty=True)
+PROMPTS = {(0, INSTANCE): [["a sks dog"]] * 3, (0, CLASS): [["a dog"]] * 4}
+WORDS = Words.collect(PROMPTS, [], empty=True)
 
 
-def latents(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+class Drawn:
     """A mean that tells the image, and a narrow posterior."""
-    mean = np.full(SHAPE, 10 * sample.row + sample.image, np.float32)
-    return mean, np.full(SHAPE, 1e-3, np.float32)
+
+    def __call__(self, sample: Sample) -> Encoded:
+        mean = np.full(SHAPE, 10 * sample.row + sample.image, np.float32)
+        return Encoded(mean, np.full(SHAPE, 1e-3, np.float32), None)
+
+    def shape_of(self, sample: Sample) -> tuple[int, int]:
+        return SHAPE[1:]
 
 
 def batcher(**settings: Any) -> Batcher:
-    plan = Plan(5, instances=3, classes=settings.pop("classes", 4), **settings.pop("plan", {}))
+    plan = Plan.single(5, instances=3, classes=settings.pop("classes", 4), **settings.pop("plan", {}))
+    latents: Any = Drawn()
     return replace(Batcher(plan, SCHEDULE, latents, WORDS), **settings)
 
 
@@ -146,13 +155,13 @@ def test_caption_dropout_drops_that_share_of_instance_words_and_touches_nothing_
 
 
 def test_words_are_collected_once_each() -> None:
-    words = Words.collect(["b", "a", "b"], ["a", "c"], empty=True)
-    assert words.prompts == ["b", "a", "c", ""]
-    assert words.of_image[INSTANCE].tolist() == [0, 1, 0]
-    assert words.of_image[CLASS].tolist() == [1, 2]
-    assert words.empty == 3
-    assert Words.collect(["", "a"], [], empty=True).empty == 0
-    assert Words.collect(["a"], [], empty=False).empty is None
+    images = {(0, INSTANCE): [["b"], ["a", "d"], ["b"]], (0, CLASS): [["a"], ["c"]]}
+    words = Words.collect(images, ["a", "e"], empty=True)
+    assert words.prompts == ["b", "a", "d", "c", "e", ""]
+    assert words.of_image == {(0, INSTANCE): [[0], [1, 2], [0]], (0, CLASS): [[1], [3]]}
+    assert words.empty == 5
+    assert Words.collect({(0, INSTANCE): [[""], ["a"]]}, [], empty=True).empty == 0
+    assert Words.collect({(0, INSTANCE): [["a"]]}, [], empty=False).empty is None
 
 
 class Edm:

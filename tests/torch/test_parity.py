@@ -121,7 +121,7 @@ def expected(model: Path, folders: list[Path], settings: dict[str, Any]) -> list
         targets={"unet": ATTENTION, "text_encoder": ["q_proj", "k_proj", "v_proj", "out_proj"]},
     )
     reference = Reference(model, options, partial(initial_down, SEED))
-    plan = Plan(
+    plan = Plan.single(
         SEED,
         instances=5,
         classes=settings.get("num_class_images", 0),

@@ -1,0 +1,25 @@
+"""Settings of `dreambooth identifiers`."""
+
+from __future__ import annotations
+
+from .base import setting
+from .common import ModelSettings
+
+
+class IdentifiersConfig(ModelSettings):
+    """Rare tokens to name a subject by."""
+
+    class_word: str | None = setting(None)
+    """What the subject is one of: the identifiers' effect is measured beside this word."""
+    num_identifiers: int = setting(20, ge=1)
+    """Identifiers to suggest."""
+    num_candidates: int = setting(200, ge=1)
+    """Rare tokens to measure, the rarest of the vocabulary."""
+    grid: str | None = setting(None)
+    """PNG file for one picture of each identifier beside the class word, from one seed."""
+    num_inference_steps: int = setting(30, ge=1)
+    """Denoising steps of a picture."""
+    seed: int = setting(0, ge=0, lt=2**63)
+    """Seed of the pictures."""
+    batch_size: int = setting(4, ge=1)
+    """Pictures made at a time."""

@@ -1,0 +1,22 @@
+"""Settings of `dreambooth data`: those of training, of which a look at the photographs needs only some."""
+
+from __future__ import annotations
+
+from ..errors import ConfigError
+from .base import setting
+from .train import TrainConfig
+
+
+class DataConfig(TrainConfig):
+    """What training would see of the photographs.  A training run's own configuration serves as it is."""
+
+    pretrained_model_name_or_path: str | None = setting(None)  # type: ignore[assignment]
+    """Model whose size and tokenizer count; left out, 512 pixels and no tokens."""
+    sheet: str = setting("data-sheet.png")
+    """File of the contact sheet."""
+
+    def check(self) -> None:
+        if self.instance_data_dir is None and self.concepts is None:
+            raise ConfigError("instance_data_dir: required; dreambooth data FOLDER")
+        if self.instance_prompt is not None or self.use_captions or self.concepts is not None:
+            super().check()

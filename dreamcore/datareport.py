@@ -1,0 +1,124 @@
+"""What training would see of the photographs: the substance of `dreambooth data`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .bpe import Tokenizer
+from .choices import image_size
+from .config.look import DataConfig
+from .data import Crop, bucket_crops
+from .data.inspection import Inspection, inspect
+from .data.sheet import draw_sheet
+from .files import explain_disk_errors, write_atomically
+from .inputs import bucket_choice, check_folders, open_photos
+from .modelfolder import ModelFolder
+from .pictures import png_bytes
+from .prompts import instance_prompts
+
+USUAL_SIDE, USUAL_FACTOR = 512, 8
+"""Of Stable Diffusion, where no model is named."""
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """The photographs of each concept, as training would see them."""
+
+    folders: list[Path]
+    inspections: list[Inspection]
+    """One for each folder."""
+    size: tuple[int, int]
+    """(H, W) of the training images, where there are no buckets."""
+    sheet: Path
+    """The contact sheet, written."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        parts = [
+            {"folder": str(folder)} | inspection.as_dict()
+            for folder, inspection in zip(self.folders, self.inspections, strict=True)
+        ]
+        return {"would_start": True, "size": list(self.size), "sheet": str(self.sheet), "concepts": parts}
+
+
+def report_data(config: DataConfig, progress: Callable[[int, int], None] = lambda done, of: None) -> DataReport:
+    """Look at every photograph as training would, and write the contact sheet.
+
+    Raises:
+        ConfigError: training would not start: the setting or file, and what would be right.
+    """
+    model = tokenizer = None
+    side = config.resolution or USUAL_SIDE
+    size = (config.height, config.width) if config.height and config.width else (side, side)
+    if config.pretrained_model_name_or_path is not None:
+        model = ModelFolder.open(config.pretrained_model_name_or_path, config.revision, config.variant)
+        size, tokenizer = image_size(config, model, lambda text: None), Tokenizer.open(model)
+    crop = Crop(*size, config.center_crop, config.random_flip, config.subject_crop)
+    shapes = bucket_choice(config, crop, model.latent_factor if model else USUAL_FACTOR)
+    folders, inspections = [], []
+    for number, concept in enumerate(config.subjects()):
+        setting = "instance_data_dir" if config.concepts is None else f"concepts.{number}.instance_data_dir"
+        check_folders(config, concept)
+        folder = open_photos(config, concept.instance_data_dir, setting, lambda text: None)
+        prompts = None
+        if concept.instance_prompt is not None or config.use_captions:
+            prompts = [wordings[0] for wordings in instance_prompts(config, concept, folder, number)]
+        inspections.append(
+            inspect(
+                folder,
+                bucket_crops([photo.size for photo in folder.photos], replace(crop), shapes),
+                prompts=prompts,
+                count_tokens=(lambda text, t=tokenizer: len(t.tokenize(text))) if tokenizer else None,  # type: ignore[misc]
+                window=tokenizer.window if tokenizer else None,
+                progress=progress,
+            )
+        )
+        folders.append(folder.folder)
+    sheet = Path(config.sheet).expanduser()
+    with explain_disk_errors(f"sheet: {sheet}"):
+        sheet.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(sheet, png_bytes(np.asarray(_stacked([draw_sheet(one) for one in inspections]))))
+    return DataReport(folders, inspections, size, sheet)
+
+
+def _stacked(sheets: list[Image.Image]) -> Image.Image:
+    """Sheets one below the other, on white."""
+    whole = Image.new("RGB", (max(s.width for s in sheets), sum(s.height for s in sheets)), "white")
+    top = 0
+    for sheet in sheets:
+        whole.paste(sheet, (0, top))
+        top += sheet.height
+    return whole
+
+
+def in_words(report: DataReport) -> str:
+    """Tables, remarks and notes as text."""
+    lines = []
+    for folder, inspection in zip(report.folders, report.inspections, strict=True):
+        head, rows = inspection.table()
+        rows = [[_short(cell) for cell in row] for row in rows]
+        widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+        used = [i for i in range(len(head)) if any(row[i] for row in rows)]
+        lines += [f"{folder}: {len(rows)} images"]
+        lines += ["  ".join(row[i].ljust(widths[i]) for i in used).rstrip() for row in [head, *rows]]
+        remarks = [f"{row.name}: {remark.text}" for row in inspection.rows for remark in row.remarks]
+        remarks += [remark.text for remark in inspection.remarks]
+        lines += [f"  warning: {text}" for text in remarks] + [f"  note: {text}" for text in inspection.notes]
+    return "\n".join([*lines, f"contact sheet: {report.sheet}"])
+
+
+def _short(text: str, most: int = 48) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def failure_as_json(error: Exception) -> str:
+    """What --json prints where training would not start."""
+    return json.dumps({"would_start": False, "error": str(error)}, indent=2)

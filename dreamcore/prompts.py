@@ -1,0 +1,127 @@
+"""The run's prompts: from captions, templates and instance prompts to the numbered list that a backend embeds."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from .backend import Backend
+from .bpe import Tokenizer
+from .config import TrainConfig
+from .config.concepts import Concept
+from .data import ImageFolder, Wording
+from .errors import ConfigError
+from .rarewords import known_word
+from .rng import Purpose, generator
+
+
+@dataclass(frozen=True)
+class Words:
+    """The run's prompts, and which of them belong to which image."""
+
+    prompts: list[str]
+    of_image: Mapping[tuple[int, int], list[list[int]]]
+    """By concept and row kind: indices into `prompts` of each image's wordings, of which each sample draws one."""
+    empty: int | None = None
+    """Index of the empty prompt, where captions are dropped out."""
+
+    @classmethod
+    def collect(
+        cls, of_image: Mapping[tuple[int, int], Sequence[Sequence[str]]], others: Sequence[str], *, empty: bool
+    ) -> Words:
+        """Number the distinct prompts of the images, and `others`."""
+        texts = [text for images in of_image.values() for wordings in images for text in wordings]
+        numbers = {text: i for i, text in enumerate(dict.fromkeys([*texts, *others, *([""] if empty else [])]))}
+        numbered = {
+            key: [[numbers[text] for text in wordings] for wordings in images] for key, images in of_image.items()
+        }
+        return cls(list(numbers), numbered, numbers[""] if empty else None)
+
+
+def instance_prompts(config: TrainConfig, concept: Concept, folder: ImageFolder, number: int = 0) -> list[list[str]]:
+    """The wordings of each photograph: of its caption, or the instance prompt.
+
+    There are several where tags are shuffled: a backend learns its prompts once, so their orders are drawn beforehand.
+
+    Args:
+        number: the concept's place in the list, which keys the draws.
+
+    Raises:
+        ConfigError: photographs without words, by name; a template that cannot be filled.
+    """
+    captions = [photo.caption for photo in folder.photos]
+    wordless = [p.path.name for p in folder.photos if p.caption is None]
+    if wordless and concept.instance_prompt is None:
+        raise ConfigError(
+            f"instance_prompt: needed for the images without a caption file: {', '.join(wordless[:5])}"
+            + (f" and {len(wordless) - 5} more" if len(wordless) > 5 else "")
+        )
+    texts = [concept.instance_prompt or "", *(caption for caption in captions if caption is not None)]
+    if config.use_captions:
+        texts.append(config.caption_template)
+    places = _places(config, concept, texts)
+    whole = Wording(concept.instance_prompt or "", *places)
+    if not config.use_captions:
+        return [[whole.prompt(None)]] * len(captions)
+    shuffles = config.shuffle_tags
+    wording = Wording(config.caption_template, *places, shuffles, config.keep_tags if shuffles else 0)
+    wording.check("caption_template")
+    count = config.caption_variants if shuffles else 1
+
+    def wordings(image: int, caption: str | None) -> list[str]:
+        if caption is None:
+            return [whole.prompt(None)]
+        draws = (generator(config.seed, Purpose.CAPTION, image, v, 2 + 2 * number) for v in range(count))
+        return list(dict.fromkeys(wording.prompt(caption, draw) for draw in draws))
+
+    return [wordings(image, caption) for image, caption in enumerate(captions)]
+
+
+def _places(config: TrainConfig, concept: Concept, texts: Sequence[str]) -> tuple[str | None, str | None]:
+    """Identifier and class, read only where some text has a place for them."""
+    identifier = class_word = None
+    if any("{identifier}" in text for text in texts):
+        identifier = concept.identifier or config.identifier
+    if any("{class}" in text for text in texts):
+        class_word = concept.class_word or config.class_word
+    for name in ("identifier", "class_word"):
+        value = getattr(concept, name)
+        if value is not None and value not in (identifier, class_word):
+            raise ConfigError(f"concepts: {name}={value!r}: given, but no prompt has a place for it. Remove it.")
+    return identifier, class_word
+
+
+def identifier_words(instance_prompt: str | None, class_prompt: str | None) -> list[str]:
+    """The words that can name the subject: those of the instance prompt that the class prompt lacks."""
+    words = [word.strip(string.punctuation) for word in (instance_prompt or "").split()]
+    known = set((class_prompt or "").split())
+    return list(dict.fromkeys(w for w in words if w and w not in known))
+
+
+def warn_of_known_words(tokenizer: Tokenizer, identifiers: Sequence[str], warn: Callable[[str], None]) -> None:
+    """Warn of an identifier that means something already."""
+    for word in identifiers:
+        meaning = known_word(tokenizer, word)
+        if meaning is not None:
+            warn(
+                f"{word!r} is {meaning} to the model, and its pictures will mix with the subject's; `dreambooth "
+                "identifiers` suggests rare words"
+            )
+
+
+def warn_of_words(
+    backend: Backend, prompts: list[str], identifier_words: list[str], warn: Callable[[str], None]
+) -> None:
+    """Warn of prompts that the text encoder sees only in part, and of an identifier that is several tokens."""
+    window = backend.tokenizer_window()
+    for tokens in backend.tokenize(prompts):
+        if len(tokens) > window:
+            cut = " ".join(tokens[window:])
+            warn(f"prompt of {len(tokens)} tokens, of which the text encoder sees {window}; cut off: {cut!r}")
+    for word, tokens in zip(identifier_words, backend.tokenize(identifier_words), strict=True):
+        if len(tokens) > 1:
+            warn(
+                f"{word!r} splits into {len(tokens)} tokens ({' '.join(tokens)}), each with a meaning of its own; as "
+                "an identifier, a rare word of one token is learned better"
+            )

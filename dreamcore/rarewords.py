@@ -1,0 +1,125 @@
+"""Rare words to name a subject by, as in DreamBooth (arXiv 2208.12242), section 3.2.
+
+The paper takes tokens that are rare in the vocabulary and decode to at most three letters, so that they bring no strong
+prior of their own.  CLIP's vocabulary is ordered by frequency (a late merge is rare), and how much of a prior a token
+brings is measured: how far it moves the text encoder's answer for the class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .backend import Backend, SampleRequest, choose_backend, load_backend
+from .bpe import END, Tokenizer
+from .config.identifiers import IdentifiersConfig
+from .files import explain_disk_errors, write_atomically
+from .modelfolder import ModelFolder
+from .pictures import contact_sheet, first_noise, png_bytes
+
+LETTERS = 3
+"""At most, as in the paper."""
+COMMON = 0.5
+"""Share of the vocabulary, by frequency, whose whole-word tokens count as known words."""
+NOTABLE = {
+    "sks": "a rifle",
+    "ak": "a rifle",
+    "uzi": "a gun",
+    "bmw": "a make of cars",
+    "kia": "a make of cars",
+    "gmc": "a make of cars",
+    "ibm": "a company",
+    "usb": "a plug",
+    "dna": "a molecule",
+    "ufo": "a flying saucer",
+    "nba": "a sports league",
+    "nfl": "a sports league",
+    "wwe": "wrestling",
+}
+"""Rare words of which models have pictures all the same."""
+
+
+@dataclass(frozen=True)
+class Identifier:
+    """A rare word."""
+
+    word: str
+    number: int
+    """Of its token in the vocabulary; a higher one is rarer."""
+    distance: float
+    """Cosine distance between the text encoder's answers for "a photo of WORD CLASS" and "a photo of CLASS": how much
+    of a prior it brings."""
+
+
+def rare_words(tokenizer: Tokenizer, count: int) -> list[tuple[str, int]]:
+    """(word, token's number) of the rarest short words of one token each, the rarest first."""
+    size = len(tokenizer.vocabulary)
+    found = []
+    for token, number in sorted(tokenizer.vocabulary.items(), key=lambda item: -item[1]):
+        word = token.removesuffix(END)
+        fits = token.endswith(END) and 1 < len(word) <= LETTERS and word.isascii() and word.isalpha()
+        if fits and number >= COMMON * size and word not in NOTABLE and tokenizer.tokenize(word) == [token]:
+            found.append((word, number))
+    return found[:count]
+
+
+def known_word(tokenizer: Tokenizer, word: str) -> str | None:
+    """What a word means to the model already, in words; None where it is rare, or no single token."""
+    if word.lower() in NOTABLE:
+        return NOTABLE[word.lower()]
+    tokens = tokenizer.tokenize(word)
+    if len(tokens) == 1 and tokenizer.vocabulary.get(tokens[0], 0) < COMMON * len(tokenizer.vocabulary):
+        return "a common word"
+    return None
+
+
+def identifiers(config: IdentifiersConfig) -> list[Identifier]:
+    """Rare words, those with the least prior of their own first.
+
+    Raises:
+        ConfigError: naming the setting that cannot be used and what would be right.
+    """
+    name = choose_backend(config.backend)
+    model = ModelFolder.open(config.pretrained_model_name_or_path, config.revision, config.variant)
+    words = rare_words(Tokenizer.open(model), config.num_candidates)
+    class_word, count, grid = config.class_word, config.num_identifiers, config.grid
+    drawing = (config.num_inference_steps, config.seed, config.batch_size) if grid is not None else (0, 0, 1)
+    backend = load_backend(name, model, config)
+    config.refuse_unread(f"backend {name}")
+    if not words:
+        return []
+    answers = backend.embed([_prompt(word, class_word) for word in ("", *(word for word, _ in words))])
+    distances = cosine_distances(answers[0], answers[1:])
+    found = [Identifier(word, number, float(d)) for (word, number), d in zip(words, distances, strict=True)]
+    found = sorted(found, key=lambda one: one.distance)[:count]
+    if grid is not None:
+        _draw_grid(Path(grid).expanduser(), [_prompt(one.word, class_word) for one in found], backend, model, *drawing)
+    return found
+
+
+def cosine_distances(one: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float64]:
+    """1 − cosine between [W] and each of [N, W]."""
+    a, b = one.astype(np.float64), others.astype(np.float64)
+    distances: NDArray[np.float64] = 1 - b @ a / (np.linalg.norm(a) * np.linalg.norm(b, axis=1))
+    return distances
+
+
+def _prompt(word: str, class_word: str | None) -> str:
+    return " ".join(["a photo of", *([word] if word else []), *([class_word] if class_word else [])])
+
+
+def _draw_grid(
+    file: Path, prompts: list[str], backend: Backend, model: ModelFolder, steps: int, seed: int, batch_size: int
+) -> None:
+    side = model.native_resolution // model.latent_factor
+    pictures: list[NDArray[np.uint8]] = []
+    for start in range(0, len(prompts), batch_size):
+        some = prompts[start : start + batch_size]
+        noise = first_noise([seed] * len(some), (model.latent_channels, side, side))
+        pictures += list(backend.sample(SampleRequest(some, noise, [seed] * len(some), steps, 7.5, "ddim")))
+    with explain_disk_errors(f"grid: {file}"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, png_bytes(contact_sheet(pictures)))

@@ -1,0 +1,96 @@
+"""`dreambooth data`: what it shows is what training does, and its status says whether training would start."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import dreamcore
+from dreamcore.cli.main import main
+from dreamcore.errors import ConfigError
+
+from .tiny import draw_photos
+
+PHOTOGRAPHS = Path(__file__).parents[2] / "shared" / "data" / "dreambooth"
+
+
+@pytest.fixture
+def drawn(tmp_path: Path) -> Path:
+    return draw_photos(tmp_path / "photos", count=4, size=600)
+
+
+def test_a_table_a_sheet_and_a_status(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sheet = tmp_path / "made" / "sheet.png"
+    assert main(["data", str(drawn), "--sheet", str(sheet), "--instance_prompt", "a sks toy", "--center-crop"]) == 0
+    text = capsys.readouterr().out
+    assert f"{drawn}: 4 images" in text and f"contact sheet: {sheet}" in text
+    assert "02.png  PNG     RGB   1     600×900  600×600+0+150  512×512" in text
+    assert text.count("a sks toy") == 4
+    assert Image.open(sheet).width > 4 * 192
+
+
+def test_json_holds_every_image_and_remark(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.open(drawn / "00.png").save(drawn / "09.png")
+    settings = ["--sheet", str(tmp_path / "s.png"), "--json", "--resolution", "1024"]
+    assert main(["data", str(drawn), *settings]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["would_start"] and report["size"] == [1024, 1024]
+    (concept,) = report["concepts"]
+    assert [image["name"] for image in concept["images"]] == ["00.png", "01.png", "02.png", "03.png", "09.png"]
+    assert {remark["kind"] for image in concept["images"] for remark in image["remarks"]} >= {"too small"}
+    assert any(remark["text"].startswith("09.png is nearly 00.png") for remark in concept["remarks"])
+
+
+def test_what_stops_training_is_the_status(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (drawn / "04.jpg").write_bytes(b"\xff\xd8\xff\xe0 no photograph")
+    sheet = tmp_path / "s.png"
+    assert main(["data", str(drawn), "--json", "--sheet", str(sheet)]) == 2
+    said = capsys.readouterr()
+    assert json.loads(said.out)["would_start"] is False and "04.jpg" in json.loads(said.out)["error"]
+    assert "04.jpg" in said.err and not sheet.exists()
+
+
+def test_captions_without_a_file_are_named(drawn: Path) -> None:
+    (drawn / "00.txt").write_text("in snow")
+    with pytest.raises(ConfigError, match=r"01\.png"):
+        dreamcore.data_report(instance_data_dir=str(drawn), use_captions=True, missing_caption="error")
+
+
+def test_buckets_and_several_subjects(drawn: Path, tmp_path: Path) -> None:
+    other = draw_photos(tmp_path / "other", count=3, size=520, seed=3)
+    file = tmp_path / "run.json"
+    concepts = [{"instance_data_dir": str(f), "instance_prompt": f"a {f.name}"} for f in (drawn, other)]
+    settings = {"concepts": concepts, "aspect_ratio_buckets": True, "sheet": str(tmp_path / "s.png"), "rank": 4}
+    file.write_text(json.dumps(settings))
+    report = dreamcore.data_report(file)
+    assert [len(one.rows) for one in report.inspections] == [4, 3]
+    targets = {row.name: row.target for row in report.inspections[0].rows}
+    assert targets == {"00.png": (512, 512), "01.png": (448, 576), "02.png": (384, 640), "03.png": (512, 512)}
+    assert {row.prompt for row in report.inspections[1].rows} == {"a other"}
+
+
+@pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason="no real photographs beside the repository")
+@pytest.mark.parametrize("name", ["cat", "dog", "rc_car", "teapot"])
+def test_the_papers_photographs_bring_no_warning(name: str, tmp_path: Path) -> None:
+    report = dreamcore.data_report(
+        instance_data_dir=str(PHOTOGRAPHS / name), instance_prompt="a toy", sheet=str(tmp_path / "s.png")
+    )
+    (inspection,) = report.inspections
+    assert len(inspection.rows) == 5 and inspection.remarks == ()
+    assert all(row.remarks == () and row.target == (512, 512) for row in inspection.rows)
+
+
+def test_tokens_are_counted_with_the_models_own(tmp_path: Path, drawn: Path, request: pytest.FixtureRequest) -> None:
+    pytest.importorskip("torch")
+    model = request.getfixturevalue("tiny_model")
+    report = dreamcore.data_report(
+        instance_data_dir=str(drawn),
+        instance_prompt="a photo of sks dog",
+        pretrained_model_name_or_path=str(model),
+        sheet=str(tmp_path / "s.png"),
+    )
+    assert report.size == (32, 32)
+    assert {row.tokens for row in report.inspections[0].rows} == {5}

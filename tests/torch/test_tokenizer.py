@@ -1,0 +1,108 @@
+"""Core's tokenizer against transformers' own, on every kind of text; and what is made of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dreamcore.bpe import Tokenizer
+from dreamcore.modelfolder import ModelFolder
+from dreamcore.rarewords import cosine_distances, known_word, rare_words
+
+from .. import needs
+
+pytestmark = needs.torch
+
+
+@pytest.fixture(scope="module")
+def both(tiny_model: Path):  # type: ignore[no-untyped-def]
+    from transformers import CLIPTokenizer
+
+    return Tokenizer.open(ModelFolder.open(str(tiny_model), None, None)), CLIPTokenizer.from_pretrained(
+        tiny_model / "tokenizer"
+    )
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.text(st.characters(codec="utf-8", categories=("L", "Nd", "P", "Zs", "Sm")), max_size=30))
+def test_tokens_are_those_of_transformers(both, text: str) -> None:  # type: ignore[no-untyped-def]
+    ours, theirs = both
+    assert ours.tokenize(text) == theirs.tokenize(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a photo of sks dog", "A PHOTO, of sks-dog's 12 toys!!", "café Größe", "  two   spaces ", "x_y __", "犬 🐕"],
+)
+def test_usual_prompts(both, text: str) -> None:  # type: ignore[no-untyped-def]
+    ours, theirs = both
+    assert ours.tokenize(text) == theirs.tokenize(text)
+    assert ours.window == 75
+
+
+def test_rare_words_are_short_rare_single_tokens() -> None:
+    names = ["the", "of", "dog", "x", "qz", "wug", "long", "a1", "sks", "zzq"]
+    vocabulary = {f"{name}</w>": number for number, name in enumerate(names)}
+    vocabulary["wug"] = len(vocabulary)
+
+    class Whole(Tokenizer):
+        def tokenize(self, text: str) -> list[str]:
+            return [f"{text}</w>"] if text != "wug" else ["wu", "g</w>"]
+
+    tokenizer = Whole(vocabulary, [], 75)
+    assert rare_words(tokenizer, 10) == [("zzq", 9)], "qz is common, wug two tokens, sks a rifle, long too long"
+    assert known_word(tokenizer, "sks") == "a rifle"
+    assert known_word(tokenizer, "dog") == "a common word"
+    assert known_word(tokenizer, "zzq") is None and known_word(tokenizer, "wug") is None
+
+
+def test_distance_by_hand() -> None:
+    np.testing.assert_allclose(
+        cosine_distances(np.array([1, 0], np.float32), np.array([[2, 0], [0, 3], [-1, 0], [1, 1]], np.float32)),
+        [0, 1, 2, 1 - 0.5**0.5],
+        atol=1e-7,
+    )
+
+
+def test_embeddings_end_where_the_prompt_does(tiny_model: Path) -> None:
+    """Against transformers' pooled output, which is the normalised answer at the end mark."""
+    import torch
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    from dreamcore.backend import load_backend
+    from dreamcore.config import GenerateConfig
+
+    config = GenerateConfig.from_mapping(
+        {"pretrained_model_name_or_path": str(tiny_model), "prompt": "x", "device": "cpu"}
+    )
+    backend = load_backend("torch", ModelFolder.open(str(tiny_model), None, None), config)
+    prompts = ["a photo of dog", "a photo of sks dog in snow"]
+    ours = backend.embed(prompts)
+    encoder = CLIPTextModel.from_pretrained(tiny_model / "text_encoder")
+    tokenizer = CLIPTokenizer.from_pretrained(tiny_model / "tokenizer")
+    with torch.no_grad():
+        for prompt, answer in zip(prompts, ours, strict=True):
+            hidden = encoder(**tokenizer(prompt, return_tensors="pt")).last_hidden_state[0, -1].numpy()
+            np.testing.assert_allclose(answer, hidden, atol=1e-5)
+
+
+def test_identifiers_from_the_command_line(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import json
+
+    from PIL import Image
+
+    from dreamcore.cli.main import main
+
+    grid = tmp_path / "grid.png"
+    flags = ["--model", str(tiny_model), "--class", "dog", "--num_identifiers", "2", "--device", "cpu"]
+    assert main(["identifiers", *flags, "--json", "--grid", str(grid), "--num_inference_steps", "2"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found) == 2 and found[0]["distance"] <= found[1]["distance"]
+    assert all(set(one) == {"word", "number", "distance"} for one in found)
+    assert Image.open(grid).size == (32 + 4 + 32, 32)
