@@ -59,10 +59,14 @@ def save(
         }
         content = {"format": FORMAT, "update": update, **state, "files": files}
         (folder / STATE_FILE).write_text(_vouched(content), encoding="utf-8")
-    if limit is not None:
-        for _, old in [c for c in list_checkpoints(run_folder) if c[0] <= update][:-limit]:
-            _remove(old)
+    prune(run_folder, update, limit)
     return target
+
+
+def prune(run_folder: Path, update: int, limit: int | None) -> None:
+    """Remove the oldest checkpoints up to `update` beyond the newest `limit`; None keeps all."""
+    for _, old in [c for c in list_checkpoints(run_folder) if c[0] <= update][: -limit if limit else 0]:
+        _remove(old)
 
 
 def _remove(folder: Path) -> None:

@@ -21,9 +21,16 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def fsync_tree(folder: Path) -> None:
-    """Force every file and folder below, and the folder itself, onto the disk."""
+def settle_tree(folder: Path) -> None:
+    """Give every file below the mode that the user's umask asks for, and force all of it onto the disk.
+
+    (safetensors writes files that only their owner can read.)
+    """
+    umask = os.umask(0)
+    os.umask(umask)
     for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            path.chmod(0o666 & ~umask)
         fsync(path)
     fsync(folder)
 
@@ -52,7 +59,7 @@ def folder_in_place(target: Path) -> Iterator[Path]:
     beside.mkdir(parents=True)
     try:
         yield beside
-        fsync_tree(beside)
+        settle_tree(beside)
         os.replace(beside, target)
         fsync(target.parent)
     except BaseException:

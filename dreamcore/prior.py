@@ -106,6 +106,9 @@ class ClassImages:
         self.folder.mkdir(parents=True, exist_ok=True)
         waiting = only_one_run(self.folder, lambda: say(f"waiting: another run is filling {self.folder}"))
         with waiting if world.rank == 0 else nullcontext():
+            if world.rank == 0:
+                for left in self.folder.glob(".*.tmp"):  # of a run that was killed while it wrote
+                    left.unlink()
             seeds = json.loads(world.broadcast(json.dumps(self.missing_seeds(self._names(), wanted))))
             if seeds:
                 say(f"generating {len(seeds)} class images into {self.folder}")

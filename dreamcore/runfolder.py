@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from . import checkpoint
 from .errors import ConfigError
-from .files import disk_trouble, explain_disk_errors, fsync, fsync_tree, write_atomically
+from .files import disk_trouble, explain_disk_errors, fsync, settle_tree, write_atomically
 from .modelfolder import INDEX
 
 CONFIG = "config.yaml"
@@ -85,7 +85,7 @@ class RunFolder:
 
     def publish(self, folder: Path) -> None:
         """Move the finished model's files into the run folder, its index last: only a whole model has one."""
-        fsync_tree(folder)
+        settle_tree(folder)
         (self.path / INDEX).unlink(missing_ok=True)
         for item in sorted(folder.iterdir(), key=lambda f: f.name == INDEX):
             target = self.path / item.name

@@ -13,6 +13,7 @@ from typing import Any
 from .backend import Backend, choose_backend, launch_rank, load_backend
 from .batches import Batcher
 from .bpe import Tokenizer
+from .checkpoint import prune
 from .choices import Rates, Rhythm, settings_to_write, total_updates, variants
 from .config import TrainConfig
 from .data import ImageFolder
@@ -113,7 +114,7 @@ def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
     config.refuse_unread(f"backend {name}")
 
     if run_folder:
-        _claim(run_folder, resumed, settings_to_write(config))
+        _claim(run_folder, resumed, settings_to_write(config), rhythm.checkpoints_kept)
     class_folders = {number: _complete_classes(one, backend, trackers) for number, one in classes.items()}
     identity = _identity(config, inputs, class_folders, plan, name)
     if resumed:
@@ -214,12 +215,15 @@ def _complete_classes(classes: _ClassPlan, backend: Backend, trackers: Trackers)
     return classes.images.complete(classes.count, make, batch_size, backend.world, trackers.message)
 
 
-def _claim(run_folder: RunFolder, resumed: Resumed | None, settings: dict[str, Any]) -> None:
+def _claim(
+    run_folder: RunFolder, resumed: Resumed | None, settings: dict[str, Any], checkpoints_kept: int | None
+) -> None:
     """From here on the folder is this run's."""
     if resumed is None:
         run_folder.clear()
     else:
         set_damaged_aside(run_folder.path, resumed.update)
+        prune(run_folder.path, resumed.update, checkpoints_kept)  # a killed run may have left one too many
     run_folder.write_config(settings)
 
 

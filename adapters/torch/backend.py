@@ -70,8 +70,7 @@ class TorchBackend:
         return self.words.max_length - 2
 
     def embed(self, prompts: Sequence[str]) -> NDArray[np.float32]:
-        ends = [int(self._ids(p)[1].sum()) - 1 for p in prompts]
-        return np.stack([self._embedding(p)[0, end].cpu().numpy() for p, end in zip(prompts, ends, strict=True)])
+        return np.stack([self.words.summary(p).cpu().numpy() for p in prompts])
 
     def set_prompts(self, prompts: Sequence[str]) -> None:
         self.words.set_prompts(prompts)

@@ -54,6 +54,11 @@ class Words:
             self._kept[prompt, dtype] = embedding
         return embedding
 
+    def summary(self, prompt: str) -> torch.Tensor:
+        """[width]: the embedding at the end-of-text token, which has seen the whole prompt."""
+        end = int(self._ids(prompt)[1].sum()) - 1
+        return self.embedding(prompt)[0, end]
+
     def condition(self, prompt: NDArray[np.int64], to_device: ToDevice) -> torch.Tensor:
         """[B, tokens, width]; a text encoder that trains runs once for each distinct prompt of the batch."""
         if not self.trains:

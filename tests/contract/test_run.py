@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -240,3 +241,14 @@ def test_dropout_rests_while_the_model_is_judged(tiny_model: Path, photos: Path,
         )
         assert p.held_out is not None
         assert p.held_out.loss(p.backend) == p.held_out.loss(p.backend)
+
+
+def test_results_are_as_readable_as_the_umask_says(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        run = small_run(tiny_model, photos, tmp_path, checkpointing_steps=2)
+    finally:
+        os.umask(before)
+    weights = list(run.folder.rglob("*.safetensors"))
+    assert len(weights) > 4
+    assert {f.stat().st_mode & 0o777 for f in weights} == {0o644}

@@ -84,18 +84,10 @@ def records(file: Path) -> list[dict[str, Any]]:
 
 
 def results(output: Path) -> dict[str, Any]:
-    """Every file of a finished run but those that tell of times, of folders and of how often it was begun anew.
-
-    Of checkpoints the last alone: a run that dies between writing one and removing the one before keeps both.
-    """
+    """Every file of a finished run but those that tell of times, of folders and of how often it was begun anew."""
     told = ("log.txt", "metrics.jsonl", "config.yaml", "state.json", "report.html", "report.png", "report_data.json")
-    older = [folder for _, folder in list_checkpoints(output)[:-1]]
     files = {str(f.relative_to(output)): f for f in output.rglob("*") if f.is_file() and f.name not in told}
-    return {
-        name: content(f)
-        for name, f in files.items()
-        if not re.search(r"(^|/)\.", name) and not any(f.is_relative_to(folder) for folder in older)
-    }
+    return {name: content(f) for name, f in files.items() if not re.search(r"(^|/)\.", name)}
 
 
 def content(file: Path) -> Any:
