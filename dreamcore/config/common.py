@@ -25,4 +25,6 @@ class ModelSettings(Settings):
     """Device in the backend's words (cpu, cuda, cuda:1 ...); the default is its accelerator, if it has one."""
     mixed_precision: Precision = setting("no")
     """Precision of the networks' arithmetic; trained weights and the loss stay in float32."""
+    amp_level: Literal["O1", "O2"] | None = setting(None)
+    """How far mixed precision goes on paddle: O1 (the default) casts what gains from it, O2 nearly everything."""
 
