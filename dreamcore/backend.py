@@ -70,9 +70,14 @@ class StepResult:
 class World(Protocol):
     """The devices of a run; one process each."""
 
-    rank: int
-    local_rank: int
-    size: int
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def local_rank(self) -> int: ...
+
+    @property
+    def size(self) -> int: ...
 
     def gather(self, values: NDArray[np.float64]) -> list[NDArray[np.float64]]:
         """Arrays of one shape from all ranks, in order, on every rank."""
@@ -200,7 +205,7 @@ class Backend(Protocol):
 
 def installed_backends() -> list[str]:
     """Backends whose framework is installed; nothing is imported."""
-    return [name for name in _entry_points() if find_spec(name) is not None]
+    return [name for name in _entry_points() if name not in RANK_VARIABLES or find_spec(name) is not None]
 
 
 def choose_backend(name: str | None) -> str:

@@ -45,17 +45,18 @@ def betas(config: Mapping[str, Any]) -> Array:
         ConfigError: a `beta_schedule` that is not known.
     """
     if config.get("trained_betas") is not None:
-        return np.asarray(config["trained_betas"], np.float64)
+        given: Array = np.asarray(config["trained_betas"], np.float64)
+        return given
     steps = int(config.get("num_train_timesteps", 1000))
     start, end = float(config.get("beta_start", 1e-4)), float(config.get("beta_end", 0.02))
     kind = config.get("beta_schedule", "linear")
     if kind == "linear":
         return np.linspace(start, end, steps)
     if kind == "scaled_linear":
-        return np.linspace(start**0.5, end**0.5, steps) ** 2
+        return np.asarray(np.linspace(start**0.5, end**0.5, steps) ** 2, np.float64)
     if kind == "squaredcos_cap_v2":  # Nichol & Dhariwal 2021 (2102.09672), equation 17
         edges = np.cos((np.arange(steps + 1) / steps + 0.008) / 1.008 * math.pi / 2) ** 2
-        return np.minimum(1 - edges[1:] / edges[:-1], 0.999)
+        return np.asarray(np.minimum(1 - edges[1:] / edges[:-1], 0.999), np.float64)
     raise ConfigError(
         f"scheduler_config.json: beta_schedule {kind!r} is not known; expected linear, scaled_linear or "
         "squaredcos_cap_v2"
@@ -67,9 +68,8 @@ def alphas_cumprod(config: Mapping[str, Any]) -> Array:
     table = np.cumprod(1.0 - betas(config))
     if config.get("rescale_betas_zero_snr"):
         root = np.sqrt(table)
-        root = (root - root[-1]) * root[0] / (root[0] - root[-1])
-        table = root**2
-    return table
+        table = ((root - root[-1]) * (root[0] / (root[0] - root[-1]))) ** 2
+    return np.asarray(table, np.float64)
 
 
 def discrete_coefficients(prediction: Prediction, alpha_bar: Array) -> Coefficients:

@@ -97,10 +97,10 @@ class _Loop:
         checkpoints, validates = self.due(p.rhythm.checkpointing, done), self.due(p.rhythm.validation, done)
         if self.due(p.rhythm.logging, done) or checkpoints or validates or last:
             self.ledger.flush()
+        if validates or (last and p.rhythm.validation):
+            self.validate(done)  # before saving: what comes after a checkpoint is made again when a run goes on from it
         if checkpoints:
             self.save(done)
-        if validates or (last and p.rhythm.validation):
-            self.validate(done)
 
     @staticmethod
     def due(every: int | None, done: int) -> bool:
@@ -168,7 +168,10 @@ class _Loop:
             extras = {
                 "instance_images": [str(photo.path.resolve()) for photo in p.inputs.instances.photos],
                 "class_images": [str(path.resolve()) for path in p.class_images],
-                "timing": {"preparation, seconds": self.prepared_in, "in all, seconds": time.monotonic() - self.started},
+                "timing": {
+                    "preparation, seconds": self.prepared_in,
+                    "in all, seconds": time.monotonic() - self.started,
+                },
             }
             with explain_disk_errors(f"writing the report to {p.folder}"):
                 write_atomically(p.folder / REPORT_DATA, json.dumps(extras, indent=1))

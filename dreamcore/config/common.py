@@ -27,4 +27,3 @@ class ModelSettings(Settings):
     """Precision of the networks' arithmetic; trained weights and the loss stay in float32."""
     amp_level: Literal["O1", "O2"] | None = setting(None)
     """How far mixed precision goes on paddle: O1 (the default) casts what gains from it, O2 nearly everything."""
-

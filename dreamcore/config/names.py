@@ -58,5 +58,5 @@ def unknown_name(name: str, known: Iterable[str]) -> str:
     if plain in RETIRED:
         return f"{plain}: not a setting here; {RETIRED[plain]}"
     near = difflib.get_close_matches(plain, list(known), n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]}?" if near else "; `dreambooth train --help` lists them all"
+    hint = f"; did you mean {near[0]}?" if near else "; --help lists them all"
     return f"{plain}: unknown setting{hint}"

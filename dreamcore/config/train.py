@@ -8,9 +8,7 @@ from ..errors import ConfigError
 from .base import Settings, setting
 from .common import ModelSettings, Scheduler
 
-LRScheduler = Literal[
-    "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"
-]
+LRScheduler = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
 
 
 class DataSettings(Settings):
