@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -128,15 +128,11 @@ class PaddleBackend:
         )
         factor = self.model.latent_factor
         size = (request.noise.shape[2] * factor, request.noise.shape[3] * factor)
-        training = self.denoiser.training
-        self.denoiser.eval()
-        with self._average.in_place() if self._average else nullcontext():
+        with self._at_rest():
             embeddings = paddle.concat([self._embedding(p) for p in request.prompts])
             negative = self._embedding(request.negative_prompt).expand_as(embeddings)
             with self._autocast():
                 latents = make_latents(pipeline, request, embeddings, negative, size)
-        if training:
-            self.denoiser.train()
         self._move(self.vae, self.device)
         with paddle.no_grad():
             return to_pixels(self.vae.decode(latents.cast("float32") / self.vae.config.scaling_factor).sample)
@@ -150,7 +146,7 @@ class PaddleBackend:
 
     def prepare_training(self, config: TrainConfig) -> list[str]:
         if config.tokenizer_max_length is not None:
-            self._max_length = config.tokenizer_max_length
+            self._max_length = _check_length(config.tokenizer_max_length, self._max_length)
         self._trained = {self.family.denoiser: self.denoiser}
         if config.train_text_encoder:
             self._trained[self._encoder_name] = self.text_encoder
@@ -232,9 +228,8 @@ class PaddleBackend:
             squared = squared * paddle.to_tensor(batch.mask)
         return squared.flatten(1).mean(1)
 
-    @paddle.no_grad()
     def loss(self, batch: Batch) -> NDArray[np.float32]:
-        with self._average.in_place() if self._average else nullcontext():
+        with self._at_rest(), paddle.no_grad():
             return self._errors(batch).numpy()
 
     def metrics(self) -> list[StepResult]:
@@ -289,6 +284,17 @@ class PaddleBackend:
 
     # -- small things
 
+    @contextmanager
+    def _at_rest(self) -> Iterator[None]:
+        """The model as it is judged and used: without dropout, under its moving average where the run keeps one."""
+        training = [network for network in self._trained.values() if network.training]
+        for network in training:
+            network.eval()
+        with self._average.in_place() if self._average else nullcontext():
+            yield
+        for network in training:
+            network.train()
+
     def _autocast(self) -> Any:
         return paddle.amp.auto_cast(enable=self.dtype != "float32", dtype=_half(self.dtype), level=self._amp_level)
 
@@ -299,6 +305,12 @@ class PaddleBackend:
 
 def _half(dtype: str) -> str:
     return "bfloat16" if dtype == "float32" else dtype  # a name is asked for even where nothing is cast
+
+
+def _check_length(length: int, longest: int) -> int:
+    if length > longest:
+        raise ConfigError(f"tokenizer_max_length: {length} is more than the {longest} tokens that this model takes")
+    return length
 
 
 def _check_precision(name: str, device: str) -> str:
