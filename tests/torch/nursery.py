@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -90,6 +91,10 @@ class Command:
         """SIGKILL; the process may have ended already."""
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.process, signal.SIGKILL)
+
+    def ended(self) -> bool:
+        """Whether it has ended, by itself or not."""
+        return bool(select.select([self.process], [], [], 0)[0])
 
     def wait(self) -> int:
         """Its exit code, or minus the signal that ended it."""
