@@ -71,6 +71,6 @@ def read_lora(file: Path) -> dict[tuple[str, str], Pair]:
         if not {"down", "up"} <= pair.keys():
             raise ConfigError(f"lora: {file}: {component}.{layer}: has only {', '.join(pair)} of its factors")
     return {
-        key: Pair(pair["down"], pair["up"], float(pair["alpha"]) / len(pair["down"]) if "alpha" in pair else 1.0)
+        key: Pair(pair["down"], pair["up"], float(pair["alpha"].item()) / len(pair["down"]) if "alpha" in pair else 1.0)
         for key, pair in parts.items()
     }

@@ -71,7 +71,7 @@ def read_safetensors(file: Path) -> Arrays:
 
 def write_safetensors(file: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None) -> None:
     """Write arrays as every library reads them."""
-    contiguous = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+    contiguous = {name: np.asarray(value, order="C") for name, value in arrays.items()}
     save_file(contiguous, file, metadata={"format": "pt", **(metadata or {})})
 
 
