@@ -24,6 +24,7 @@ from .config import TrainConfig
 from .data import Crop, ImageFolder
 from .inputs import Inputs, check_inputs
 from .latents import Images, Latents
+from .layouts import Layout
 from .plan import CLASS, INSTANCE, Plan, Sample
 from .prior import ClassImages
 from .resume import Resumed, find_resumed, set_damaged_aside
@@ -55,6 +56,7 @@ class Prepared:
     """What a checkpoint says of the run it belongs to."""
     logging_dir: Path
     class_images: list[Path]
+    export_format: Layout
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
     weighting = (classes.weight if classes else 1.0, config.snr_gamma, config.noise_offset, dropout)
     if config.snr_gamma is not None:
         inputs.model.schedule.check_min_snr(config.snr_gamma)
-    logging_dir = folder / config.logging_dir
+    logging_dir, layout = folder / config.logging_dir, config.export_format
     _ = config.pre_compute_text_embeddings  # done in any case; `TrainConfig.check` refuses what would contradict it
     config.refuse_unread(f"backend {name}")
 
@@ -129,7 +131,7 @@ def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
     return Prepared(
         inputs, folder, run_folder, trackers, backend, batcher, rates, rhythm, pictures, held_out, first,
         settings_to_write(config), identity, logging_dir,
-        [photo.path for photo in class_folder.photos] if class_folder else [],
+        [photo.path for photo in class_folder.photos] if class_folder else [], layout,
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from dreamcore.weights import known_names, misfit, read_weights, swap_layout, wr
 ARRAYS = {
     "a.linear.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
     "a.norm.weight": np.arange(3, dtype=np.float16),
-    "steps": np.array(7, np.int64),
+    "steps": np.array([7], np.int64),
 }
 
 

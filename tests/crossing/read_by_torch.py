@@ -17,7 +17,7 @@ import dreamcore
 from dreamcore.pictures import first_noise
 from dreamcore.track.metrics import read_lines
 
-from .cases import CASES, PICTURES, WRITTEN, model_of, reference_run, settings
+from .cases import CASES, PICTURES, TOLERANCES, WRITTEN, model_of, reference_run, settings
 
 BACKENDS = [folder.name for folder in sorted(WRITTEN.glob("*"))] or ["no backend has written anything"]
 
@@ -54,12 +54,13 @@ def test_diffusers_makes_the_same_pictures(written: Path, case: str) -> None:
 
 @pytest.mark.parametrize("method", ["full with prior", "lora"])
 def test_a_checkpoint_comes_back(written: Path, method: str, tmp_path: Path) -> None:
-    """Ten updates here, ten there, ten here again: as thirty here, moments included."""
+    """Ten updates here, ten there, the others here again: as all of them here, moments included."""
     folder = tmp_path / "run"
     checkpoint = Path(shutil.copytree(written / "continued" / method / "checkpoint-20", tmp_path / "checkpoint-20"))
     again = settings(method, folder) | {"resume_from_checkpoint": str(checkpoint), "backend": "torch", "device": "cpu"}
     run = dreamcore.train(**again)
-    wanted = read_lines(reference_run(method) / "metrics.jsonl")[20:]
-    assert [r["step"] for r in run.metrics] == [r["step"] for r in wanted] == list(range(21, 31))
+    wanted = [r for r in read_lines(reference_run(method) / "metrics.jsonl") if r["step"] > 20]
+    assert [r["step"] for r in run.metrics] == [r["step"] for r in wanted]
     for name in ("loss", "grad_norm"):
-        np.testing.assert_allclose([r[name] for r in run.metrics], [r[name] for r in wanted], rtol=1e-4)
+        mine, theirs = ([r[name] for r in records] for records in (run.metrics, wanted))
+        np.testing.assert_allclose(mine, theirs, rtol=TOLERANCES[written.name])
