@@ -8,11 +8,11 @@ from pathlib import Path
 
 from .backend import Backend
 from .checkpoint import LORA_FILE
-from .layouts import Layout, published_index, to_ppdiffusers
+from .layouts import PUBLISHED, Layout, published_index, to_ppdiffusers
 from .modelfolder import INDEX, ModelFolder, choose_weights
 
 REWRITTEN = (".bin", ".pdparams")
-"""Forms of weights that the finished model does not keep."""
+"""Forms of weights that the finished model does not keep; nor does it keep Paddle's layout of them."""
 
 
 def write_model(backend: Backend, model: ModelFolder, folder: Path, layout: Layout = "diffusers") -> None:
@@ -39,6 +39,7 @@ def _carry_over(backend: Backend, model: ModelFolder, name: str, target: Path) -
     names = [f.name for f in source.iterdir() if f.is_file()]
     weights = choose_weights(names, model.variant) or choose_weights(names, None)
     plain = model.variant is None or weights == choose_weights(names, None)
+    plain = plain and model.index[name][0] not in PUBLISHED
     target.mkdir()
     for file in names:
         is_weight = file.endswith((".safetensors", ".bin", ".pdparams", ".msgpack", ".onnx", ".index.json"))

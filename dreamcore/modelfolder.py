@@ -19,7 +19,7 @@ INDEX = "model_index.json"
 _WEIGHTS = re.compile(
     r"^(?P<base>\w+?)(?:\.(?P<variant>\w+))?(?:-\d{5}-of-\d{5})?(?:\.(?P<old_variant>\w+))?\.(?P<kind>safetensors|bin|pdparams)$"
 )
-_WEIGHT_NAMES = ("diffusion_pytorch_model", "model", "pytorch_model", "model_state")
+_WEIGHT_NAMES = ("diffusion_pytorch_model", "model", "pytorch_model", "model_state", "diffusion_paddle_model")
 
 
 @dataclass(frozen=True)

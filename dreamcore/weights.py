@@ -6,6 +6,7 @@ table, and any other difference is an error that names it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,11 @@ NUMPY_TYPES = {
 }  # fmt: skip
 
 
-def read_weights(files: Sequence[Path]) -> Arrays:
+def read_weights(files: Sequence[Path], *, paddles: bool = False) -> Arrays:
     """All arrays of a component's files, in PyTorch's layout; bfloat16 becomes float32.
+
+    Args:
+        paddles: whether the folder is ppdiffusers', whose safetensors files need not say so themselves.
 
     Raises:
         ConfigError: a damaged file, or one of a form that only PyTorch reads.
@@ -42,7 +46,7 @@ def read_weights(files: Sequence[Path]) -> Arrays:
     arrays: Arrays = {}
     for file in files:
         if file.suffix == ".safetensors":
-            arrays |= read_safetensors(file)
+            arrays |= read_safetensors(file, paddles=paddles)
         elif file.suffix == ".pdparams":
             arrays |= {name: swap_layout(name, value) for name, value in read_pdparams(file).items()}
         else:
@@ -50,15 +54,19 @@ def read_weights(files: Sequence[Path]) -> Arrays:
     return arrays
 
 
-def read_safetensors(file: Path) -> Arrays:
-    """The arrays of one file.
+def read_safetensors(file: Path, *, paddles: bool = False) -> Arrays:
+    """The arrays of one file, in PyTorch's layout.
+
+    Metadata tell whose layout a file has: `pt` and `pd` say it; `np` is written by paddlenlp in Paddle's layout and by
+    others in PyTorch's, so that it counts in a folder of ppdiffusers' (`paddles`) alone.
 
     Raises:
         ConfigError: it is damaged, or holds numbers of a type that is not known.
     """
     arrays: Arrays = {}
     try:
-        for name, entry in safetensors.deserialize(file.read_bytes()):
+        content = file.read_bytes()
+        for name, entry in safetensors.deserialize(content):
             value = np.frombuffer(entry["data"], NUMPY_TYPES[entry["dtype"]]).reshape(entry["shape"])
             is_bfloat16 = entry["dtype"] == "BF16"
             arrays[name] = (value.astype(np.uint32) << 16).view(np.float32) if is_bfloat16 else value
@@ -66,6 +74,10 @@ def read_safetensors(file: Path) -> Arrays:
         raise ConfigError(f"{file}: cannot be read as safetensors: {error}") from None
     except KeyError as error:
         raise ConfigError(f"{file}: holds numbers of type {error}, which are not known here") from None
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    written_by = header.get("__metadata__", {}).get("format")
+    if written_by == "pd" or (written_by == "np" and paddles):
+        return {name: swap_layout(name, value) for name, value in arrays.items()}
     return arrays
 
 

@@ -16,6 +16,7 @@ from dreamcore.backend import Batch, SampleRequest, StepResult
 from dreamcore.config import TrainConfig
 from dreamcore.config.common import ModelSettings
 from dreamcore.errors import ConfigError
+from dreamcore.layouts import PUBLISHED
 from dreamcore.modelfolder import ModelFolder
 
 from . import lora, models
@@ -275,7 +276,7 @@ class PaddleBackend:
         return {name: factor for factors in self._factors.values() for name, factor in factors.items()}
 
     def rewrite_weights(self, files: Sequence[Path], folder: Path) -> None:
-        models.rewrite_weights(files, folder)
+        models.rewrite_weights(files, folder, paddles=self.model.index[folder.name][0] in PUBLISHED)
 
     def device_name(self) -> str:
         if self.device == "cpu":

@@ -58,7 +58,7 @@ def choose_device(name: str | None) -> str:
         raise ConfigError(f"device: {name!r} is not known to Paddle; expected cpu, gpu or gpu:NUMBER")
     if name == "cpu":
         return str(paddle.device.set_device("cpu") and "cpu")
-    index = int(match[1]) if match[1] else dist.ParallelEnv().device_id
+    index = int(match[1]) if match[1] else dist.ParallelEnv().device_id if cards else 0
     if index >= cards:
         has = f"{cards} GPU" if cards else "no GPU, or is built without CUDA"
         raise ConfigError(f"device: {name!r} cannot be used: this Paddle has {has}")

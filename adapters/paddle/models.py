@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ppdiffusers import transformers
 
 from dreamcore.errors import ConfigError, RunError
+from dreamcore.layouts import PUBLISHED
 from dreamcore.modelfolder import ModelFolder
 from dreamcore.weights import Arrays, is_linear, known_names, misfit, read_weights, swap_layout, write_safetensors
 
@@ -42,7 +43,7 @@ def load_component(model: ModelFolder, name: str) -> Any:
     if cls is None:
         raise ConfigError(f"{model.path}: {name} is a {library}.{class_name}, which this ppdiffusers lacks")
     files = model.weight_files(name)
-    arrays = read_weights(files)
+    arrays = read_weights(files, paddles=library in PUBLISHED)
     network = _build(cls, model.config(name))
     if problem := fill(network, arrays):
         kind, _, names = problem.partition(": ")
@@ -110,7 +111,7 @@ def restore_component(network: paddle.nn.Layer, folder: Path) -> None:
         raise RunError(f"{file}: does not fit this model: {problem}")
 
 
-def rewrite_weights(files: Sequence[Path], folder: Path) -> None:
+def rewrite_weights(files: Sequence[Path], folder: Path, *, paddles: bool) -> None:
     """Write a component's weights, a variant's or Paddle's own, as one plain safetensors file.
 
     Pickled weights of PyTorch, which are not opened here, are carried over as they are.
@@ -119,10 +120,10 @@ def rewrite_weights(files: Sequence[Path], folder: Path) -> None:
         for file in files:
             shutil.copyfile(file, folder / file.name)
         return
-    config = (folder / "config.json").read_text(encoding="utf-8") if (folder / "config.json").is_file() else ""
-    diffusion = files[0].name.startswith("diffusion_pytorch_model") or '"_class_name"' in config
+    config = folder / "config.json"
+    diffusion = config.is_file() and '"_class_name"' in config.read_text(encoding="utf-8")
     name = "diffusion_pytorch_model.safetensors" if diffusion else "model.safetensors"
-    write_safetensors(folder / name, read_weights(files))
+    write_safetensors(folder / name, read_weights(files, paddles=paddles))
 
 
 def _file_name(network: paddle.nn.Layer) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import paddle
+from numpy.typing import NDArray
 from safetensors import safe_open
 
 from dreamcore.checkpoint import EMA_FILE, OPTIMIZER_FILE
@@ -140,8 +141,7 @@ class Optimizer:
                 put(name, value, arrays[f"{name}.{moment}"])
                 state[f"{parameter.name}_{paddles}_0"] = value
             for beta, value in self._betas.items():
-                power = np.array([value ** (self._steps + 1)], np.float32)  # Paddle keeps the power of the next step
-                state[f"{parameter.name}_{beta}_pow_acc_0"] = paddle.to_tensor(power)
+                state[f"{parameter.name}_{beta}_pow_acc_0"] = paddle.to_tensor(_power(value, self._steps + 1))
         for adamw in self._adamw.values():
             adamw.set_state_dict(state)
 
@@ -194,6 +194,11 @@ class MovingAverage:
     def _put(self, values: Mapping[str, paddle.Tensor]) -> None:
         for name, parameter in self._named.items():
             parameter.set_value(values[name])
+
+
+def _power(beta: float, exponent: int) -> NDArray[np.float32]:
+    """[1], multiplied up in float32 update by update, as Paddle keeps it: so a resumed run goes on bit for bit."""
+    return np.multiply.accumulate(np.full(exponent, beta, np.float32))[-1:]
 
 
 def _metadata(file: Path) -> dict[str, str]:

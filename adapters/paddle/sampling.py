@@ -11,17 +11,30 @@ from numpy.typing import NDArray
 
 from dreamcore.backend import SampleRequest
 
+
+class UniPC(ppdiffusers.UniPCMultistepScheduler):
+    """ppdiffusers' sampler, whose equations mix float32 and float64: Paddle 3 refuses to solve them as they are."""
+
+    def step(self, *args: Any, **kwargs: Any) -> Any:
+        solve = paddle.linalg.solve
+        paddle.linalg.solve = lambda matrix, values: solve(matrix.cast("float64"), values.cast("float64"))
+        try:
+            return super().step(*args, **kwargs)
+        finally:
+            paddle.linalg.solve = solve
+
+
 SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "ddim": (ppdiffusers.DDIMScheduler, {}),
     "pndm": (ppdiffusers.PNDMScheduler, {"skip_prk_steps": True}),
     "dpmsolver++": (ppdiffusers.DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++"}),
     "euler": (ppdiffusers.EulerDiscreteScheduler, {}),
-    "unipc": (ppdiffusers.UniPCMultistepScheduler, {}),
+    "unipc": (UniPC, {}),
 }
 
 
 def make_scheduler(name: str, config: dict[str, Any]) -> Any:
-    """A sampler by the name that settings use, over the model's own noise schedule."""
+    """A sampler by the name that settings use, over the model's own noise schedule; none draws noise of its own."""
     cls, options = SCHEDULERS[name]
     return cls.from_config(config, **options)
 
@@ -46,7 +59,6 @@ def make_latents(
         prompt_embeds=embeddings,
         negative_prompt_embeds=negative if request.guidance_scale > 1 else None,
         latents=paddle.to_tensor(request.noise),
-        generator=[paddle.Generator().manual_seed(seed) for seed in request.seeds],
         num_inference_steps=request.steps,
         guidance_scale=request.guidance_scale,
         height=size[0],
