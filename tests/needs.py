@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -11,3 +14,9 @@ torch = pytest.mark.skipif(find_spec("torch") is None, reason="the PyTorch envir
 
 paddle = pytest.mark.skipif(find_spec("paddle") is None, reason="the Paddle environment is not installed here")
 """Tests of the Paddle backend; what PyTorch must have written for them is not a reason to leave them out."""
+
+def mount_disk(folder: Path, mebibytes: int) -> None:
+    """Mount a small disk (tmpfs) on a folder, or leave the test out where that is not permitted."""
+    command = ["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("a disk that fills needs the right to mount one (root)")

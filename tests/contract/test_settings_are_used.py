@@ -26,7 +26,8 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "output_dir": (None, None),
     "backend": (installed_backends()[0], None),
     "device": ("cpu", None),
-    "mixed_precision": ("bf16", None),
+    "mixed_precision": ("no", None),
+    "amp_level": ("O1", {"mixed_precision": "no"}),
     "instance_prompt": ("a toy", None),
     "use_captions": (False, None),
     "caption_dropout": (0.5, None),
@@ -90,14 +91,15 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "checkpointing_steps": (2, None),
     "checkpoints_total_limit": (1, None),
     "resume_from_checkpoint": ("latest", None),
+    "export_format": ("ppdiffusers", None),
     "logging_steps": (1, None),
     "logging_dir": ("elsewhere", None),
     "report_to": ("none", None),
     "revision": ("main", None),
     "variant": ("fp16", None),
 }
-ELSEWHERE = {"variant", "revision"}
-"""Settings of the model's place, which loading's own tests give."""
+ELSEWHERE = {"variant", "revision", "amp_level"}
+"""Settings of the model's place, which loading's own tests give, and of GPUs alone."""
 CONTRADICTING = {"height", "width", "with_prior_preservation", "num_train_epochs"}
 """Settings that are errors of another kind when alone, which the configuration's own tests show."""
 
