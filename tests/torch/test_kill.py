@@ -16,7 +16,7 @@ from .. import needs
 from .nursery import Nursery
 from .runs import CLASS_IMAGES, KINDS, Case, assert_nothing_half_written, pictures, records, results, undisturbed
 
-pytestmark = [needs.torch, pytest.mark.timeout(900)]
+pytestmark = [needs.backend, pytest.mark.timeout(900)]
 
 DEATHS = 12
 """Deaths in each of the two kinds of run, at the least."""
