@@ -20,7 +20,7 @@ from dreamcore.layouts import PUBLISHED
 from dreamcore.modelfolder import ModelFolder
 
 from . import lora, models
-from .launch import choose_device, join_world, sum_gradients
+from .launch import check_log_folder, choose_device, join_world, sum_gradients
 from .optim import LossScale, MovingAverage, Optimizer
 from .sampling import make_latents, make_scheduler, to_pixels
 
@@ -146,6 +146,7 @@ class PaddleBackend:
     # -- training
 
     def prepare_training(self, config: TrainConfig) -> list[str]:
+        check_log_folder(config.output_dir)
         if config.tokenizer_max_length is not None:
             self._max_length = _check_length(config.tokenizer_max_length, self._max_length)
         self._trained = {self.family.denoiser: self.denoiser}

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import paddle
@@ -35,8 +36,9 @@ class PaddleWorld:
         letters = np.frombuffer(value.encode(), np.uint8).astype(np.int32)
         length = paddle.to_tensor(np.array([letters.size], np.int64))
         dist.broadcast(length, src=0)
-        tensor = paddle.to_tensor(letters) if self.rank == 0 else paddle.zeros([int(length)], "int32")
-        if int(length):
+        size = int(length.item())
+        tensor = paddle.to_tensor(letters) if self.rank == 0 else paddle.zeros([size], "int32")
+        if size:
             dist.broadcast(tensor, src=0)
         return bytes(tensor.numpy().astype(np.uint8)).decode()
 
@@ -75,6 +77,20 @@ def join_world() -> World:
         dist.init_parallel_env()
     local = int(os.environ.get("PADDLE_LOCAL_RANK", "0"))
     return PaddleWorld(environment.rank, local, environment.world_size)
+
+
+def check_log_folder(output: str) -> None:
+    """Keep the launcher's log folder, which holds the whole environment with its tokens, out of what is published.
+
+    Raises:
+        ConfigError: it lies inside the run folder.
+    """
+    logs, folder = os.environ.get("PADDLE_LOG_DIR"), Path(output).expanduser().resolve()
+    if logs and Path(logs).resolve().is_relative_to(folder):
+        raise ConfigError(
+            f"output_dir: {folder} holds {logs}, where paddle.distributed.launch writes the whole environment, tokens "
+            "included; give the launcher a --log_dir elsewhere and remove that folder"
+        )
 
 
 @paddle.no_grad()
