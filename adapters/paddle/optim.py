@@ -123,6 +123,8 @@ class Optimizer:
         """
         file = folder / OPTIMIZER_FILE
         counters = json.loads(_metadata(file)["counters"])
+        if counters.get("optimizer") != "adamw":
+            raise RunError(f"{file}: the state of {counters.get('optimizer')}, which this backend does not go on with")
         arrays = read_safetensors(file)
         self._steps = int(counters["step"])
         shapes = {f"{n}.{m}": published_shape(n, p) for n, p in self.named.items() for m in MOMENTS if self._steps}

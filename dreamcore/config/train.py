@@ -177,7 +177,7 @@ class OutputSettings(Settings):
     logging_dir: str = setting("logs", may_change=True)
     """Folder for trackers' files, inside the output folder unless absolute."""
     report_to: str = setting("tensorboard", may_change=True)
-    """Trackers beside metrics.jsonl: tensorboard, wandb, several with commas, all, or none."""
+    """Trackers beside metrics.jsonl: tensorboard, visualdl, wandb, several with commas, all, or none."""
 
 
 class TrainConfig(

@@ -47,7 +47,7 @@ CASES: dict[str, dict[str, Any]] = {
         "gradient_accumulation_steps": 2,
         "use_ema": True,
     },
-    "lora": {"use_lora": True, "rank": 4, "lora_alpha": 8, "learning_rate": 2e-3},
+    "lora": {"use_lora": True, "rank": 4, "lora_alpha": 8, "learning_rate": 2e-3, "train_text_encoder": True},
     "text encoder": {"train_text_encoder": True, "train_batch_size": 1},
     "v-prediction with min-SNR": {"snr_gamma": 5.0},
 }
