@@ -6,6 +6,7 @@ kept and used again.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import nox
@@ -14,7 +15,7 @@ nox.needs_version = ">=2024.3.2"
 nox.options.reuse_venv = "yes"
 nox.options.tags = ["tests"]
 
-FRAMEWORKS = {"torch": "torch==2.13.0"}
+FRAMEWORKS = {"torch": "torch==2.13.0", "paddle": "paddlepaddle==3.3.1"}
 """Backend -> its framework, installed first and by its exact version: so pip takes a CPU build that lies at hand."""
 
 
@@ -58,6 +59,21 @@ def tests_torch(session: nox.Session) -> None:
     """All tests, with the PyTorch backend."""
     install(session, "torch", "dev")
     session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "tests.crossing.write_reference", silent=True)
+
+
+@nox.session(name="tests-paddle", tags=["tests"])
+def tests_paddle(session: nox.Session) -> None:
+    """All tests, with the Paddle backend; after tests-torch, whose runs it is compared with."""
+    install(session, "paddle", "dev")
+    shutil.rmtree("build/written/paddle", ignore_errors=True)
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session(name="tests-crossing", tags=["tests"], venv_backend="none")
+def tests_crossing(session: nox.Session) -> None:
+    """PyTorch reads what the other backends' tests have just written; in the environment of tests-torch."""
+    session.run(".nox/tests-torch/bin/python", "-m", "pytest", "tests/crossing/read_by_torch.py", external=True)
 
 
 @nox.session

@@ -8,14 +8,15 @@ from pathlib import Path
 
 from .backend import Backend
 from .checkpoint import LORA_FILE
-from .layouts import PUBLISHED, Layout, published_index, to_ppdiffusers
+from .config.train import ExportFormat
+from .layouts import PUBLISHED, published_index, to_ppdiffusers
 from .modelfolder import INDEX, ModelFolder, choose_weights
 
 REWRITTEN = (".bin", ".pdparams")
 """Forms of weights that the finished model does not keep; nor does it keep Paddle's layout of them."""
 
 
-def write_model(backend: Backend, model: ModelFolder, folder: Path, layout: Layout = "diffusers") -> None:
+def write_model(backend: Backend, model: ModelFolder, folder: Path, layout: ExportFormat = "diffusers") -> None:
     """Write what a run has trained into an empty folder: a LoRA file, or a whole pipeline that `layout`'s library loads.
 
     What does not train is copied byte for byte; weights in another form (.bin, a variant) are rewritten as plain

@@ -24,6 +24,9 @@ COMPANIONS = {
 }
 """Backend -> its framework's distribution and the libraries that it cannot do without (the extra of that name)."""
 
+OTHER_BUILDS = {"paddlepaddle": ("paddlepaddle-gpu",)}
+"""Distribution -> others that hold the same package."""
+
 _PROBE = """
 import importlib, json, sys
 importlib.import_module(f"dreamcore.adapters.{sys.argv[1]}.backend")
@@ -120,10 +123,12 @@ def _packages(backend: str, names: tuple[str, ...]) -> list[Package]:
 
 
 def _installed(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+    for distribution in (name, *OTHER_BUILDS.get(name, ())):
+        try:
+            return metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
 
 
 def _memory_gb() -> float | None:

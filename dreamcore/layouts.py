@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -18,7 +18,6 @@ from .modelfolder import INDEX, choose_weights
 from .pdparams import write_pdparams
 from .weights import Arrays, read_safetensors, read_weights, swap_layout
 
-Layout = Literal["diffusers", "ppdiffusers"]
 PADDLE_LORA_FILE = "paddle_lora_weights.safetensors"
 PADDLE_WEIGHTS = "model_state.pdparams"
 LIBRARIES = {"diffusers": "ppdiffusers", "transformers": "ppdiffusers.transformers"}

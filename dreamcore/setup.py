@@ -21,10 +21,10 @@ from .choices import (
     warn_of_words,
 )
 from .config import TrainConfig
+from .config.train import ExportFormat
 from .data import Crop, ImageFolder
 from .inputs import Inputs, check_inputs
 from .latents import Images, Latents
-from .layouts import Layout
 from .plan import CLASS, INSTANCE, Plan, Sample
 from .prior import ClassImages
 from .resume import Resumed, find_resumed, set_damaged_aside
@@ -56,7 +56,7 @@ class Prepared:
     """What a checkpoint says of the run it belongs to."""
     logging_dir: Path
     class_images: list[Path]
-    export_format: Layout
+    export_format: ExportFormat
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 from ..errors import ConfigError
-from ..layouts import Layout
 from .base import Settings, setting
 from .common import ModelSettings, Scheduler
 
+ExportFormat = Literal["diffusers", "ppdiffusers"]
 LRScheduler = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
 
 
@@ -170,7 +170,7 @@ class OutputSettings(Settings):
     """Checkpoints kept; an older one goes only after a newer one is safely written."""
     resume_from_checkpoint: str | None = setting(None, may_change=True)
     """`latest`, a checkpoint's name in the output folder, or a path."""
-    export_format: Layout = setting("diffusers", may_change=True)
+    export_format: ExportFormat = setting("diffusers", may_change=True)
     """Layout of the finished model: `diffusers`, or `ppdiffusers` (model_state.pdparams), which only that reads."""
     logging_steps: int = setting(10, ge=1, may_change=True)
     """Updates between copies of the losses from the device; every update is logged all the same."""
