@@ -17,7 +17,7 @@ REWRITTEN = (".bin", ".pdparams")
 
 
 def write_model(backend: Backend, model: ModelFolder, folder: Path, layout: ExportFormat = "diffusers") -> None:
-    """Write what a run has trained into an empty folder: a LoRA file, or a whole pipeline that `layout`'s library loads.
+    """Write what a run has trained into an empty folder: a LoRA file, or a whole pipeline in a library's layout.
 
     What does not train is copied byte for byte; weights in another form (.bin, a variant) are rewritten as plain
     safetensors.

@@ -22,7 +22,11 @@ PADDLE_LORA_FILE = "paddle_lora_weights.safetensors"
 PADDLE_WEIGHTS = "model_state.pdparams"
 LIBRARIES = {"diffusers": "ppdiffusers", "transformers": "ppdiffusers.transformers"}
 """What ppdiffusers calls the libraries that diffusers names."""
-PUBLISHED = {"ppdiffusers": "diffusers", "ppdiffusers.transformers": "transformers", "paddlenlp.transformers": "transformers"}
+PUBLISHED = {
+    "ppdiffusers": "diffusers",
+    "ppdiffusers.transformers": "transformers",
+    "paddlenlp.transformers": "transformers",
+}
 """What diffusers calls the libraries that ppdiffusers names."""
 
 

@@ -63,7 +63,8 @@ def _empty_array(kind: Any, shape: Any, code: Any) -> NDArray[Any]:
 def _number_type(code: Any, *_: Any) -> np.dtype[Any]:
     if code not in {"f2", "f4", "f8", "u2", "u1", "i1", "i2", "i4", "i8", "b1"}:
         raise ConfigError(f"holds an array of type {code!r}; expected numbers")
-    return np.dtype(code)
+    numbers: np.dtype[Any] = np.dtype(code)
+    return numbers
 
 
 def _latin1(text: Any, encoding: Any) -> bytes:

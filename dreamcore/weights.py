@@ -50,7 +50,9 @@ def read_weights(files: Sequence[Path], *, paddles: bool = False) -> Arrays:
         elif file.suffix == ".pdparams":
             arrays |= {name: swap_layout(name, value) for name, value in read_pdparams(file).items()}
         else:
-            raise ConfigError(f"{file}: pickled weights, which only the torch backend reads; convert them with it first")
+            raise ConfigError(
+                f"{file}: pickled weights, which only the torch backend reads; convert them with it first"
+            )
     return arrays
 
 
@@ -66,7 +68,7 @@ def read_safetensors(file: Path, *, paddles: bool = False) -> Arrays:
     arrays: Arrays = {}
     try:
         content = file.read_bytes()
-        for name, entry in safetensors.deserialize(content):
+        for name, entry in safetensors.deserialize(content):  # type: ignore[no-untyped-call]
             value = np.frombuffer(entry["data"], NUMPY_TYPES[entry["dtype"]]).reshape(entry["shape"])
             is_bfloat16 = entry["dtype"] == "BF16"
             arrays[name] = (value.astype(np.uint32) << 16).view(np.float32) if is_bfloat16 else value
@@ -81,7 +83,9 @@ def read_safetensors(file: Path, *, paddles: bool = False) -> Arrays:
     return arrays
 
 
-def write_safetensors(file: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None) -> None:
+def write_safetensors(
+    file: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None
+) -> None:
     """Write arrays as every library reads them."""
     contiguous = {name: np.asarray(value, order="C") for name, value in arrays.items()}
     save_file(contiguous, file, metadata={"format": "pt", **(metadata or {})})

@@ -6,9 +6,9 @@ import warnings
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of missing compilers and of setuptools, on every import
-    import paddle
+    import paddle  # noqa: F401
     import ppdiffusers
-    import ppdiffusers.transformers  # noqa: F401
+    import ppdiffusers.transformers
 
 from paddlenlp.utils.log import logger
 

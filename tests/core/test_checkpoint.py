@@ -44,7 +44,6 @@ def test_what_was_saved_is_verified_and_read(whole: Path) -> None:
     assert names(whole.parent) == ["checkpoint-7"]
 
 
-@pytest.mark.xfail(reason="state.json does not vouch for itself yet")
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(name=st.sampled_from(NAMES), where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), cut=st.booleans())
 def test_any_change_of_any_file_is_noticed_and_named(
@@ -72,7 +71,6 @@ def test_a_missing_file_is_named(whole: Path, tmp_path: Path, name: str) -> None
         verify(folder)
 
 
-@pytest.mark.xfail(reason="state.json does not vouch for itself yet", strict=False)
 @pytest.mark.parametrize(
     "text", ["", "[]", "null", "3", "{}", '{"format": 1}', '{"format": 1, "files": []}', '{"format": 2, "files": {}}']
 )

@@ -80,6 +80,7 @@ def test_logs_inside_the_run_folder_are_refused(tiny_model: Path, photos: Path, 
 def test_buckets_cover_every_gradient_once(sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """Summing over ranks is doubled by a stand-in for the other rank, in buckets of any size."""
     import paddle
+
     from dreamcore.adapters.paddle import launch as module
 
     monkeypatch.setattr(module, "BUCKET_BYTES", 8)

@@ -33,6 +33,7 @@ def numbers(seed: int) -> dict[str, np.ndarray]:
 
 def make(scale: Any = None, **settings: Any) -> Any:
     import paddle
+
     from dreamcore.adapters.paddle.models import put
     from dreamcore.adapters.paddle.optim import Optimizer
 
@@ -47,6 +48,7 @@ def make(scale: Any = None, **settings: Any) -> Any:
 
 def step(optimizer: Any, gradients: dict[str, np.ndarray]) -> float:
     import paddle
+
     from dreamcore.weights import swap_layout
 
     for name, weight in optimizer.named.items():

@@ -78,7 +78,8 @@ def run_command(job: dict[str, Any]) -> None:
 
 def main() -> None:
     name = installed_backends()[0]
-    import_module(f"dreamcore.adapters.{name}.backend")
+    for module in ("dreamcore.loop", f"dreamcore.adapters.{name}.backend", "dreamcore.cli.flags", "dreamcore.cli.main"):
+        import_module(module)  # once for all
     if name == "torch":  # what it imports at the first use only
         import torch
         from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel

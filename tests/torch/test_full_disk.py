@@ -28,6 +28,7 @@ WRITES = {
     "first checkpoint": r"mkdir .*/\.checkpoint-2",
     "later checkpoint": r"mkdir .*/\.checkpoint-4",
     "finished model": r"/\.final",
+    "report": r"open .*/run/\.report",
 }
 """Kind of write -> what the first of its changes looks like, before which the disk fills."""
 
