@@ -22,6 +22,8 @@ from dreamcore.layouts import PUBLISHED
 from dreamcore.modelfolder import ModelFolder
 from dreamcore.weights import Arrays, is_linear, known_names, misfit, read_weights, swap_layout, write_safetensors
 
+Named = Mapping[str, paddle.Tensor]
+"""Trained weights by COMPONENT.PARAMETER as published."""
 LIBRARIES = {
     "diffusers": ppdiffusers,
     "ppdiffusers": ppdiffusers,
@@ -129,7 +131,3 @@ def rewrite_weights(files: Sequence[Path], folder: Path, *, paddles: bool) -> No
 def _file_name(network: paddle.nn.Layer) -> str:
     is_diffusers = isinstance(network, ppdiffusers.ModelMixin)
     return "diffusion_pytorch_model.safetensors" if is_diffusers else "model.safetensors"
-
-
-Named = Mapping[str, paddle.Tensor]
-"""Trained weights by COMPONENT.PARAMETER as published."""
