@@ -6,6 +6,7 @@ kept and used again.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import nox
@@ -14,8 +15,14 @@ nox.needs_version = ">=2024.3.2"
 nox.options.reuse_venv = "yes"
 nox.options.tags = ["tests"]
 
-FRAMEWORKS = {"torch": "torch==2.13.0"}
+FRAMEWORKS = {"torch": "torch==2.13.0", "paddle": "paddlepaddle==3.3.1"}
 """Backend -> its framework, installed first and by its exact version: so pip takes a CPU build that lies at hand."""
+
+PADDLES_TESTS = (
+    "tests/paddle", "tests/crossing", "tests/contract", "tests/torch/test_kill.py", "tests/torch/test_full_disk.py",
+    "tests/core", "tests/track", "tests/test_doctor.py", "tests/test_no_framework.py", "tests/test_packaging.py",
+)  # fmt: skip
+"""What depends on the backend or on its environment."""
 
 
 def install(session: nox.Session, backend: str, *extras: str) -> None:
@@ -58,6 +65,21 @@ def tests_torch(session: nox.Session) -> None:
     """All tests, with the PyTorch backend."""
     install(session, "torch", "dev")
     session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "tests.crossing.write_reference", silent=True)
+
+
+@nox.session(name="tests-paddle", tags=["tests"])
+def tests_paddle(session: nox.Session) -> None:
+    """What depends on the backend, with Paddle, beside the files that tests-torch has written."""
+    install(session, "paddle", "dev")
+    shutil.rmtree("build/written/paddle", ignore_errors=True)
+    session.run("python", "-m", "pytest", *(session.posargs or PADDLES_TESTS))
+
+
+@nox.session(name="tests-crossing", tags=["tests"], venv_backend="none")
+def tests_crossing(session: nox.Session) -> None:
+    """PyTorch reads what the other backends' tests have just written; in the environment of tests-torch."""
+    session.run(".nox/tests-torch/bin/python", "-m", "pytest", "tests/crossing/read_by_torch.py", external=True)
 
 
 @nox.session

@@ -18,8 +18,14 @@ from pathlib import Path
 
 from . import __version__
 
-COMPANIONS = {"torch": ("torch", "diffusers", "transformers", "peft", "accelerate")}
+COMPANIONS = {
+    "torch": ("torch", "diffusers", "transformers", "peft", "accelerate"),
+    "paddle": ("paddlepaddle", "ppdiffusers", "paddlenlp"),
+}
 """Backend -> its framework's distribution and the libraries that it cannot do without (the extra of that name)."""
+
+OTHER_BUILDS = {"paddlepaddle": ("paddlepaddle-gpu",)}
+"""Distribution -> others that hold the same package."""
 
 _PROBE = """
 import importlib, json, sys
@@ -117,10 +123,12 @@ def _packages(backend: str, names: tuple[str, ...]) -> list[Package]:
 
 
 def _installed(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+    for distribution in (name, *OTHER_BUILDS.get(name, ())):
+        try:
+            return metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
 
 
 def _memory_gb() -> float | None:

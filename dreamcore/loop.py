@@ -157,7 +157,7 @@ class _Loop:
         if p.run_folder:
             with explain_disk_errors(f"writing the finished model to {p.folder}"):
                 final = p.run_folder.new_final()
-                write_model(p.backend, p.inputs.model, final)
+                write_model(p.backend, p.inputs.model, final, p.export_format)
                 p.run_folder.publish(final)
             p.trackers.message(f"the finished model is in {p.folder}")
         self.world.barrier()

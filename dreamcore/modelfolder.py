@@ -17,9 +17,9 @@ from .families import FAMILIES, Family
 
 INDEX = "model_index.json"
 _WEIGHTS = re.compile(
-    r"^(?P<base>\w+?)(?:\.(?P<variant>\w+))?(?:-\d{5}-of-\d{5})?(?:\.(?P<old_variant>\w+))?\.(?P<kind>safetensors|bin)$"
+    r"^(?P<base>\w+?)(?:\.(?P<variant>\w+))?(?:-\d{5}-of-\d{5})?(?:\.(?P<old_variant>\w+))?\.(?P<kind>safetensors|bin|pdparams)$"
 )
-_WEIGHT_NAMES = ("diffusion_pytorch_model", "model", "pytorch_model")
+_WEIGHT_NAMES = ("diffusion_pytorch_model", "model", "pytorch_model", "model_state", "diffusion_paddle_model")
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class ModelFolder:
         raise ConfigError(f"pretrained_model_name_or_path: {self.path}: {component}/config.json is missing")
 
     def weight_files(self, component: str) -> list[Path]:
-        """A component's weight files: safetensors where there are any, else .bin."""
+        """A component's weight files: safetensors where there are any, else .bin, else .pdparams."""
         folder = self.path / component
         names = choose_weights((f.name for f in folder.iterdir()) if folder.is_dir() else (), self.variant)
         if names:
@@ -138,13 +138,13 @@ class ModelFolder:
 
 
 def choose_weights(names: Iterable[str], variant: str | None) -> list[str]:
-    """Of one component's file names, those of its weights: safetensors before .bin, shards together."""
-    found: dict[str, list[str]] = {"safetensors": [], "bin": []}
+    """Of one component's file names, those of its weights: safetensors before .bin before Paddle's, shards together."""
+    found: dict[str, list[str]] = {"safetensors": [], "bin": [], "pdparams": []}
     for name in sorted(names):
         match = _WEIGHTS.match(name)
         if match and match["base"] in _WEIGHT_NAMES and _variant(name) == variant:
             found[match["kind"]].append(name)
-    return found["safetensors"] or found["bin"]
+    return found["safetensors"] or found["bin"] or found["pdparams"]
 
 
 def _variant(name: str) -> str | None:

@@ -12,6 +12,7 @@ from typing import IO, Any
 from . import checkpoint
 from .errors import ConfigError
 from .files import disk_trouble, explain_disk_errors, fsync, settle_tree, write_atomically
+from .layouts import PADDLE_LORA_FILE
 from .modelfolder import INDEX
 
 CONFIG = "config.yaml"
@@ -65,7 +66,7 @@ class RunFolder:
             shutil.rmtree(folder)
         for name in (*self._components, SAMPLES, FINAL):
             shutil.rmtree(self.path / name, ignore_errors=True)
-        for name in (*RESULTS, INDEX, checkpoint.LORA_FILE):
+        for name in (*RESULTS, INDEX, checkpoint.LORA_FILE, PADDLE_LORA_FILE):
             (self.path / name).unlink(missing_ok=True)
 
     def write_config(self, settings: Mapping[str, Any]) -> None:

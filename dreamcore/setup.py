@@ -16,6 +16,7 @@ from .bpe import Tokenizer
 from .checkpoint import prune
 from .choices import Rates, Rhythm, settings_to_write, total_updates, variants
 from .config import TrainConfig
+from .config.train import ExportFormat
 from .data import ImageFolder
 from .inputs import Inputs, check_inputs
 from .latentcache import LatentCache, encoder_identity
@@ -57,6 +58,7 @@ class Prepared:
     """What a checkpoint says of the run it belongs to."""
     logging_dir: Path
     class_images: list[Path]
+    export_format: ExportFormat
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
     weighting = (config.prior_loss_weight if classes else 1.0, config.snr_gamma, config.noise_offset, dropout)
     if config.snr_gamma is not None:
         inputs.model.schedule.check_min_snr(config.snr_gamma)
-    logging_dir = folder / config.logging_dir
+    logging_dir, layout = folder / config.logging_dir, config.export_format
     _ = config.pre_compute_text_embeddings  # done in any case; `TrainConfig.check` refuses what would contradict it
     config.refuse_unread(f"backend {name}")
 
@@ -143,7 +145,7 @@ def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
     return Prepared(
         inputs, folder, run_folder, trackers, backend, batcher, rates, rhythm, pictures, held_out, first,
         settings_to_write(config), identity, logging_dir,
-        [photo.path for part in class_folders.values() for photo in part.photos],
+        [photo.path for part in class_folders.values() for photo in part.photos], layout,
     )  # fmt: skip
 
 

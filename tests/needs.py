@@ -9,8 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from dreamcore.backend import installed_backends
+
 torch = pytest.mark.skipif(find_spec("torch") is None, reason="the PyTorch environment is not installed here")
 """Tests that compare with PyTorch, diffusers or peft; their environment holds all three."""
+
+backend = pytest.mark.skipif(not installed_backends(), reason="no backend is installed here")
+"""Tests of whole runs, with whichever backend is installed."""
+
+paddle = pytest.mark.skipif(find_spec("paddle") is None, reason="the Paddle environment is not installed here")
+"""Tests of the Paddle backend; what PyTorch must have written for them is not a reason to leave them out."""
 
 
 def mount_disk(folder: Path, mebibytes: int) -> None:

@@ -43,6 +43,15 @@ def test_looking_imports_no_framework(found: dict[str, Any]) -> None:
     assert found["imported"] == []
 
 
+@needs.paddle
+def test_paddle_is_ready(found: dict[str, Any]) -> None:
+    (paddle,) = (b for b in found["backends"] if b["name"] == "paddle")
+    assert paddle["problem"] is None
+    assert paddle["usable"]
+    assert paddle["devices"][0] == "cpu"
+    assert all(p["installed"] == p["tested"] for p in paddle["packages"])
+
+
 @needs.torch
 def test_torch_is_ready(found: dict[str, Any]) -> None:
     (torch,) = (b for b in found["backends"] if b["name"] == "torch")
@@ -106,6 +115,7 @@ def test_exit_code_and_words(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 def test_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     state = BackendState("torch", usable=True, packages=[Package("torch", "2.13.0+cpu", "2.13.0")], devices=["cpu"])
     monkeypatch.setattr(installation, "_examine_backend", lambda name: state)
+    monkeypatch.setattr(installation, "COMPANIONS", {"torch": ()})
     assert main(["doctor", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["backends"] == [

@@ -27,3 +27,5 @@ class ModelSettings(Settings):
     """Precision of the networks' arithmetic; trained weights and the loss stay in float32."""
     allow_tf32: bool = setting(False)
     """Compute float32 products in TensorFloat-32, of 10 bits, on NVIDIA GPUs that have it: several times faster."""
+    amp_level: Literal["O1", "O2"] | None = setting(None)
+    """How far mixed precision goes on paddle: O1 (the default) casts what gains from it, O2 nearly everything."""

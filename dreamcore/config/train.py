@@ -9,6 +9,7 @@ from .base import Settings, setting
 from .common import ModelSettings, Scheduler
 from .concepts import Concept
 
+ExportFormat = Literal["diffusers", "ppdiffusers"]
 LRScheduler = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
 
 
@@ -231,12 +232,14 @@ class OutputSettings(Settings):
     """`latest`, a checkpoint's name in the output folder, or a path."""
     reset_optimizer: bool = setting(False, may_change=True)
     """Resume with the checkpoint's weights and a fresh optimizer: needed after training with another one."""
+    export_format: ExportFormat = setting("diffusers", may_change=True)
+    """Layout of the finished model: `diffusers`, or `ppdiffusers` (model_state.pdparams), which only that reads."""
     logging_steps: int = setting(10, ge=1, may_change=True)
     """Updates between copies of the losses from the device; every update is logged all the same."""
     logging_dir: str = setting("logs", may_change=True)
     """Folder for trackers' files, inside the output folder unless absolute."""
     report_to: str = setting("tensorboard", may_change=True)
-    """Trackers beside metrics.jsonl: tensorboard, wandb, several with commas, all, or none."""
+    """Trackers beside metrics.jsonl: tensorboard, visualdl, wandb, several with commas, all, or none."""
 
 
 class TrainConfig(

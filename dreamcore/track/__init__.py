@@ -1,4 +1,4 @@
-"""What a run tells: to the terminal, to files in its folder, to TensorBoard and Weights & Biases.
+"""What a run tells: to the terminal, to files in its folder, to TensorBoard, VisualDL and Weights & Biases.
 
 The loop emits events and knows none of the receivers.  `metrics.jsonl` is part of the run's result, so failing to
 write it stops the run; every other receiver is a convenience: when one fails, it is named once and left out.

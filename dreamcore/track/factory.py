@@ -13,10 +13,12 @@ from .console import Console
 from .files import LogFile
 from .metrics import MetricsFile
 from .tensorboard import TensorBoard
+from .visualdl import VisualDL
 from .wandb import WandB
 
 OPTIONAL: dict[str, tuple[str, Callable[[], Tracker]]] = {
     "tensorboard": ("tensorboardX", TensorBoard),
+    "visualdl": ("visualdl", VisualDL),
     "wandb": ("wandb", WandB),
 }
 """Name in `report_to` -> the package that it needs, and its tracker."""
@@ -26,7 +28,7 @@ def make_trackers(report_to: str, *, main_process: bool) -> Trackers:
     """The trackers of a run: metrics.jsonl, log.txt, the console and those named; none but on the main process.
 
     Args:
-        report_to: tensorboard, wandb, several with commas, all (that are installed), or none.
+        report_to: tensorboard, visualdl, wandb, several with commas, all (that are installed), or none.
         main_process: whether this process writes; the others get an empty fan-out, after the same checks.
 
     Raises:

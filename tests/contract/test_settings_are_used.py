@@ -30,8 +30,9 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "output_dir": (None, None),
     "backend": (installed_backends()[0], None),
     "device": ("cpu", None),
-    "mixed_precision": ("bf16", None),
+    "mixed_precision": ("no", None),
     "allow_tf32": (False, None),
+    "amp_level": ("O1", {"mixed_precision": "no"}),
     "instance_prompt": ("a toy", None),
     "concepts": (None, None),
     "sub_folders": (False, None),
@@ -120,14 +121,15 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "checkpoints_total_limit": (1, None),
     "resume_from_checkpoint": ("latest", None),
     "reset_optimizer": (True, {"resume_from_checkpoint": "latest"}),
+    "export_format": ("ppdiffusers", None),
     "logging_steps": (1, None),
     "logging_dir": ("elsewhere", None),
     "report_to": ("none", None),
     "revision": ("main", None),
     "variant": ("fp16", None),
 }
-ELSEWHERE = {"variant", "revision"}
-"""Settings of the model's place, which loading's own tests give."""
+ELSEWHERE = {"variant", "revision", "amp_level"}
+"""Settings of the model's place, which loading's own tests give, and of GPUs alone."""
 CONTRADICTING = {"aspect_ratio_buckets", "height", "width", "with_prior_preservation", "num_train_epochs"}
 """Settings that are errors of another kind when alone, which the configuration's own tests show."""
 

@@ -36,6 +36,8 @@ OTHER: dict[str, dict[str, Any]] = {
     "prompt_file": {"prompt_file": "prompts.txt", "prompt": None},
     "mixed_precision": {"mixed_precision": "bf16"},
     "prior_generation_precision": {"prior_generation_precision": "bf16"},
+    "amp_level": {"amp_level": "O2"},
+    "export_format": {"export_format": "ppdiffusers"},
     "lr_scheduler": {"lr_scheduler": "cosine"},
     "lora_layers": {"lora_layers": ["to_q"]},
     "scheduler": {"scheduler": "euler"},

@@ -17,8 +17,11 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
+
+from dreamcore.backend import installed_backends
 
 ROOT = Path(__file__).parents[2]
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink"}
@@ -74,17 +77,15 @@ def run_command(job: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    import torch
-    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    name = installed_backends()[0]
+    for module in ("dreamcore.loop", f"dreamcore.adapters.{name}.backend", "dreamcore.cli.flags", "dreamcore.cli.main"):
+        import_module(module)  # once for all
+    if name == "torch":  # what it imports at the first use only
+        import torch
+        from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
-    from dreamcore import loop
-    from dreamcore.adapters.torch import backend
-    from dreamcore.cli import flags, main
-
-    assert all((AutoencoderKL, DDIMScheduler, UNet2DConditionModel, loop, backend, flags, main)), (
-        "imported once for all"
-    )
-    torch.set_num_threads(1)
+        assert all((AutoencoderKL, DDIMScheduler, UNet2DConditionModel))
+        torch.set_num_threads(1)
     for line in sys.stdin:
         job = json.loads(line)
         pid = os.fork()

@@ -13,7 +13,7 @@ from .. import needs
 from .nursery import Nursery
 from .runs import Case, assert_nothing_half_written, records, results, undisturbed
 
-pytestmark = needs.torch
+pytestmark = needs.backend
 
 WRITES = {
     "configuration": r"open .*/\.config\.yaml",

@@ -28,7 +28,7 @@ from .runs import (
     undisturbed,
 )
 
-pytestmark = [needs.torch, pytest.mark.timeout(900)]
+pytestmark = [needs.backend, pytest.mark.timeout(900)]
 
 DEATHS = 12
 """Deaths in each of the two kinds of run, at the least."""

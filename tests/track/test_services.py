@@ -16,6 +16,7 @@ from PIL import Image
 
 from dreamcore.track import RunInfo, Trackers
 from dreamcore.track.tensorboard import TensorBoard
+from dreamcore.track.visualdl import VisualDL
 from dreamcore.track.wandb import WandB
 
 
@@ -64,6 +65,33 @@ def test_tensorboard_holds_every_number_and_picture(tmp_path: Path) -> None:
     (pixels,) = pictures.values()
     np.testing.assert_array_equal(pixels, np.broadcast_to(np.uint8([200, 10, 20]), (3, 5, 3)))
     assert any("a photo of sks mug" in text for text in texts.values())
+
+
+def test_visualdl_holds_every_number_and_picture(tmp_path: Path) -> None:
+    """Read back by VisualDL's own reader."""
+    reader = pytest.importorskip("visualdl", reason="visualdl is not installed").LogReader
+    Image.new("RGB", (5, 3), (200, 10, 20)).save(tmp_path / "a.png")
+    board = VisualDL()
+    board.start(info(tmp_path))
+    board.update({"step": 1, "loss": 0.5, "lr": 1e-4, "grad_norm": float("nan")})
+    board.update({"step": 2, "loss": 0.25, "lr": 2e-4, "grad_norm": 3.0})
+    board.scalars(2, {"validation_loss": 0.75})
+    board.images(2, [tmp_path / "a.png"], "a <photo> of sks mug")
+    board.close("finished")
+    board.close("finished")
+
+    (file,) = (tmp_path / "logs" / "visualdl").iterdir()
+    found = reader(file_path=str(file))
+    losses = [(point.id, point.value) for point in found.get_data("scalar", "train/step_loss")]
+    assert losses == [(1, 0.5), (2, 0.25)]
+    assert [point.value for point in found.get_data("scalar", "train/lr")] == [pytest.approx(1e-4), pytest.approx(2e-4)]
+    assert np.isnan(found.get_data("scalar", "train/grad_norm")[0].value)
+    assert [(p.id, p.value) for p in found.get_data("scalar", "validation/loss")] == [(2, 0.75)]
+    (picture,) = found.get_data("image", "validation/picture_0")
+    pixels = np.asarray(Image.open(io.BytesIO(picture.image.encoded_image_string)).convert("RGB"))
+    np.testing.assert_array_equal(pixels, np.broadcast_to(np.uint8([200, 10, 20]), (3, 5, 3)))
+    (prompt,) = found.get_data("text", "validation/prompt")
+    assert prompt.text.encoded_text_string == "a <photo> of sks mug"
 
 
 def test_tensorboard_forgets_what_a_resumed_run_makes_anew(tmp_path: Path) -> None:

@@ -172,15 +172,15 @@ def test_which_trackers_a_setting_names(monkeypatch: pytest.MonkeyPatch) -> None
     assert names("none") == always
     assert names("tensorboard") == [*always, "TensorBoard"]
     assert names("wandb, TensorBoard,wandb") == [*always, "WandB", "TensorBoard"]
-    assert names("all") == [*always, "TensorBoard", "WandB"]
+    assert names("all") == [*always, "TensorBoard", "VisualDL", "WandB"]
     monkeypatch.setattr(factory, "find_spec", lambda name: name != "wandb")
-    assert names("all") == [*always, "TensorBoard"]
+    assert names("all") == [*always, "TensorBoard", "VisualDL"]
 
 
 @pytest.mark.parametrize(
     ("report_to", "words"),
     [
-        ("tensorbord", "'tensorbord' is not one of tensorboard, wandb, all, none; did you mean tensorboard"),
+        ("tensorbord", "'tensorbord' is not one of tensorboard, visualdl, wandb, all, none; did you mean tensorboard"),
         ("none,tensorboard", "'none' stands alone"),
         ("", "'' is not one of"),
         ("wandb", "needs the package wandb, which is not installed: pip install wandb"),
@@ -206,7 +206,7 @@ def test_other_processes_write_nothing(tmp_path: Path) -> None:
 def test_optional_trackers_are_imported_only_when_a_run_starts() -> None:
     code = (
         "import sys; from dreamcore.track import make_trackers; make_trackers('tensorboard', main_process=True);"
-        "assert not {'tensorboardX', 'wandb', 'torch'} & set(sys.modules)"
+        "assert not {'tensorboardX', 'visualdl', 'wandb', 'torch', 'paddle'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -1,0 +1,17 @@
+"""The Paddle backend, on PaddlePaddle, ppdiffusers and paddlenlp."""
+
+from __future__ import annotations
+
+import warnings
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of missing compilers and of setuptools, on every import
+    import paddle  # noqa: F401
+    import ppdiffusers
+    import ppdiffusers.transformers
+
+from paddlenlp.utils.log import logger
+
+logger.set_level("ERROR")  # theirs are of keys and tokens, which are all checked here
+ppdiffusers.utils.logging.set_verbosity_error()
+ppdiffusers.utils.logging.disable_progress_bar()

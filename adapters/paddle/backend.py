@@ -1,0 +1,328 @@
+"""The Paddle backend: ppdiffusers' networks under core's plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+import ppdiffusers
+from numpy.typing import NDArray
+
+from dreamcore.backend import Batch, SampleRequest, StepResult
+from dreamcore.config import TrainConfig
+from dreamcore.config.common import ModelSettings
+from dreamcore.errors import ConfigError
+from dreamcore.layouts import PUBLISHED
+from dreamcore.modelfolder import ModelFolder
+
+from . import lora, models
+from .launch import check_log_folder, choose_device, join_world, sum_gradients
+from .optim import LossScale, MovingAverage, Optimizer
+from .sampling import make_latents, make_scheduler, to_pixels
+
+DTYPES = {"no": "float32", "fp16": "float16", "bf16": "bfloat16"}
+
+
+def load(model: ModelFolder, settings: ModelSettings) -> PaddleBackend:
+    """The entry point `dreambooth.backends`."""
+    return PaddleBackend(model, settings)
+
+
+class PaddleBackend:
+    """`dreamcore.backend.Backend` on Paddle."""
+
+    def __init__(self, model: ModelFolder, settings: ModelSettings):
+        self.model, self.family = model, model.family
+        self.device = choose_device(settings.device)
+        self.world = join_world()
+        self.dtype = _check_precision(settings.mixed_precision, self.device)
+        self._amp_level = (settings.amp_level or "O1") if self.dtype != "float32" else "O0"
+        (tokenizer, encoder), *_ = self.family.text_encoders
+        self._encoder_name = encoder
+        self.denoiser = models.load_component(model, self.family.denoiser)
+        self.text_encoder = models.load_component(model, encoder)
+        self.vae = models.load_component(model, self.family.vae)
+        self.tokenizer = models.load_tokenizer(model, tokenizer)
+        self._max_length = int(self.tokenizer.model_max_length)
+        self._trained: dict[str, paddle.nn.Layer] = {}
+        self._factors: dict[str, dict[str, paddle.Tensor]] = {}
+        self._lora_scale: float | None = None
+        self._has_dropout = False
+        self._optimizer: Optimizer | None = None
+        self._average: MovingAverage | None = None
+        self._embedded: dict[str, paddle.Tensor] = {}
+        self._conditions = paddle.empty([0])
+        self._results: list[tuple[paddle.Tensor, paddle.Tensor]] = []
+
+    # -- words
+
+    def tokenize(self, prompts: Sequence[str]) -> list[list[str]]:
+        return [list(self.tokenizer.tokenize(prompt)) for prompt in prompts]
+
+    def tokenizer_window(self) -> int:
+        return self._max_length - 2
+
+    def set_prompts(self, prompts: Sequence[str]) -> None:
+        if self._encoder_name in self._trained:
+            pairs = [self._ids(p) for p in prompts]
+            self._conditions, self._masks = (paddle.concat(part) for part in zip(*pairs, strict=True))
+        else:
+            self._conditions = paddle.concat([self._embedding(p) for p in prompts])
+
+    def _ids(self, prompt: str) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """Token ids and attention mask, each [1, length]; padded with the tokenizer's own token, as its model was
+        trained (end-of-text for SD 1, "!" for SD 2)."""
+        tokens = self.tokenizer([prompt], padding="max_length", max_length=self._max_length, truncation=True)
+        ids = np.array(tokens["input_ids"], np.int64)
+        words = len(self.tokenizer([prompt], max_length=self._max_length, truncation=True)["input_ids"][0])
+        return paddle.to_tensor(ids), paddle.to_tensor((np.arange(ids.shape[1]) < words).astype(np.int64)[None])
+
+    def _encode_ids(self, ids: paddle.Tensor, masks: paddle.Tensor) -> paddle.Tensor:
+        uses_mask = getattr(self.text_encoder.config, "use_attention_mask", None)
+        return self.text_encoder(ids, attention_mask=masks if uses_mask else None)[0]
+
+    @paddle.no_grad()
+    def _embedding(self, prompt: str) -> paddle.Tensor:
+        """[1, tokens, width]; kept as long as the text encoder does not change.  Embedded one prompt at a time, so
+        that the bits do not depend on which others there are."""
+        if prompt in self._embedded:
+            return self._embedded[prompt]
+        self._move(self.text_encoder, self.device)
+        with self._autocast():
+            embedding = self._encode_ids(*self._ids(prompt)).cast("float32")
+        if self._encoder_name not in self._trained:
+            self._embedded[prompt] = embedding
+        return embedding
+
+    def _condition(self, prompt: NDArray[np.int64]) -> paddle.Tensor:
+        """[B, tokens, width]; a text encoder that trains runs once for each distinct prompt of the batch."""
+        if self._encoder_name not in self._trained:
+            return self._conditions.index_select(paddle.to_tensor(prompt))
+        distinct, inverse = np.unique(prompt, return_inverse=True)
+        rows = paddle.to_tensor(distinct)
+        embeddings = self._encode_ids(self._conditions.index_select(rows), self._masks.index_select(rows))
+        return embeddings.index_select(paddle.to_tensor(inverse.reshape(-1)))
+
+    # -- pictures to latents and back
+
+    @paddle.no_grad()
+    def encode_images(self, pixels: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        self._move(self.vae, self.device)
+        posterior = self.vae.encode(paddle.to_tensor(pixels)).latent_dist
+        scale = self.vae.config.scaling_factor
+        return (posterior.mean * scale).numpy(), (posterior.std * scale).numpy()
+
+    def sample(self, request: SampleRequest) -> NDArray[np.uint8]:
+        pipeline = ppdiffusers.StableDiffusionPipeline(
+            vae=self.vae,
+            text_encoder=self.text_encoder,
+            tokenizer=self.tokenizer,
+            unet=self.denoiser,
+            scheduler=make_scheduler(request.scheduler, self.model.config("scheduler")),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        factor = self.model.latent_factor
+        size = (request.noise.shape[2] * factor, request.noise.shape[3] * factor)
+        with self._at_rest():
+            embeddings = paddle.concat([self._embedding(p) for p in request.prompts])
+            negative = self._embedding(request.negative_prompt).expand_as(embeddings)
+            with self._autocast():
+                latents = make_latents(pipeline, request, embeddings, negative, size)
+        self._move(self.vae, self.device)
+        with paddle.no_grad():
+            return to_pixels(self.vae.decode(latents.cast("float32") / self.vae.config.scaling_factor).sample)
+
+    def load_lora(self, file: Path, scale: float) -> None:
+        networks = {self.family.denoiser: self.denoiser, self._encoder_name: self.text_encoder}
+        lora.apply_file(networks, file, scale)
+        self._embedded.clear()
+
+    # -- training
+
+    def prepare_training(self, config: TrainConfig) -> list[str]:
+        check_log_folder(config.output_dir)
+        if config.tokenizer_max_length is not None:
+            self._max_length = _check_length(config.tokenizer_max_length, self._max_length)
+        self._trained = {self.family.denoiser: self.denoiser}
+        if config.train_text_encoder:
+            self._trained[self._encoder_name] = self.text_encoder
+        for network in (self.denoiser, self.text_encoder):
+            frozen = config.use_lora or network not in self._trained.values()
+            if frozen and self._amp_level == "O2":
+                paddle.amp.decorate(network, level="O2", dtype=self.dtype)
+        if config.use_lora:
+            self._add_lora(config)
+        else:
+            for parameter in (p for network in self._trained.values() for p in network.parameters()):
+                parameter.stop_gradient = False
+        self._set_modes(config)
+        self._optimizer = Optimizer(self._parameters(), config, LossScale() if self.dtype == "float16" else None)
+        if config.use_ema:
+            self._average = MovingAverage(self._optimizer.named, config.ema_decay)
+        return list(self._trained)
+
+    def _add_lora(self, config: TrainConfig) -> None:
+        alpha = config.lora_alpha if config.lora_alpha is not None else float(config.rank)
+        self._lora_scale = alpha / config.rank
+        self._has_dropout = config.lora_dropout > 0
+        for name, network in self._trained.items():
+            layers = self.family.text_lora_layers
+            if name == self.family.denoiser:
+                layers = tuple(config.lora_layers or self.family.lora_layers)
+            self._factors[name] = lora.add_lora(
+                network, name, layers, config.rank, alpha, config.lora_dropout, config.seed
+            )
+
+    def _set_modes(self, config: TrainConfig) -> None:
+        """Train mode only where it matters: LoRA's dropout asks for it, nothing else has dropout."""
+        for name, network in self._trained.items():
+            if config.gradient_checkpointing:
+                if name == self.family.denoiser:
+                    network.enable_gradient_checkpointing()
+                else:
+                    network._set_gradient_checkpointing(True)
+            if config.gradient_checkpointing or self._has_dropout:
+                network.train()
+
+    def _parameters(self) -> dict[str, dict[str, paddle.Tensor]]:
+        """What trains, by component, under published names."""
+        if self._lora_scale is not None:
+            return self._factors
+        return {name: {f"{name}.{p}": w for p, w in n.named_parameters()} for name, n in self._trained.items()}
+
+    def park(self) -> None:
+        self._move(self.vae, "cpu")
+        if self._encoder_name not in self._trained:
+            self._move(self.text_encoder, "cpu")
+
+    def train_step(self, micro_batches: Sequence[Batch], lr: Mapping[str, float]) -> None:
+        assert self._optimizer is not None, "prepare_training comes first"
+        errors = []
+        for batch in micro_batches:
+            if self._has_dropout:
+                paddle.seed(batch.seed)
+            error = self._errors(batch)
+            loss = (error * paddle.to_tensor(batch.weight)).sum()
+            scale = self._optimizer.scale
+            (loss * scale.scale if scale else loss).backward()
+            errors.append(error.detach())
+        if self.world.size > 1:
+            sum_gradients(self._optimizer.all)
+        norm = self._optimizer.step(lr)
+        if self._average:
+            self._average.update()
+        self._results.append((paddle.concat(errors), norm))
+
+    def _errors(self, batch: Batch) -> paddle.Tensor:
+        """Mean squared error of each row [B], in float32."""
+        with self._autocast():
+            answer = self.denoiser(
+                paddle.to_tensor(batch.x), paddle.to_tensor(batch.t), self._condition(batch.prompt)
+            ).sample
+        squared = (answer.cast("float32") - paddle.to_tensor(batch.target)).square()
+        if batch.mask is not None:
+            squared = squared * paddle.to_tensor(batch.mask)
+        return squared.flatten(1).mean(1)
+
+    def loss(self, batch: Batch) -> NDArray[np.float32]:
+        with self._at_rest(), paddle.no_grad():
+            return self._errors(batch).numpy()
+
+    def metrics(self) -> list[StepResult]:
+        if not self._results:
+            return []
+        assert self._optimizer is not None
+        flat = paddle.concat([paddle.concat([e, n.reshape([1])]) for e, n in self._results]).numpy()
+        rows = np.split(flat, np.cumsum([len(e) + 1 for e, _ in self._results])[:-1])
+        self._results.clear()
+        scales = self._optimizer.scale is not None
+        return [StepResult(r[:-1], float(r[-1]), skipped=scales and not np.isfinite(r[-1])) for r in rows]
+
+    # -- files
+
+    def export(self, folder: Path, *, averaged: bool) -> None:
+        with self._average.in_place() if self._average and averaged else nullcontext():
+            if self._lora_scale is not None:
+                lora.save_published(self._all_factors(), self._lora_scale, folder)
+                return
+            for name, network in self._trained.items():
+                models.save_component(network, self.model.path / name, folder / name)
+
+    def save_state(self, folder: Path) -> None:
+        assert self._optimizer is not None, "prepare_training comes first"
+        self._optimizer.save(folder)
+        if self._lora_scale is not None:
+            lora.save_factors(self._all_factors(), folder)
+        if self._average:
+            self._average.save(folder)
+
+    def load_state(self, folder: Path) -> None:
+        assert self._optimizer is not None, "prepare_training comes first"
+        if self._lora_scale is not None:
+            lora.restore_factors(self._all_factors(), folder)
+        else:
+            for name, network in self._trained.items():
+                models.restore_component(network, folder / name)
+        self._optimizer.load(folder)
+        if self._average:
+            self._average.load(folder)
+
+    def _all_factors(self) -> dict[str, paddle.Tensor]:
+        return {name: factor for factors in self._factors.values() for name, factor in factors.items()}
+
+    def rewrite_weights(self, files: Sequence[Path], folder: Path) -> None:
+        models.rewrite_weights(files, folder, paddles=self.model.index[folder.name][0] in PUBLISHED)
+
+    def device_name(self) -> str:
+        if self.device == "cpu":
+            return "cpu"
+        return f"{paddle.device.cuda.get_device_name(self.device)} ({self.device})"
+
+    # -- small things
+
+    @contextmanager
+    def _at_rest(self) -> Iterator[None]:
+        """The model as it is judged and used: without dropout, under its moving average where the run keeps one."""
+        training = [network for network in self._trained.values() if network.training]
+        for network in training:
+            network.eval()
+        with self._average.in_place() if self._average else nullcontext():
+            yield
+        for network in training:
+            network.train()
+
+    def _autocast(self) -> Any:
+        return paddle.amp.auto_cast(enable=self.dtype != "float32", dtype=_half(self.dtype), level=self._amp_level)
+
+    def _move(self, network: paddle.nn.Layer, device: str) -> None:
+        if self.device != "cpu":
+            network.to(device=device)
+
+
+def _half(dtype: str) -> str:
+    return "bfloat16" if dtype == "float32" else dtype  # a name is asked for even where nothing is cast
+
+
+def _check_length(length: int, longest: int) -> int:
+    if length > longest:
+        raise ConfigError(f"tokenizer_max_length: {length} is more than the {longest} tokens that this model takes")
+    return length
+
+
+def _check_precision(name: str, device: str) -> str:
+    """The arithmetic's type.
+
+    Raises:
+        ConfigError: the device lacks it.
+    """
+    if name != "no" and device == "cpu":
+        raise ConfigError(f"mixed_precision: {name} needs a GPU: Paddle has no mixed precision on a CPU; use no")
+    if name == "bf16" and not paddle.amp.is_bfloat16_supported():
+        raise ConfigError(f"mixed_precision: {paddle.device.cuda.get_device_name(device)} lacks bf16; use fp16 or no")
+    return DTYPES[name]

@@ -1,0 +1,116 @@
+"""The processes of a run: one alone, or those that paddle.distributed.launch started."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import paddle
+import paddle.distributed as dist
+from numpy.typing import NDArray
+
+from dreamcore.backend import Solo, World
+from dreamcore.errors import ConfigError
+
+BUCKET_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class PaddleWorld:
+    """Processes joined by paddle.distributed: NCCL on GPUs, gloo on a CPU."""
+
+    rank: int
+    local_rank: int
+    size: int
+
+    def gather(self, values: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+        parts: list[paddle.Tensor] = []
+        dist.all_gather(parts, paddle.to_tensor(np.ascontiguousarray(values)))
+        return [part.numpy() for part in parts]
+
+    def broadcast(self, value: str) -> str:
+        letters = np.frombuffer(value.encode(), np.uint8).astype(np.int32)
+        length = paddle.to_tensor(np.array([letters.size], np.int64))
+        dist.broadcast(length, src=0)
+        size = int(length.item())
+        tensor = paddle.to_tensor(letters) if self.rank == 0 else paddle.zeros([size], "int32")
+        if size:
+            dist.broadcast(tensor, src=0)
+        return bytes(tensor.numpy().astype(np.uint8)).decode()
+
+    def barrier(self) -> None:
+        dist.barrier()
+
+
+def choose_device(name: str | None) -> str:
+    """The device of this process, which Paddle then uses throughout; `cuda` is understood as Paddle's `gpu`.
+
+    Raises:
+        ConfigError: a device that Paddle does not have.
+    """
+    cards = paddle.device.cuda.device_count() if paddle.device.is_compiled_with_cuda() else 0
+    if name is None:
+        name = "gpu" if cards else "cpu"
+    match = re.fullmatch(r"cpu|(?:gpu|cuda)(?::(\d+))?", name)
+    if match is None:
+        raise ConfigError(f"device: {name!r} is not known to Paddle; expected cpu, gpu or gpu:NUMBER")
+    if name == "cpu":
+        return str(paddle.device.set_device("cpu") and "cpu")
+    index = int(match[1]) if match[1] else dist.ParallelEnv().device_id if cards else 0
+    if index >= cards:
+        has = f"{cards} GPU" if cards else "no GPU, or is built without CUDA"
+        raise ConfigError(f"device: {name!r} cannot be used: this Paddle has {has}")
+    paddle.device.set_device(f"gpu:{index}")
+    return f"gpu:{index}"
+
+
+def join_world() -> World:
+    """The world that the launcher's environment describes."""
+    environment = dist.ParallelEnv()
+    if environment.world_size == 1:
+        return Solo()
+    if not dist.is_initialized():
+        dist.init_parallel_env()
+    local = int(os.environ.get("PADDLE_LOCAL_RANK", "0"))
+    return PaddleWorld(environment.rank, local, environment.world_size)
+
+
+def check_log_folder(output: str) -> None:
+    """Keep the launcher's log folder, which holds the whole environment with its tokens, out of what is published.
+
+    Raises:
+        ConfigError: it lies inside the run folder.
+    """
+    logs, folder = os.environ.get("PADDLE_LOG_DIR"), Path(output).expanduser().resolve()
+    if logs and Path(logs).resolve().is_relative_to(folder):
+        raise ConfigError(
+            f"output_dir: {folder} holds {logs}, where paddle.distributed.launch writes the whole environment, tokens "
+            "included; give the launcher a --log_dir elsewhere and remove that folder"
+        )
+
+
+@paddle.no_grad()
+def sum_gradients(parameters: Sequence[paddle.Tensor]) -> None:
+    """Replace every gradient by its sum over all ranks, in buckets."""
+    for bucket in _buckets([p.grad for p in parameters if p.grad is not None]):
+        flat = paddle.concat([g.flatten() for g in bucket])
+        dist.all_reduce(flat)
+        for gradient, summed in zip(bucket, paddle.split(flat, [g.size for g in bucket]), strict=True):
+            paddle.assign(summed.reshape(gradient.shape), gradient)
+
+
+def _buckets(tensors: Iterable[paddle.Tensor]) -> Iterable[list[paddle.Tensor]]:
+    bucket: list[paddle.Tensor] = []
+    size = 0
+    for tensor in tensors:
+        bucket.append(tensor)
+        size += tensor.size * tensor.element_size()
+        if size >= BUCKET_BYTES:
+            yield bucket
+            bucket, size = [], 0
+    if bucket:
+        yield bucket

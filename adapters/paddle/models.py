@@ -1,0 +1,133 @@
+"""Stable Diffusion's parts in ppdiffusers: loaded in full or not at all, saved under published names.
+
+paddlenlp leaves a text encoder whose names lack a prefix at random values and only warns.  So networks are built from
+their configuration here, and filled by core's strict reader; Paddle's layout of Linear weights is turned on the way.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+import ppdiffusers
+from numpy.typing import NDArray
+from ppdiffusers import transformers
+
+from dreamcore.errors import ConfigError, RunError
+from dreamcore.layouts import PUBLISHED
+from dreamcore.modelfolder import ModelFolder
+from dreamcore.weights import Arrays, is_linear, known_names, misfit, read_weights, swap_layout, write_safetensors
+
+Named = Mapping[str, paddle.Tensor]
+"""Trained weights by COMPONENT.PARAMETER as published."""
+LIBRARIES = {
+    "diffusers": ppdiffusers,
+    "ppdiffusers": ppdiffusers,
+    "transformers": transformers,
+    "ppdiffusers.transformers": transformers,
+    "paddlenlp.transformers": transformers,
+}
+"""What model_index.json calls a library, and who stands in for it."""
+
+
+def load_component(model: ModelFolder, name: str) -> Any:
+    """A network of the model in float32, in evaluation mode, every weight accounted for.
+
+    Raises:
+        ConfigError: a class that is not known, weights missing from the file, or weights that the network lacks.
+    """
+    library, class_name = model.index[name]
+    cls = getattr(LIBRARIES.get(library), class_name, None)
+    if cls is None:
+        raise ConfigError(f"{model.path}: {name} is a {library}.{class_name}, which this ppdiffusers lacks")
+    files = model.weight_files(name)
+    arrays = read_weights(files, paddles=library in PUBLISHED)
+    network = _build(cls, model.config(name))
+    if problem := fill(network, arrays):
+        kind, _, names = problem.partition(": ")
+        raise ConfigError(f"{files[0]}: {kind} for {class_name}: {names}")
+    network.eval()
+    for parameter in network.parameters():
+        parameter.stop_gradient = True
+    return network
+
+
+def _build(cls: Any, config: dict[str, Any]) -> Any:
+    """The network, its weights not yet those of the model."""
+    if issubclass(cls, ppdiffusers.ModelMixin):
+        return cls.from_config(config)
+    return cls(cls.config_class.from_dict(config))
+
+
+def fill(network: paddle.nn.Layer, arrays: Arrays) -> str | None:
+    """Give a network published weights; or say what does not fit, and leave it as it was."""
+    weights = dict(network.named_parameters())
+    arrays = known_names(arrays, weights)
+    if problem := misfit(arrays, {name: published_shape(name, w) for name, w in weights.items()}):
+        return problem
+    for name, weight in weights.items():
+        put(name, weight, arrays[name])
+    return None
+
+
+def published_shape(name: str, weight: paddle.Tensor) -> tuple[int, ...]:
+    """The shape that a weight has in files."""
+    shape = tuple(weight.shape)
+    return shape[::-1] if is_linear(name, len(shape)) else shape
+
+
+def published(name: str, weight: paddle.Tensor) -> NDArray[np.float32]:
+    """A weight, or what is of its shape, as files hold it."""
+    return swap_layout(name, weight.detach().numpy())
+
+
+def put(name: str, weight: paddle.Tensor, array: NDArray[Any]) -> None:
+    """Set a weight, or what is of its shape, from what a file holds."""
+    weight.set_value(np.ascontiguousarray(swap_layout(name, array), np.float32))
+
+
+def load_tokenizer(model: ModelFolder, name: str) -> Any:
+    """The tokenizer that the model's index names."""
+    return getattr(transformers, model.class_name(name)).from_pretrained(str(model.path / name))
+
+
+def save_component(network: paddle.nn.Layer, source: Path, folder: Path) -> None:
+    """Write a trained network beside the configuration of its source, as `from_pretrained` loads it."""
+    folder.mkdir()
+    shutil.copyfile(source / "config.json", folder / "config.json")
+    write_safetensors(folder / _file_name(network), {n: published(n, w) for n, w in network.named_parameters()})
+
+
+def restore_component(network: paddle.nn.Layer, folder: Path) -> None:
+    """Load weights that `save_component`, of this backend or another, wrote into a network.
+
+    Raises:
+        RunError: names or shapes that do not fit.
+    """
+    file = folder / _file_name(network)
+    if problem := fill(network, read_weights([file])):
+        raise RunError(f"{file}: does not fit this model: {problem}")
+
+
+def rewrite_weights(files: Sequence[Path], folder: Path, *, paddles: bool) -> None:
+    """Write a component's weights, a variant's or Paddle's own, as one plain safetensors file.
+
+    Pickled weights of PyTorch, which are not opened here, are carried over as they are.
+    """
+    if files[0].suffix == ".bin":
+        for file in files:
+            shutil.copyfile(file, folder / file.name)
+        return
+    config = folder / "config.json"
+    diffusion = config.is_file() and '"_class_name"' in config.read_text(encoding="utf-8")
+    name = "diffusion_pytorch_model.safetensors" if diffusion else "model.safetensors"
+    write_safetensors(folder / name, read_weights(files, paddles=paddles))
+
+
+def _file_name(network: paddle.nn.Layer) -> str:
+    is_diffusers = isinstance(network, ppdiffusers.ModelMixin)
+    return "diffusion_pytorch_model.safetensors" if is_diffusers else "model.safetensors"

@@ -1,0 +1,136 @@
+"""Weights in files: under published names and in PyTorch's layout, whatever library wrote them.
+
+Reading needs no framework.  A network is filled completely or not at all: names of old files are translated by a small
+table, and any other difference is an error that names it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from .errors import ConfigError
+from .pdparams import read_pdparams
+
+Arrays = dict[str, NDArray[Any]]
+
+IGNORED = ("position_ids",)
+"""Endings of names that hold no weight: position numbers, which old versions stored."""
+OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
+"""Parts of the names of the autoencoder's attention in files of 2022, and what they are called since."""
+PREFIX = "text_model."
+"""What CLIP's published names begin with, and transformers 5 leaves out."""
+EMBEDDINGS = ("embedding", "embeddings", "embed_tokens", "shared", "relative_attention_bias")
+"""Endings of the names of lookup tables, which are no Linear layers though their weights have two dimensions."""
+NUMPY_TYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "U8": "u1", "BOOL": "?"
+}  # fmt: skip
+
+
+def read_weights(files: Sequence[Path], *, paddles: bool = False) -> Arrays:
+    """All arrays of a component's files, in PyTorch's layout; bfloat16 becomes float32.
+
+    Args:
+        paddles: whether the folder is ppdiffusers', whose safetensors files need not say so themselves.
+
+    Raises:
+        ConfigError: a damaged file, or one of a form that only PyTorch reads.
+    """
+    arrays: Arrays = {}
+    for file in files:
+        if file.suffix == ".safetensors":
+            arrays |= read_safetensors(file, paddles=paddles)
+        elif file.suffix == ".pdparams":
+            arrays |= {name: swap_layout(name, value) for name, value in read_pdparams(file).items()}
+        else:
+            raise ConfigError(
+                f"{file}: pickled weights, which only the torch backend reads; convert them with it first"
+            )
+    return arrays
+
+
+def read_safetensors(file: Path, *, paddles: bool = False) -> Arrays:
+    """The arrays of one file, in PyTorch's layout.
+
+    Metadata tell whose layout a file has: `pt` and `pd` say it; `np` is written by paddlenlp in Paddle's layout and by
+    others in PyTorch's, so that it counts in a folder of ppdiffusers' (`paddles`) alone.
+
+    Raises:
+        ConfigError: it is damaged, or holds numbers of a type that is not known.
+    """
+    arrays: Arrays = {}
+    try:
+        content = file.read_bytes()
+        for name, entry in safetensors.deserialize(content):  # type: ignore[no-untyped-call]
+            value = np.frombuffer(entry["data"], NUMPY_TYPES[entry["dtype"]]).reshape(entry["shape"])
+            is_bfloat16 = entry["dtype"] == "BF16"
+            arrays[name] = (value.astype(np.uint32) << 16).view(np.float32) if is_bfloat16 else value
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ConfigError(f"{file}: cannot be read as safetensors: {error}") from None
+    except KeyError as error:
+        raise ConfigError(f"{file}: holds numbers of type {error}, which are not known here") from None
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    written_by = header.get("__metadata__", {}).get("format")
+    if written_by == "pd" or (written_by == "np" and paddles):
+        return {name: swap_layout(name, value) for name, value in arrays.items()}
+    return arrays
+
+
+def write_safetensors(
+    file: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write arrays as every library reads them."""
+    contiguous = {name: np.asarray(value, order="C") for name, value in arrays.items()}
+    save_file(contiguous, file, metadata={"format": "pt", **(metadata or {})})
+
+
+def is_linear(name: str, dimensions: int) -> bool:
+    """Whether a weight of that published name is a Linear layer's: [out, in] in PyTorch, [in, out] in Paddle.
+
+    >>> is_linear("time_embedding.linear_1.weight", 2), is_linear("text_model.embeddings.token_embedding.weight", 2)
+    (True, False)
+    """
+    layer, _, kind = name.rpartition(".")
+    return dimensions == 2 and kind == "weight" and not layer.endswith(EMBEDDINGS)
+
+
+def swap_layout(name: str, value: NDArray[Any]) -> NDArray[Any]:
+    """A weight from PyTorch's layout in Paddle's, or the other way round; its own inverse."""
+    return value.T if is_linear(name, value.ndim) else value
+
+
+def known_names(arrays: Arrays, wanted: Iterable[str]) -> Arrays:
+    """Arrays under the names that a network has, as far as the names are old or lack CLIP's prefix."""
+    wanted = set(wanted)
+    found: Arrays = {}
+    for name, value in arrays.items():
+        new = name
+        for old, now in OLD_ATTENTION.items():
+            new = new.replace(old, now)
+        if PREFIX + name in wanted:
+            new = PREFIX + name
+        if new not in wanted and name.endswith(IGNORED):
+            continue
+        found[new if new in wanted else name] = value
+    return found
+
+
+def misfit(arrays: Arrays, shapes: Mapping[str, Sequence[int]]) -> str | None:
+    """What is wrong with arrays for a network of these weights, in words; None where they fit."""
+    problems = {
+        "missing keys": shapes.keys() - arrays.keys(),
+        "unexpected keys": arrays.keys() - shapes.keys(),
+        "mismatched keys": {n for n, s in shapes.items() if n in arrays and arrays[n].shape != tuple(s)},
+    }
+    for kind, names in problems.items():
+        if names:
+            listed = sorted(names)
+            return f"{kind}: {', '.join(listed[:5])}" + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")
+    return None

@@ -1,0 +1,155 @@
+"""Weights are read from every form of file, completely, and nothing in a file is ever run."""
+
+from __future__ import annotations
+
+import json
+import pickle  # noqa: TID251  # to write what the reader must refuse
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from dreamcore.errors import ConfigError
+from dreamcore.lora import read_lora
+from dreamcore.pdparams import NAMES, read_pdparams, write_pdparams
+from dreamcore.weights import known_names, misfit, read_weights, swap_layout, write_safetensors
+
+ARRAYS = {
+    "a.linear.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "a.norm.weight": np.arange(3, dtype=np.float16),
+    "steps": np.array([7], np.int64),
+}
+
+
+class Hostile:
+    """Runs a command when it is unpickled by anyone who lets it."""
+
+    def __init__(self, function: Any, *arguments: Any):
+        self.call = (function, arguments)
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+def test_pickled_arrays_are_read(protocol: int, tmp_path: Path) -> None:
+    file = tmp_path / "model_state.pdparams"
+    file.write_bytes(pickle.dumps({**ARRAYS, NAMES: dict.fromkeys(ARRAYS, "linear_0.w_0")}, protocol))
+    found = read_pdparams(file)
+    assert found.keys() == ARRAYS.keys()
+    for name, array in ARRAYS.items():
+        np.testing.assert_array_equal(found[name], array)
+        assert found[name].dtype == array.dtype
+
+
+@pytest.mark.parametrize("function", [subprocess.call, Path.write_text, eval, np.load, np.fromfile])
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_a_hostile_file_runs_nothing(function: Any, protocol: int, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    arguments = {
+        subprocess.call: (["touch", str(victim)],),
+        Path.write_text: (victim, "x"),
+        eval: (f"open({str(victim)!r}, 'w')",),
+    }.get(function, (str(victim),))
+    for content in (Hostile(function, *arguments), {**ARRAYS, "b": Hostile(function, *arguments)}):
+        file = tmp_path / "model_state.pdparams"
+        file.write_bytes(pickle.dumps(content, protocol))
+        with pytest.raises(ConfigError, match=r"model_state\.pdparams: holds .*only arrays are read"):
+            read_pdparams(file)
+        assert not victim.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"cnumpy\nndarray\n(I1000000000000\ntR.",  # an array of a terabyte
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I1000000000000\ntVb\ntR.",
+        b"c_codecs\nencode\n(Vx\nVrot13\ntR.",
+        pickle.dumps({"a": np.array([{}], object)}),
+        pickle.dumps({"a": np.array(["x"])}),
+        pickle.dumps({"a": "no array"}),
+        pickle.dumps({1: ARRAYS["steps"]}),
+        pickle.dumps([1, 2]),
+        pickle.dumps(ARRAYS)[:-40],
+    ],
+)
+def test_what_is_no_named_array_is_refused(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "model_state.pdparams"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"model_state\.pdparams: "):
+        read_pdparams(file)
+
+
+def test_pdparams_are_written_as_they_are_read(tmp_path: Path) -> None:
+    write_pdparams(tmp_path / "m.pdparams", ARRAYS)
+    for name, array in read_pdparams(tmp_path / "m.pdparams").items():
+        np.testing.assert_array_equal(array, ARRAYS[name])
+
+
+def test_both_libraries_layouts_read_alike(tmp_path: Path) -> None:
+    """PyTorch has a Linear weight as [out, in], Paddle as [in, out]; nothing else differs."""
+    names = ("ff.net.0.proj", "text_model.embeddings.token_embedding", "conv", "norm")
+    shapes = ((2, 3), (5, 4), (2, 3, 1, 1), (3,))
+    published = {f"{n}.weight": np.random.rand(*s).astype("f4") for n, s in zip(names, shapes, strict=True)}
+    write_safetensors(tmp_path / "model.safetensors", published)
+    swapped = {n: v.T if n.startswith("ff") else v for n, v in published.items()}
+    write_pdparams(tmp_path / "model_state.pdparams", swapped)
+    for file in ("model.safetensors", "model_state.pdparams"):
+        found = read_weights([tmp_path / file])
+        for name, array in published.items():
+            np.testing.assert_array_equal(found[name], array)
+            np.testing.assert_array_equal(swap_layout(name, swap_layout(name, array)), array)
+
+
+def test_bfloat16_is_read(tmp_path: Path) -> None:
+    """Written by hand: NumPy has no bfloat16, which is the upper half of a float32."""
+    values = np.array([1.0, -2.5, 3.140625], np.float32)
+    halves = (values.view(np.uint32) >> 16).astype("<u2")
+    header = json.dumps({"x": {"dtype": "BF16", "shape": [3], "data_offsets": [0, 6]}}).encode()
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header + halves.tobytes())
+    np.testing.assert_array_equal(read_weights([file])["x"], values)
+    write_pdparams(tmp_path / "m.pdparams", {"x": halves})
+    np.testing.assert_array_equal(read_weights([tmp_path / "m.pdparams"])["x"], values)
+
+
+def test_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(b"12345678 and more")
+    with pytest.raises(ConfigError, match=r"model\.safetensors: cannot be read"):
+        read_weights([file])
+    with pytest.raises(ConfigError, match=r"pytorch_model\.bin: pickled weights"):
+        read_weights([tmp_path / "pytorch_model.bin"])
+
+
+def test_old_names_are_understood_and_others_are_not() -> None:
+    x = np.zeros(1)
+    wanted = {"text_model.a.weight": (1,), "mid.attentions.0.to_q.weight": (1,), "mid.attentions.0.to_out.0.bias": (1,)}
+    old = {"a.weight": x, "mid.attentions.0.query.weight": x, "mid.attentions.0.proj_attn.bias": x, "position_ids": x}
+    assert misfit(known_names(old, wanted), wanted) is None
+    assert misfit(known_names({**old, "b.weight": x}, wanted), wanted) == "unexpected keys: b.weight"
+    del old["a.weight"]
+    assert misfit(known_names(old, wanted), wanted) == "missing keys: text_model.a.weight"
+    assert misfit({"a": x}, {"a": (2,)}) == "mismatched keys: a"
+
+
+def test_lora_files_of_several_dialects(tmp_path: Path) -> None:
+    down, up = np.ones((2, 3), np.float32), np.ones((4, 2), np.float32)
+    dialects = (("lora.down.weight", "lora.up.weight"), ("lora_A.weight", "lora_B.weight"))
+    for number, (first, second) in enumerate(dialects):
+        file = tmp_path / f"{number}.safetensors"
+        write_safetensors(file, {f"unet.mid.to_q.{first}": down, f"unet.mid.to_q.{second}": up})
+        ((key, pair),) = read_lora(file).items()
+        assert (key, pair.scale, pair.down.shape, pair.up.shape) == (("unet", "mid.to_q"), 1.0, (2, 3), (4, 2))
+    write_safetensors(file, {**load_file(file), "unet.mid.to_q.alpha": np.array(4.0, np.float32)})
+    assert read_lora(file)["unet", "mid.to_q"].scale == 2.0
+    write_safetensors(file, {"lora_unet_mid_to_q.lora_down.weight": down})
+    with pytest.raises(ConfigError, match=r"lora_unet_mid_to_q\.lora_down\.weight: not a name"):
+        read_lora(file)
+    write_safetensors(file, {"unet.mid.to_q.lora.down.weight": down})
+    with pytest.raises(ConfigError, match=r"unet\.mid\.to_q: has only down"):
+        read_lora(file)

@@ -1,0 +1,194 @@
+"""A loaded model answers as it does in diffusers and transformers, from either library's folder."""
+
+from __future__ import annotations
+
+import json
+import pickle  # noqa: TID251  # to write what the reader must refuse
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from dreamcore.backend import SampleRequest, load_backend
+from dreamcore.config import TrainConfig
+from dreamcore.errors import ConfigError
+from dreamcore.layouts import to_ppdiffusers
+from dreamcore.modelfolder import ModelFolder
+from dreamcore.weights import is_linear
+
+from .. import needs
+from ..contract.runs import configuration
+from ..crossing.cases import reference
+
+pytestmark = needs.paddle
+VAE, TEXT = "vae/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"
+
+
+def config_for(model: Path, **settings: Any) -> TrainConfig:
+    return configuration(model, Path("photos"), Path("out"), backend="paddle", **{"device": "cpu"} | settings)
+
+
+def load(model: Path, **settings: Any) -> Any:
+    return load_backend("paddle", ModelFolder.open(str(model)), config_for(model, **settings))
+
+
+def networks(backend: Any) -> dict[str, Any]:
+    return {"unet": backend.denoiser, "text_encoder": backend.text_encoder, "vae": backend.vae}
+
+
+def weights(model: Path) -> dict[str, np.ndarray]:
+    """Every weight of a loaded model."""
+    return {f"{c}.{n}": p.numpy() for c, net in networks(load(model)).items() for n, p in net.named_parameters()}
+
+
+@pytest.fixture(scope="module")
+def sd1() -> Path:
+    return reference("models") / "sd1"
+
+
+@pytest.fixture
+def copy(sd1: Path, tmp_path: Path) -> Path:
+    """A model to change."""
+    return Path(shutil.copytree(sd1, tmp_path / "model"))
+
+
+def rename(file: Path, change: Any) -> None:
+    save_file(change(dict(load_file(file))), file, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("name", ["sd1", "sd2"])
+@pytest.mark.parametrize("layout", ["diffusers", "ppdiffusers"])
+def test_networks(name: str, layout: str, tmp_path: Path) -> None:
+    import paddle
+
+    wanted = np.load(reference(f"{name}.npz"))
+    model = Path(shutil.copytree(reference("models") / name, tmp_path / name))
+    if layout == "ppdiffusers":
+        to_ppdiffusers(model)
+        assert not list(model.rglob("*.safetensors"))
+    backend = load(model)
+    mean, std = backend.encode_images(wanted["pixels"])
+    np.testing.assert_allclose(mean, wanted["mean"], atol=1e-5)
+    np.testing.assert_allclose(std, wanted["std"], rtol=1e-5)
+    prompts = [str(p) for p in wanted["prompts"]]
+    assert [" ".join(tokens) for tokens in backend.tokenize(prompts)] == list(wanted["tokens"])
+    backend.set_prompts(prompts)
+    np.testing.assert_allclose(backend._conditions.numpy(), wanted["words"], atol=5e-6)
+    inputs = [paddle.to_tensor(wanted[n]) for n in ("latents", "timesteps", "words")]
+    answer = backend.denoiser(*inputs).sample.numpy()
+    for row, t in enumerate(wanted["timesteps"]):  # a rounding of the timestep's frequencies counts t times
+        np.testing.assert_allclose(answer[row], wanted["answer"][row], atol=1e-5 + 1e-7 * t)
+
+
+def test_the_rule_for_linear_weights_holds(sd1: Path) -> None:
+    """Core turns weights by their names; a square one turned by mistake would go unnoticed otherwise."""
+    import paddle
+
+    for network in networks(load(sd1)).values():
+        layers = {f"{n}.weight": layer for n, layer in network.named_sublayers() if hasattr(layer, "weight")}
+        for name, weight in network.named_parameters():
+            by_type = name in layers and isinstance(layers[name], paddle.nn.Linear)
+            assert is_linear(name, len(weight.shape)) == by_type, name
+
+
+def test_the_autoencoders_old_attention_names(copy: Path, sd1: Path) -> None:
+    def old(tensors: dict[str, Any]) -> dict[str, Any]:
+        for new, name in {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}.items():
+            tensors = {k.replace(f".{new}.", f".{name}."): v for k, v in tensors.items()}
+        return tensors
+
+    rename(copy / VAE, old)
+    mine, theirs = weights(copy), weights(sd1)
+    assert mine.keys() == theirs.keys()
+    assert all(np.array_equal(mine[n], theirs[n]) for n in mine)
+
+
+@pytest.mark.parametrize("safe", [True, False])
+def test_a_folder_that_ppdiffusers_wrote(safe: bool, sd1: Path, tmp_path: Path) -> None:
+    """As safetensors, of which only some say that they are Paddle's; or as pickled arrays."""
+    import ppdiffusers
+
+    pipeline = ppdiffusers.StableDiffusionPipeline.from_pretrained(
+        str(sd1), from_diffusers=True, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+    )
+    folder = tmp_path / "theirs"
+    pipeline.save_pretrained(str(folder), safe_serialization=safe)
+    assert len(list(folder.rglob("*.safetensors" if safe else "*.pdparams"))) == 3
+    mine, theirs = weights(folder), weights(sd1)
+    assert mine.keys() == theirs.keys()
+    assert all(np.array_equal(mine[n], theirs[n]) for n in mine)
+
+
+class Hostile:
+    def __init__(self, victim: Path):
+        self.victim = victim
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.victim,)
+
+
+def test_a_hostile_folder_runs_nothing(copy: Path, tmp_path: Path) -> None:
+    to_ppdiffusers(copy)
+    victim = tmp_path / "victim"
+    (copy / "unet" / "model_state.pdparams").write_bytes(pickle.dumps({"conv_in.bias": Hostile(victim)}))
+    with pytest.raises(ConfigError, match=r"unet/model_state\.pdparams: holds .*only arrays are read"):
+        load(copy)
+    assert not victim.exists()
+
+
+def test_gaps_in_pdparams_are_named(copy: Path) -> None:
+    to_ppdiffusers(copy)
+    file = copy / "text_encoder" / "model_state.pdparams"
+    content = pickle.loads(file.read_bytes())  # written two lines ago
+    del content["text_model.final_layer_norm.weight"]
+    file.write_bytes(pickle.dumps(content))
+    with pytest.raises(ConfigError, match=r"missing keys for CLIPTextModel: text_model\.final_layer_norm\.weight"):
+        load(copy)
+
+
+def test_pickled_weights_of_pytorch_are_not_opened(copy: Path) -> None:
+    (copy / VAE).rename(copy / "vae" / "diffusion_pytorch_model.bin")
+    with pytest.raises(ConfigError, match=r"diffusion_pytorch_model\.bin: pickled weights"):
+        load(copy)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"mixed_precision": "fp16"}, "mixed_precision: fp16 needs a GPU"),
+        ({"mixed_precision": "bf16"}, "mixed_precision: bf16 needs a GPU"),
+        ({"device": "gpu"}, "device: 'gpu' cannot be used"),
+        ({"device": "gpu:1"}, "device: 'gpu:1' cannot be used"),
+        ({"device": "cuda"}, "device: 'cuda' cannot be used"),
+        ({"device": "npu"}, "device: 'npu' is not known to Paddle"),
+    ],
+)
+def test_what_the_device_lacks_is_refused(settings: dict[str, Any], words: str, sd1: Path) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load(sd1, **settings)
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "pndm", "dpmsolver++", "euler", "unipc"])
+def test_every_sampler_makes_pictures(scheduler: str, sd1: Path) -> None:
+    backend = load(sd1)
+    noise = np.random.default_rng(0).standard_normal((2, 4, 8, 8), np.float32)
+    one = backend.sample(SampleRequest(["a dog", "a cat"], noise, [0, 1], 3, 5.0, scheduler))
+    assert (one.shape, one.dtype) == ((2, 32, 32, 3), np.uint8)
+    unguided = backend.sample(SampleRequest(["a dog", "a cat"], noise, [0, 1], 3, 1.0, scheduler))
+    assert not np.array_equal(one, unguided)
+    alone = backend.sample(SampleRequest(["a cat"], noise[1:], [1], 3, 5.0, scheduler))
+    assert np.abs(alone[0].astype(int) - one[1]).max() <= 1, "a picture does not depend on its neighbours"
+
+
+def test_an_index_of_another_library_is_understood(copy: Path) -> None:
+    index = json.loads((copy / "model_index.json").read_text())
+    index["text_encoder"][0] = "paddlenlp.transformers"
+    (copy / "model_index.json").write_text(json.dumps(index))
+    assert load(copy).text_encoder
+    index["text_encoder"][0] = "elsewhere"
+    (copy / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(ConfigError, match="text_encoder is a elsewhere.CLIPTextModel"):
+        load(copy)

@@ -1,0 +1,92 @@
+"""Several processes under paddle.distributed.launch do what one does with the same global batch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dreamcore.checkpoint import list_checkpoints, verify
+from dreamcore.track.metrics import read_lines
+
+from .. import needs
+from ..contract.runs import PRIOR, SMALL, small_run
+
+pytestmark = needs.paddle
+
+SETTINGS: dict[str, Any] = {
+    **PRIOR,
+    "num_class_images": 4,
+    "sample_batch_size": 1,
+    "train_text_encoder": True,
+    "max_grad_norm": 0.5,
+    "gradient_accumulation_steps": 2,
+    "checkpointing_steps": 2,
+    "seed": 5,
+    "device": "cpu",
+}
+DREAMBOOTH = Path(sys.executable).with_name("dreambooth")
+
+
+def launch(output: Path, logs: Path, processes: int = 2, **settings: Any) -> subprocess.CompletedProcess[str]:
+    """Train with several processes, as a user starts them."""
+    flags = [f"--{k}={v}" for k, v in ({**SMALL, **SETTINGS, **settings, "output_dir": output}).items()]
+    command = [sys.executable, "-m", "paddle.distributed.launch", f"--nproc_per_node={processes}", f"--log_dir={logs}"]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PADDLE_")} | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*command, str(DREAMBOOTH), "train", *flags],
+        env=environment,
+        cwd=logs.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+
+
+def test_two_processes_equal_one(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    place = {"pretrained_model_name_or_path": tiny_model, "instance_data_dir": photos}
+    done = launch(tmp_path / "two", tmp_path / "logs", train_batch_size=1, **place)
+    said = done.stdout + "".join(f.read_text(errors="replace") for f in sorted(tmp_path.glob("logs/workerlog.*")))
+    assert done.returncode == 0, said
+    assert said.count("the finished model is in") <= 2, "one process speaks (the launcher repeats it)"
+    one = small_run(tiny_model, photos, tmp_path / "one", **SETTINGS | {"train_batch_size": 2})
+    two = read_lines(tmp_path / "two" / "metrics.jsonl")
+    assert [r["step"] for r in two] == [r["step"] for r in one.metrics] == [1, 2, 3, 4]
+    for name in ("loss", "loss_instance", "loss_prior", "grad_norm", "lr"):
+        np.testing.assert_allclose([r[name] for r in two], [r[name] for r in one.metrics], rtol=1e-5, err_msg=name)
+    assert [verify(f)["update"] for _, f in list_checkpoints(tmp_path / "two")] == [2, 4]
+    images = [{p.read_bytes() for p in (tmp_path / w / "class_images").glob("*.png")} for w in ("one", "two")]
+    assert [len(made) for made in images] == [4, 4], "shared out, each different"
+    assert not list((tmp_path / "two").rglob("*env*")), "the launcher's log folder stays outside"
+
+
+def test_logs_inside_the_run_folder_are_refused(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    place = {"pretrained_model_name_or_path": tiny_model, "instance_data_dir": photos}
+    output = tmp_path / "run"
+    output.mkdir()
+    done = launch(output, output / "log", processes=1, **place)
+    said = done.stdout + "".join(f.read_text(errors="replace") for f in output.glob("log/workerlog.*"))
+    assert done.returncode != 0
+    assert "--log_dir elsewhere" in said
+
+
+@pytest.mark.parametrize("sizes", [[5], [1, 2, 3], [3, 1, 1]])
+def test_buckets_cover_every_gradient_once(sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Summing over ranks is doubled by a stand-in for the other rank, in buckets of any size."""
+    import paddle
+
+    from dreamcore.adapters.paddle import launch as module
+
+    monkeypatch.setattr(module, "BUCKET_BYTES", 8)
+    monkeypatch.setattr(module.dist, "all_reduce", lambda flat: flat.scale_(2.0))
+    weights = [paddle.create_parameter([n, 2], "float32") for n in sizes]
+    paddle.add_n([(w * (k + 1)).sum() for k, w in enumerate(weights)]).backward()
+    module.sum_gradients(weights)
+    for k, weight in enumerate(weights):
+        np.testing.assert_allclose(weight.grad.numpy(), np.full(weight.shape, 2.0 * (k + 1)))
