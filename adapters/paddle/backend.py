@@ -66,6 +66,10 @@ class PaddleBackend:
     def tokenizer_window(self) -> int:
         return self._max_length - 2
 
+    def embed(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+        ends = [int(self._ids(p)[1].sum()) - 1 for p in prompts]
+        return np.stack([self._embedding(p)[0, end].numpy() for p, end in zip(prompts, ends, strict=True)])
+
     def set_prompts(self, prompts: Sequence[str]) -> None:
         if self._encoder_name in self._trained:
             pairs = [self._ids(p) for p in prompts]
@@ -262,14 +266,15 @@ class PaddleBackend:
         if self._average:
             self._average.save(folder)
 
-    def load_state(self, folder: Path) -> None:
+    def load_state(self, folder: Path, *, reset_optimizer: bool = False) -> None:
         assert self._optimizer is not None, "prepare_training comes first"
         if self._lora_scale is not None:
             lora.restore_factors(self._all_factors(), folder)
         else:
             for name, network in self._trained.items():
                 models.restore_component(network, folder / name)
-        self._optimizer.load(folder)
+        if not reset_optimizer:
+            self._optimizer.load(folder)
         if self._average:
             self._average.load(folder)
 
