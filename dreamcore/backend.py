@@ -242,4 +242,5 @@ def load_backend(name: str, model: ModelFolder, settings: ModelSettings) -> Back
 def _entry_points() -> dict[str, str]:
     """Backends by name: the entry-point group's, and those of this package where it runs uninstalled."""
     found = {e.name: e.value for e in metadata.entry_points(group=ENTRY_POINTS)}
-    return {"torch": "dreamcore.adapters.torch.backend:load"} | found
+    own = {name: f"dreamcore.adapters.{name}.backend:load" for name in ("torch", "mindspore")}
+    return own | found

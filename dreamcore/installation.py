@@ -18,7 +18,10 @@ from pathlib import Path
 
 from . import __version__
 
-COMPANIONS = {"torch": ("torch", "diffusers", "transformers", "peft", "accelerate")}
+COMPANIONS = {
+    "torch": ("torch", "diffusers", "transformers", "peft", "accelerate"),
+    "mindspore": ("mindspore", "mindone", "transformers", "huggingface-hub"),
+}
 """Backend -> its framework's distribution and the libraries that it cannot do without (the extra of that name)."""
 
 _PROBE = """

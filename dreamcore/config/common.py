@@ -25,4 +25,8 @@ class ModelSettings(Settings):
     """Device in the backend's words (cpu, cuda, cuda:1 ...); the default is its accelerator, if it has one."""
     mixed_precision: Precision = setting("no")
     """Precision of the networks' arithmetic; trained weights and the loss stay in float32."""
+    mode: Literal["graph", "pynative"] | None = setting(None, may_change=True)
+    """MindSpore: compile the step (graph; the default on Ascend) or run operator by operator (pynative; on a CPU)."""
+    jit_level: Literal["O0", "O1", "O2"] = setting("O1", may_change=True)
+    """MindSpore: how far graph mode optimises: operator by operator, with fused operators, or as one whole graph."""
 

@@ -1,0 +1,115 @@
+"""The processes of a run: one alone, or those that msrun started."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, ops
+from mindspore.communication import get_group_size, get_rank, init
+from numpy.typing import NDArray
+
+from dreamcore.backend import Solo, World
+from dreamcore.errors import RunError
+
+JOIN_SECONDS = 300
+"""Time for all processes to find each other; DREAMBOOTH_JOIN_SECONDS sets another."""
+BUCKET_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class MindSporeWorld:
+    """Processes joined by mindspore.communication."""
+
+    rank: int
+    local_rank: int
+    size: int
+
+    def gather(self, values: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+        # as pairs of float32: no kernel takes float64, and a number's two halves together lose nothing that matters
+        high = values.astype(np.float32)
+        low = (values - np.where(np.isfinite(high), high, 0)).astype(np.float32)
+        low[~np.isfinite(high)] = 0
+        parts = ops.AllGather()(Tensor(np.stack([high, low])[None])).asnumpy().astype(np.float64)
+        return [part[0] + part[1] for part in parts]
+
+    def broadcast(self, value: str) -> str:
+        text = np.frombuffer(value.encode(), np.uint8).astype(np.float32) if self.rank == 0 else np.zeros(0, np.float32)
+        length = _sum(np.array([len(text)], np.float32))
+        mine = np.zeros(int(length[0]), np.float32)
+        mine[: len(text)] = text
+        return bytes(_sum(mine).astype(np.uint8)).decode() if len(mine) else ""
+
+    def barrier(self) -> None:
+        _sum(np.zeros(1, np.float32))
+
+
+def _sum(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(ops.AllReduce()(Tensor(values)).asnumpy())
+
+
+def join_world() -> World:
+    """The world that msrun's environment describes.
+
+    Raises:
+        RunError: the others cannot be reached.
+    """
+    if int(os.environ.get("MS_WORKER_NUM", "1")) == 1:
+        return Solo()
+    seconds = int(os.environ.get("DREAMBOOTH_JOIN_SECONDS", str(JOIN_SECONDS)))
+    os.environ.setdefault("MS_TOPO_TIMEOUT", str(seconds))
+    with _time_limit(seconds + 10):
+        try:
+            init()
+        except RuntimeError as error:
+            raise RunError(f"cannot join the other processes: {str(error).splitlines()[0]}") from None
+    rank, size = get_rank(), get_group_size()
+    return MindSporeWorld(rank, int(os.environ.get("LOCAL_RANK", str(rank))), size)
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """End this process if the block takes longer: joining waits in C++, where no exception can reach it."""
+
+    def end() -> None:
+        print(f"dreambooth: stopped: the other processes did not join within {seconds:.0f} s", file=sys.stderr, flush=True)
+        os._exit(1)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def sum_gradients(gradients: Sequence[Tensor]) -> list[Tensor]:
+    """Every gradient's sum over all ranks, in buckets."""
+    reduce = ops.AllReduce()
+    summed: list[Tensor] = []
+    for bucket in _buckets(gradients):
+        flat = reduce(ops.cat([g.reshape(-1).astype(ms.float32) for g in bucket]))
+        sizes = np.cumsum([g.size for g in bucket])
+        for gradient, end in zip(bucket, sizes, strict=True):
+            summed.append(flat[int(end) - gradient.size : int(end)].reshape(gradient.shape))
+    return summed
+
+
+def _buckets(tensors: Iterable[Tensor]) -> Iterable[list[Tensor]]:
+    bucket: list[Tensor] = []
+    size = 0
+    for tensor in tensors:
+        bucket.append(tensor)
+        size += tensor.size * 4
+        if size >= BUCKET_BYTES:
+            yield bucket
+            bucket, size = [], 0
+    if bucket:
+        yield bucket
