@@ -75,7 +75,8 @@ def _generate(about: str, argv: Sequence[str]) -> int:
 
     from .flags import parse_settings
 
-    dreamcore.generate(load_config(GenerateConfig, *parse_settings(GenerateConfig, "generate", about, argv)))
+    files = dreamcore.generate(load_config(GenerateConfig, *parse_settings(GenerateConfig, "generate", about, argv)))
+    print(*files, sep="\n")
     return 0
 
 

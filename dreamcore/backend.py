@@ -70,9 +70,14 @@ class StepResult:
 class World(Protocol):
     """The devices of a run; one process each."""
 
-    rank: int
-    local_rank: int
-    size: int
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def local_rank(self) -> int: ...
+
+    @property
+    def size(self) -> int: ...
 
     def gather(self, values: NDArray[np.float64]) -> list[NDArray[np.float64]]:
         """Arrays of one shape from all ranks, in order, on every rank."""

@@ -104,7 +104,7 @@ def total_updates(config: TrainConfig, updates_per_epoch: int) -> int:
 def warn_of_words(backend: Backend, prompts: list[str], identifier_words: list[str], warn: Say) -> None:
     """Warn of prompts that the text encoder sees only in part, and of an identifier that is several tokens."""
     window = backend.tokenizer_window()
-    for prompt, tokens in zip(prompts, backend.tokenize(prompts), strict=True):
+    for tokens in backend.tokenize(prompts):
         if len(tokens) > window:
             cut = " ".join(tokens[window:])
             warn(f"prompt of {len(tokens)} tokens, of which the text encoder sees {window}; cut off: {cut!r}")

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from .errors import ConfigError
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating[Any]]
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow", "edm"]
 PREDICTIONS: tuple[Prediction, ...] = ("epsilon", "v_prediction", "sample", "flow", "edm")
 
@@ -45,14 +45,15 @@ def betas(config: Mapping[str, Any]) -> Array:
         ConfigError: a `beta_schedule` that is not known.
     """
     if config.get("trained_betas") is not None:
-        return np.asarray(config["trained_betas"], np.float64)
+        given: Array = np.asarray(config["trained_betas"], np.float64)
+        return given
     steps = int(config.get("num_train_timesteps", 1000))
     start, end = float(config.get("beta_start", 1e-4)), float(config.get("beta_end", 0.02))
     kind = config.get("beta_schedule", "linear")
     if kind == "linear":
         return np.linspace(start, end, steps)
     if kind == "scaled_linear":
-        return np.linspace(start**0.5, end**0.5, steps) ** 2
+        return np.square(np.linspace(start**0.5, end**0.5, steps))
     if kind == "squaredcos_cap_v2":  # Nichol & Dhariwal 2021 (2102.09672), equation 17
         edges = np.cos((np.arange(steps + 1) / steps + 0.008) / 1.008 * math.pi / 2) ** 2
         return np.minimum(1 - edges[1:] / edges[:-1], 0.999)
@@ -64,11 +65,10 @@ def betas(config: Mapping[str, Any]) -> Array:
 
 def alphas_cumprod(config: Mapping[str, Any]) -> Array:
     """ᾱ[T], with zero terminal SNR where `rescale_betas_zero_snr` asks for it (2305.08891, algorithm 1)."""
-    table = np.cumprod(1.0 - betas(config))
+    table: Array = np.cumprod(1.0 - betas(config))
     if config.get("rescale_betas_zero_snr"):
         root = np.sqrt(table)
-        root = (root - root[-1]) * root[0] / (root[0] - root[-1])
-        table = root**2
+        table = np.square((root - root[-1]) * (root[0] / (root[0] - root[-1])))
     return table
 
 
@@ -150,3 +150,7 @@ class NoiseSchedule:
     def coefficients(self, timesteps: NDArray[np.int64]) -> Coefficients:
         """Coefficients at whole timesteps [B]."""
         return discrete_coefficients(self.prediction, self.alpha_bar[timesteps])
+
+    def check_min_snr(self, gamma: float) -> None:
+        """Raise ConfigError where some timestep has no min-SNR weight (see `min_snr_weight`)."""
+        min_snr_weight(self.coefficients(np.arange(self.num_train_timesteps)), gamma)

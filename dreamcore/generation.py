@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .backend import SampleRequest, choose_backend, load_backend
 from .checkpoint import LORA_FILE
 from .config import GenerateConfig
@@ -50,7 +53,8 @@ def generate(config: GenerateConfig) -> list[Path]:
     if lora is not None:
         backend.load_lora(lora, lora_scale)
 
-    pictures, files = [], []
+    pictures: list[NDArray[np.uint8]] = []
+    files: list[Path] = []
     for start in range(0, len(work), batch_size):
         some = work[start : start + batch_size]
         batch_seeds = [seed for _, seed in some]
@@ -99,7 +103,9 @@ def _lora_file(name: str) -> Path:
     path = Path(name).expanduser()
     file = path / LORA_FILE if path.is_dir() else path
     if not file.is_file():
-        raise ConfigError(f"lora: {name}: no LoRA file there; expected a .safetensors file or a folder with {LORA_FILE}")
+        raise ConfigError(
+            f"lora: {name}: no LoRA file there; expected a .safetensors file or a folder with {LORA_FILE}"
+        )
     if file.suffix != ".safetensors":
         raise ConfigError(f"lora: {name}: only .safetensors files are read")
     return file

@@ -5,6 +5,8 @@ What the run has done is always on the disk: metrics line by line, checkpoints w
 
 from __future__ import annotations
 
+import json
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +17,10 @@ import numpy as np
 from . import checkpoint
 from .config import TrainConfig
 from .export import write_model
-from .files import explain_disk_errors
+from .files import explain_disk_errors, write_atomically
 from .ledger import Ledger
-from .runfolder import METRICS, SAMPLES
+from .report import write_report
+from .runfolder import METRICS, REPORT_DATA, SAMPLES
 from .setup import Prepared, prepare
 from .signals import StopRequest
 from .track import RunInfo
@@ -50,11 +53,11 @@ def train(config: TrainConfig) -> Run:
         RunError: the run had started and cannot go on; it says what is kept.
     """
     with ExitStack() as stack:
-        prepared = prepare(config, stack)
-        loop = _Loop(prepared)
+        loop = _Loop(time.monotonic(), prepared := prepare(config, stack))
         outcome = "failed"
         try:
             run = loop.run()
+            loop.report()
             outcome = "stopped" if run.exit_code else "finished"
         finally:
             prepared.trackers.close(outcome)
@@ -62,7 +65,8 @@ def train(config: TrainConfig) -> Run:
 
 
 class _Loop:
-    def __init__(self, prepared: Prepared):
+    def __init__(self, started: float, prepared: Prepared):
+        self.started, self.prepared_in = started, time.monotonic() - started
         self.p = prepared
         self.world = prepared.backend.world
         self.total = prepared.rates.total
@@ -93,10 +97,10 @@ class _Loop:
         checkpoints, validates = self.due(p.rhythm.checkpointing, done), self.due(p.rhythm.validation, done)
         if self.due(p.rhythm.logging, done) or checkpoints or validates or last:
             self.ledger.flush()
+        if validates or (last and p.rhythm.validation):
+            self.validate(done)  # before saving: what comes after a checkpoint is made again when a run goes on from it
         if checkpoints:
             self.save(done)
-        if validates or (last and p.rhythm.validation):
-            self.validate(done)
 
     @staticmethod
     def due(every: int | None, done: int) -> bool:
@@ -154,5 +158,22 @@ class _Loop:
                 final = p.run_folder.new_final()
                 write_model(p.backend, p.inputs.model, final)
                 p.run_folder.publish(final)
-            p.trackers.message(f"finished: {p.folder}")
+            p.trackers.message(f"the finished model is in {p.folder}")
         self.world.barrier()
+
+    def report(self) -> None:
+        """Write the report, on the main process."""
+        p = self.p
+        if p.run_folder:
+            extras = {
+                "instance_images": [str(photo.path.resolve()) for photo in p.inputs.instances.photos],
+                "class_images": [str(path.resolve()) for path in p.class_images],
+                "timing": {
+                    "preparation, seconds": self.prepared_in,
+                    "in all, seconds": time.monotonic() - self.started,
+                },
+            }
+            with explain_disk_errors(f"writing the report to {p.folder}"):
+                write_atomically(p.folder / REPORT_DATA, json.dumps(extras, indent=1))
+            page, _ = write_report(p.folder)
+            p.trackers.message(f"report: {page}")

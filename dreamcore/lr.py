@@ -47,5 +47,5 @@ def learning_rate(
         return 0.0 if progress == 1.0 else base * 0.5 * (1.0 + math.cos(math.pi * ((num_cycles * progress) % 1.0)))
     if schedule == "polynomial":
         end = min(base, POLYNOMIAL_END)
-        return (base - end) * (1.0 - progress) ** power + end
+        return (base - end) * math.pow(1.0 - progress, power) + end
     raise ValueError(f"lr_scheduler: unknown schedule {schedule!r}")

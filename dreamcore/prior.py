@@ -57,7 +57,9 @@ class ClassImages:
         try:
             return dict(json.loads(file.read_text(encoding="utf-8"))["images"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"class_data_dir: {file}: damaged ({error}); mend it, or remove it with its images") from None
+            raise ConfigError(
+                f"class_data_dir: {file}: damaged ({error}); mend it, or remove it with its images"
+            ) from None
 
     def missing_seeds(self, names: Sequence[str], wanted: int) -> list[int]:
         """The lowest seeds whose images are not among `names`, as many as the folder is short of `wanted`."""
@@ -66,23 +68,35 @@ class ClassImages:
         seeds = (seed for seed in range(wanted + len(there)) if self._name(seed) not in there)
         return [seed for _, seed in zip(range(short), seeds, strict=False)]
 
-    def make(self, seeds: Sequence[int], make: Make, batch_size: int, world: World, done: Callable[[int], None]) -> None:
-        """Generate the images of `seeds`, shared out over the ranks; each is on the disk before the next batch."""
+    def make(
+        self, seeds: Sequence[int], make: Make, batch_size: int, world: World, done: Callable[[int], None]
+    ) -> None:
+        """Generate the images of `seeds`, shared out over the ranks; each is on the disk before the next batch.
+
+        A batch is always the same stretch of seeds, whichever of them are missing: how many pictures are made at a
+        time changes their last bits, and an interrupted run must end with the same images as one that was not.
+        """
         with explain_disk_errors(f"writing class images to {self.folder}"):
+            manifest = self.manifest()
+            manifest |= {self._name(seed): {**self.recipe, "seed": seed} for seed in seeds}
             if world.rank == 0:
-                entries = {self._name(seed): {**self.recipe, "seed": seed} for seed in seeds}
-                content = {"images": {**self.manifest(), **entries}}
-                write_atomically(self.folder / MANIFEST, json.dumps(content, indent=1))
+                write_atomically(self.folder / MANIFEST, json.dumps({"images": manifest}, indent=1))
             world.barrier()
-            mine = list(seeds)[world.rank :: world.size]
-            for start in range(0, len(mine), batch_size):
-                batch = mine[start : start + batch_size]
+            end = 1 + max(entry["seed"] for name, entry in manifest.items() if self._fits(name, entry))
+            stretches = sorted({seed // batch_size for seed in seeds})
+            missing, made = set(seeds), 0
+            for stretch in stretches[world.rank :: world.size]:
+                batch = range(stretch * batch_size, min(end, (stretch + 1) * batch_size))
                 for seed, picture in zip(batch, make(batch), strict=True):
-                    write_atomically(self.folder / self._name(seed), png_bytes(picture))
-                done(min(len(seeds), (start + len(batch)) * world.size))
+                    if seed in missing:
+                        write_atomically(self.folder / self._name(seed), png_bytes(picture))
+                        made += 1
+                done(min(len(seeds), made * world.size))
             world.barrier()
 
-    def complete(self, wanted: int, make: Make, batch_size: int, world: World, say: Callable[[str], None]) -> ImageFolder:
+    def complete(
+        self, wanted: int, make: Make, batch_size: int, world: World, say: Callable[[str], None]
+    ) -> ImageFolder:
         """Generate what is missing of `wanted` images, and open those to train on.
 
         Args:
@@ -101,7 +115,7 @@ class ClassImages:
         strangers = [p.path.name for p in folder.photos if p.path.name not in usable]
         if strangers:
             some = ", ".join(strangers[:3]) + (" …" if len(strangers) > 3 else "")
-            say(f"{len(strangers)} images in {self.folder} were made by another prompt, model or sampling: left alone ({some})")
+            say(f"{len(strangers)} images in {self.folder} are of another prompt, model or sampler, left alone: {some}")
         chosen = [p for p in folder.photos if p.path.name in usable]
         return ImageFolder(folder.folder, chosen, []).limited(wanted)
 

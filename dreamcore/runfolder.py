@@ -17,7 +17,10 @@ from .modelfolder import INDEX
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
 SAMPLES = "samples"
+REPORT_DATA = "report_data.json"
 FINAL = ".final"
+
+RESULTS = (CONFIG, METRICS, "validation.jsonl", "log.txt", REPORT_DATA, "report.html", "report.png")
 
 
 class RunFolder:
@@ -58,7 +61,7 @@ class RunFolder:
             shutil.rmtree(folder)
         for name in (*_components(self.path), SAMPLES, FINAL):
             shutil.rmtree(self.path / name, ignore_errors=True)
-        for name in (CONFIG, METRICS, INDEX, checkpoint.LORA_FILE, "log.txt", "report.html", "report.png"):
+        for name in (*RESULTS, INDEX, checkpoint.LORA_FILE):
             (self.path / name).unlink(missing_ok=True)
 
     def write_config(self, settings: Mapping[str, Any]) -> None:

@@ -54,6 +54,7 @@ class Prepared:
     identity: dict[str, Any]
     """What a checkpoint says of the run it belongs to."""
     logging_dir: Path
+    class_images: list[Path]
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,12 @@ def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
     validates = pictures is not None or inputs.held_out is not None
     rhythm = Rhythm.from_config(config, plan.updates_per_epoch, validates=validates)
     memory = config.cache_memory_gb * 2**30 if config.cache_latents else None
-    latents_of, words_of = config.seed, config.caption_dropout
-    weighting = (classes.weight if classes else 1.0, config.snr_gamma, config.noise_offset, words_of)
+    dropout = config.caption_dropout
+    weighting = (classes.weight if classes else 1.0, config.snr_gamma, config.noise_offset, dropout)
+    if config.snr_gamma is not None:
+        inputs.model.schedule.check_min_snr(config.snr_gamma)
     logging_dir = folder / config.logging_dir
+    _ = config.pre_compute_text_embeddings  # done in any case; `TrainConfig.check` refuses what would contradict it
     config.refuse_unread(f"backend {name}")
 
     if run_folder:
@@ -110,13 +114,13 @@ def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
     first = resumed.update if resumed else 0
 
     words = Words.collect(
-        inputs.prompts + inputs.held_out_prompts, [classes.prompt] * plan.classes if classes else [], empty=words_of > 0
+        inputs.prompts + inputs.held_out_prompts, [classes.prompt] * plan.classes if classes else [], empty=dropout > 0
     )
     identifier = identifier_words(config.instance_prompt, config.class_prompt if classes else None)
     warn_of_words(backend, words.prompts, identifier, warn)
     backend.set_prompts(words.prompts)
-    held_out = _held_out(inputs, words, latents_of, backend) if inputs.held_out else None
-    latents = Latents(latents_of, _images(inputs, class_folder), backend.encode_images, memory or 0, folder)
+    held_out = _held_out(inputs, words, config.seed, backend) if inputs.held_out else None
+    latents = Latents(config.seed, _images(inputs, class_folder), backend.encode_images, memory or 0, folder)
     batcher = Batcher(plan, inputs.model.schedule, latents, words, *weighting)
     if memory is not None:
         _encode(latents, plan.images_used(first, total, rank), trackers)
@@ -124,6 +128,7 @@ def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
     return Prepared(
         inputs, folder, run_folder, trackers, backend, batcher, rates, rhythm, pictures, held_out, first,
         settings_to_write(config), identity, logging_dir,
+        [photo.path for photo in class_folder.photos] if class_folder else [],
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 import dreamcore
+from dreamcore import loop
 from dreamcore.cli.flags import parse_settings
 from dreamcore.cli.main import main
 from dreamcore.config import GenerateConfig, TrainConfig, load_config
@@ -34,7 +35,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         exit_code = 0
 
     monkeypatch.setattr(dreamcore, "train", lambda config: calls.append(config) or Done())
-    monkeypatch.setattr(dreamcore, "generate", lambda config: calls.append(config) or [])
+    monkeypatch.setattr(dreamcore, "generate", lambda config: calls.append(config) or [Path("a.png"), Path("b.png")])
     return calls
 
 
@@ -169,11 +170,12 @@ def test_preset_with_flags_over_it(started: list[Any]) -> None:
     assert started[0].rank == 2
 
 
-def test_generate_reads_its_own_settings(started: list[Any]) -> None:
+def test_generate_reads_its_own_settings(started: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", "--model", "m", "--prompt", "p", "--no-contact-sheet", "--scheduler", "unipc"]) == 0
     (config,) = started
     assert isinstance(config, GenerateConfig)
     assert (config.contact_sheet, config.scheduler) == (False, "unipc")
+    assert capsys.readouterr().out == "a.png\nb.png\n"
     assert main(["generate", "--model", "m", "--rank", "2"]) == 2
 
 
@@ -261,7 +263,6 @@ def test_as_a_process() -> None:
 
 
 def test_python_takes_what_the_command_line_takes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    loop = pytest.importorskip("dreamcore.loop")
     monkeypatch.setattr(loop, "train", lambda config: config)
     file = tmp_path / "run.toml"
     file.write_text("rank = 2\nuse_lora = true\n", encoding="utf-8")
@@ -277,7 +278,6 @@ def test_python_takes_what_the_command_line_takes(monkeypatch: pytest.MonkeyPatc
 
 def test_python_checks_a_configuration_made_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """pydantic's constructor knows nothing of settings that contradict each other."""
-    loop = pytest.importorskip("dreamcore.loop")
     monkeypatch.setattr(loop, "train", lambda config: config)
     config = TrainConfig(pretrained_model_name_or_path="m", instance_data_dir="d", instance_prompt="p", height=64)
     with pytest.raises(ConfigError, match="height and width"):

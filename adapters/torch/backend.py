@@ -53,6 +53,7 @@ class TorchBackend:
         self._max_length = int(self.tokenizer.model_max_length)
         self._trained: dict[str, torch.nn.Module] = {}
         self._lora_scale: float | None = None
+        self._has_dropout = False
         self._optimizer: Optimizer | None = None
         self._average: MovingAverage | None = None
         self._embedded: dict[str, torch.Tensor] = {}
@@ -179,6 +180,7 @@ class TorchBackend:
     def _add_lora(self, config: TrainConfig) -> None:
         alpha = config.lora_alpha if config.lora_alpha is not None else float(config.rank)
         self._lora_scale = alpha / config.rank
+        self._has_dropout = config.lora_dropout > 0
         for name, network in self._trained.items():
             layers = self.family.text_lora_layers
             if name == self.family.denoiser:
@@ -189,9 +191,9 @@ class TorchBackend:
         """Train mode only where it matters: recomputation and LoRA's dropout ask for it, nothing else has dropout."""
         for network in self._trained.values():
             if config.gradient_checkpointing:
-                enable = "enable_gradient_checkpointing"
-                getattr(network, enable if hasattr(network, enable) else "gradient_checkpointing_enable")()
-            if config.gradient_checkpointing or (config.use_lora and config.lora_dropout > 0):
+                diffusers_name, transformers_name = "enable_gradient_checkpointing", "activation_checkpointing_enable"
+                getattr(network, diffusers_name if hasattr(network, diffusers_name) else transformers_name)()
+            if config.gradient_checkpointing or self._has_dropout:
                 network.train()
 
     def _parameters(self) -> dict[str, dict[str, torch.nn.Parameter]]:
@@ -212,7 +214,8 @@ class TorchBackend:
         assert self._optimizer is not None, "prepare_training comes first"
         errors = []
         for batch in micro_batches:
-            torch.manual_seed(batch.seed)
+            if self._has_dropout:
+                torch.manual_seed(batch.seed)
             error = self._errors(batch)
             loss = (error * self._to_device(batch.weight)).sum()
             self._optimizer.scaler.scale(loss).backward()

@@ -7,6 +7,7 @@ the user gave and nothing used: `--lora_alpha` without `--use_lora`, a flag that
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -43,19 +44,21 @@ class Settings(BaseModel):
         return value
 
     @classmethod
-    def from_mapping(cls, values: dict[str, Any]) -> Self:
+    def from_mapping(cls, values: Mapping[str, Any], suggested: Collection[str] = ()) -> Self:
         """Validate `values`; aliases of other trainers' names are understood.
+
+        Args:
+            suggested: names whose values come from a preset and not from the user, who need not use them all.
 
         Raises:
             ConfigError: naming each setting, the value received and what would be right.
         """
-        values = canonical_names(values, cls.model_fields)
         try:
-            config = cls.model_validate(values)
+            config = cls.model_validate(canonical_names(values, cls.model_fields))
         except ValidationError as error:
             raise ConfigError("\n".join(_explain(e) for e in error.errors())) from None
         config.check()
-        config.__dict__["_read"] = set()
+        config.__dict__.update(_read=set(), _suggested=frozenset(suggested))
         return config
 
     def check(self) -> None:
@@ -64,6 +67,11 @@ class Settings(BaseModel):
     def given(self) -> dict[str, Any]:
         """The settings that the user gave, by flag or file."""
         return {name: self.__dict__[name] for name in type(self).model_fields if name in self.model_fields_set}
+
+    @property
+    def suggested(self) -> frozenset[str]:
+        """The settings whose values a preset suggested."""
+        return frozenset(self.__dict__.get("_suggested", ()))
 
     def resolved(self) -> dict[str, Any]:
         """The settings that the run read, with their values: what the run folder's configuration holds."""
@@ -75,7 +83,8 @@ class Settings(BaseModel):
     def refuse_unread(self, why: str) -> None:
         """Raise ConfigError naming every setting that was given and that nothing has read."""
         read = self.__dict__.get("_read", set())
-        unread = [name for name in self.given() if name not in read]
+        given = {name for name, value in self.given().items() if value is not None} - self.suggested
+        unread = [name for name in type(self).model_fields if name in given - read]
         if unread:
             listing = ", ".join(f"{name}={self.__dict__[name]!r}" for name in unread)
             raise ConfigError(f"{listing}: given, but nothing in this run uses it ({why}). Remove it.")

@@ -29,4 +29,3 @@ class ModelSettings(Settings):
     """MindSpore: compile the step (graph; the default on Ascend) or run operator by operator (pynative; on a CPU)."""
     jit_level: Literal["O0", "O1", "O2"] = setting("O1", may_change=True)
     """MindSpore: how far graph mode optimises: operator by operator, with fused operators, or as one whole graph."""
-

@@ -30,7 +30,7 @@ def read_config_file(name: str | Path) -> dict[str, Any]:
         ConfigError: no such file or preset, a suffix that is not known, or a syntax error.
     """
     path = Path(name)
-    if not path.suffix and not path.exists():
+    if _is_preset(path):
         return _read_preset(str(name))
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"config: {path}: expected a file ending in {', '.join(SUFFIXES)}")
@@ -44,7 +44,13 @@ def read_config_file(name: str | Path) -> dict[str, Any]:
 def load_config(cls: type[S], config: str | Path | None = None, flags: Mapping[str, Any] | None = None) -> S:
     """A configuration from an optional file or preset and from flags; flags win."""
     values = canonical_names(read_config_file(config), cls.model_fields) if config else {}
-    return cls.from_mapping(values | canonical_names(flags or {}, cls.model_fields))
+    given = canonical_names(flags or {}, cls.model_fields)
+    suggested = values.keys() - given.keys() if config and _is_preset(Path(config)) else ()
+    return cls.from_mapping(values | given, suggested)
+
+
+def _is_preset(path: Path) -> bool:
+    return not path.suffix and not path.exists()
 
 
 def _read_preset(name: str) -> dict[str, Any]:
@@ -72,7 +78,7 @@ def _parse(text: str, suffix: str, origin: str) -> dict[str, Any]:
 
 
 def _yaml_loader() -> Any:
-    """PyYAML's safe loader, reading 1e-4 as a number (YAML 1.2) where YAML 1.1 reads a string."""
+    """PyYAML's safe loader with two rules of YAML 1.2: 1e-4 is a number, and `no` is a word (`mixed_precision: no`)."""
     import re
 
     import yaml
@@ -80,6 +86,11 @@ def _yaml_loader() -> Any:
     class Loader(yaml.SafeLoader):
         pass
 
+    Loader.yaml_implicit_resolvers = {
+        letter: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+        for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|false)$", re.IGNORECASE), list("tTfF"))
     Loader.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
     )

@@ -27,7 +27,6 @@ RETIRED = {
     "dataloader_num_workers": "photographs are decoded and encoded once, before training: no workers are needed",
     "local_rank": "the launcher's environment says it",
     "set_grads_to_none": "gradients are always freed after an update",
-    "pre_compute_text_embeddings": "embeddings are computed once whenever the text encoder does not train",
     "hub_token": "a token is never read from a flag or a file: set HF_TOKEN in the environment or log in",
     "offset_noise": "give the amount instead: noise_offset=0.1",
 }
@@ -59,5 +58,5 @@ def unknown_name(name: str, known: Iterable[str]) -> str:
     if plain in RETIRED:
         return f"{plain}: not a setting here; {RETIRED[plain]}"
     near = difflib.get_close_matches(plain, list(known), n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]}?" if near else "; `dreambooth train --help` lists them all"
+    hint = f"; did you mean {near[0]}?" if near else "; --help lists them all"
     return f"{plain}: unknown setting{hint}"

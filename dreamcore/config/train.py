@@ -8,9 +8,7 @@ from ..errors import ConfigError
 from .base import Settings, setting
 from .common import ModelSettings, Scheduler
 
-LRScheduler = Literal[
-    "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"
-]
+LRScheduler = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
 
 
 class DataSettings(Settings):
@@ -80,6 +78,8 @@ class MethodSettings(Settings):
     """Endings of the denoiser's layer names that get factors; the default is the attention projections."""
     train_text_encoder: bool = setting(False)
     """Train the text encoder as well as the denoiser."""
+    pre_compute_text_embeddings: bool = setting(False, may_change=True)
+    """Embed the prompts once, before training; that is done whenever the text encoder does not train."""
     gradient_checkpointing: bool = setting(False, may_change=True)
     """Compute activations again in the backward pass: less memory, more time."""
     use_ema: bool = setting(False)
@@ -191,6 +191,11 @@ class TrainConfig(
             raise ConfigError('instance_prompt: required unless use_captions is on; "a photo of sks dog", for instance')
         if self.with_prior_preservation and not self.class_prompt:
             raise ConfigError('class_prompt: with_prior_preservation needs one; "a photo of dog", for instance')
+        if self.pre_compute_text_embeddings and self.train_text_encoder:
+            raise ConfigError(
+                "pre_compute_text_embeddings: given together with train_text_encoder, which changes the embeddings at "
+                "every update; give one or the other"
+            )
         if self.max_train_steps is not None and "num_train_epochs" in self.model_fields_set:
             raise ConfigError("num_train_epochs: given together with max_train_steps; give one or the other")
         if self.validation_epochs is not None and "validation_steps" in self.model_fields_set:

@@ -1,20 +1,27 @@
 """Photographs: finding, decoding, checking and cropping them.  NumPy and Pillow only, so alike for every backend."""
 
+from .buckets import bucket_crops, bucket_shapes
 from .captions import CaptionSource
-from .crop import Crop, from_uint8, to_uint8
+from .crop import Crop, CropRecord, from_uint8, to_uint8
 from .decode import decode
 from .finding import find_images
-from .folder import ImageFolder, Photo
+from .folder import ImageFolder, Photo, TrainingImage
+from .masks import latent_weights
 from .wording import Wording
 
 __all__ = [
     "CaptionSource",
     "Crop",
+    "CropRecord",
     "ImageFolder",
     "Photo",
+    "TrainingImage",
     "Wording",
+    "bucket_crops",
+    "bucket_shapes",
     "decode",
     "find_images",
     "from_uint8",
+    "latent_weights",
     "to_uint8",
 ]

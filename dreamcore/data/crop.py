@@ -11,13 +11,24 @@ from PIL import Image
 
 
 @dataclass(frozen=True)
-class Crop:
-    """The transform of a photograph.
+class CropRecord:
+    """What was cut out of which photograph: the micro-conditioning of families that know it (SDXL, 2307.01952, 2.2).
 
-    Later: aspect-ratio buckets (buckets.py) give each photograph a `Crop` of its own height and width; crop records
-    for size-conditioned families and crops around the subject (records.py) follow the same two steps, `scaled_size`
-    and `place`.
+    Integration: a family's extra inputs are formed from it per sample; class images bring records of their own.
     """
+
+    original: tuple[int, int]
+    """(H, W) of the photograph, upright, before scaling."""
+    corner: tuple[int, int]
+    """(top, left) of the crop in the scaled photograph, which was mirrored first where the sample is."""
+    target: tuple[int, int]
+    """(H, W) of the training image."""
+    mirrored: bool
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The transform of a photograph.  Buckets (buckets.py) give each photograph a `Crop` of its own shape."""
 
     height: int
     """Pixels of the training image."""
@@ -27,6 +38,8 @@ class Crop:
     """Crop around the middle; otherwise at random."""
     random_flip: bool
     """Mirror left to right with probability 1/2."""
+    subject: bool = False
+    """Keep the subject, where a mask shows it, inside the crop; `center_crop` then centres on it."""
 
     @property
     def random(self) -> bool:
@@ -42,29 +55,60 @@ class Crop:
         """The picture at `scaled_size`, antialiased (Lanczos)."""
         return image.resize(self.scaled_size(image.size), Image.Resampling.LANCZOS)
 
-    def place(self, size: tuple[int, int], rng: np.random.Generator | None) -> tuple[int, int, bool]:
-        """(left, top, mirrored) of the crop in a scaled picture of `size` (W, H).
+    def place(
+        self, size: tuple[int, int], rng: np.random.Generator | None, box: tuple[int, int, int, int] | None = None
+    ) -> tuple[int, int, bool]:
+        """(left, top, mirrored) of the crop in a scaled picture; the corner counts before it is mirrored.
 
-        `rng` may be None where nothing is random.  The corner counts in the picture before it is mirrored.
+        Args:
+            size: (W, H) of the scaled picture.
+            rng: may be None where nothing is random.
+            box: (left, top, right, bottom) of the subject in it.
         """
-        free_w, free_h = size[0] - self.width, size[1] - self.height
-        if self.center_crop:
-            left, top = free_w // 2, free_h // 2
-        else:
-            assert rng is not None, "a random crop needs a generator"
-            left, top = int(rng.integers(free_w + 1)), int(rng.integers(free_h + 1))
+        if not self.subject or box is None:
+            box = (0, 0, 0, 0)
+        left = self._along(size[0] - self.width, self.width, box[0], box[2], rng)
+        top = self._along(size[1] - self.height, self.height, box[1], box[3], rng)
         if not self.random_flip:
             return left, top, False
         assert rng is not None, "a random flip needs a generator"
         return left, top, bool(rng.random() < 0.5)
 
+    def _along(self, free: int, length: int, start: int, end: int, rng: np.random.Generator | None) -> int:
+        """Where the crop begins on one axis: in 0…free, and such that the subject start…end is in it if it can be."""
+        low, high, middle = 0, free, free // 2
+        if end > start:
+            middle = min(max((start + end - length) // 2, 0), free)
+            low, high = max(0, end - length), min(free, start)
+            if low > high:  # the subject is larger than the crop
+                low = high = middle
+            middle = min(max(middle, low), high)
+        if self.center_crop:
+            return middle
+        assert rng is not None, "a random crop needs a generator"
+        return int(rng.integers(low, high + 1))
+
+    def cut(self, scaled: Image.Image, place: tuple[int, int, bool]) -> NDArray[np.uint8]:
+        """[height, width, …] of a picture or mask that `scale` gave."""
+        left, top, mirrored = place
+        part = scaled.crop((left, top, left + self.width, top + self.height))
+        return np.asarray(part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else part)
+
     def apply(self, scaled: Image.Image, rng: np.random.Generator | None) -> NDArray[np.float32]:
         """[3, height, width] in [−1, 1] from a picture that `scale` gave."""
-        left, top, mirrored = self.place(scaled.size, rng)
-        part = scaled.crop((left, top, left + self.width, top + self.height))
+        return to_planes(self.cut(scaled, self.place(scaled.size, rng)))
+
+    def record(self, original: tuple[int, int], place: tuple[int, int, bool]) -> CropRecord:
+        """The record of a crop at `place` of a photograph whose upright size is `original`, (W, H)."""
+        left, top, mirrored = place
         if mirrored:
-            part = part.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return np.ascontiguousarray(from_uint8(np.asarray(part)).transpose(2, 0, 1))
+            left = self.scaled_size(original)[0] - self.width - left
+        return CropRecord((original[1], original[0]), (top, left), (self.height, self.width), mirrored)
+
+
+def to_planes(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """[H, W, 3] of 0…255 to [3, H, W] in [−1, 1]."""
+    return np.ascontiguousarray(from_uint8(pixels).transpose(2, 0, 1))
 
 
 def from_uint8(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -10,8 +10,9 @@ import hashlib
 import unicodedata
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +21,11 @@ from PIL import Image
 from dreamcore.errors import ConfigError
 
 from .captions import CaptionSource, read_captions
-from .crop import Crop
+from .crop import Crop, CropRecord, to_planes
 from .decode import decode_bytes, read_bytes
 from .finding import look, some
 from .header import edge_digest, read_header
+from .masks import Box, read_mask, scaled_box, subject_box
 
 FULL_CHECK = 500
 """Images of a folder that are decoded and hashed in full when it is opened."""
@@ -42,6 +44,20 @@ class Photo:
     """(W, H) upright, after EXIF rotation."""
     sha256: str = ""
     """Of the file's bytes, in hex; "edges:" and more (`edge_digest`) where it has not been read in full."""
+    mask: Path | None = None
+    """File of its mask; its own file where that is its alpha channel."""
+    mask_sha256: str = ""
+    """Of the mask file's bytes, where it is a file of its own."""
+
+
+class TrainingImage(NamedTuple):
+    """One sample of a photograph."""
+
+    pixels: NDArray[np.float32]
+    """[3, H, W] RGB in [−1, 1]."""
+    mask: NDArray[np.float32] | None
+    """[H, W] in [0, 1]: 1 on the subject."""
+    record: CropRecord
 
 
 class ImageFolder:
@@ -53,7 +69,7 @@ class ImageFolder:
         """In natural order (photo2 before photo10), the same on every machine."""
         self.notes = list(notes)
         """What was skipped or remarked, in words, for the log."""
-        self._scaled: OrderedDict[tuple[int, int, int], Image.Image] = OrderedDict()
+        self._scaled: OrderedDict[tuple[int, int, int], _Scaled] = OrderedDict()
 
     @classmethod
     def open(
@@ -65,6 +81,7 @@ class ImageFolder:
         caption_column: str = "text",
         every_caption: bool = False,
         sub_folders: bool = False,
+        masks: bool = False,
     ) -> ImageFolder:
         """Find, decode and hash every image of a folder; of more than `FULL_CHECK`, look at headers and tails.
 
@@ -76,6 +93,7 @@ class ImageFolder:
             caption_column: the metadata's column of words.
             every_caption: refuse an image without words.
             sub_folders: take the images of its sub-folders too.
+            masks: use NAME-mask.png or an image's alpha channel as its mask (masks.py).
 
         Raises:
             ConfigError: the folder is missing, no folder or without images; an image is empty, truncated, damaged,
@@ -89,15 +107,14 @@ class ImageFolder:
             where = "it" if sub_folders else "it, not into a sub-folder"
             raise ConfigError(f"{setting}: {folder} holds no images{skipped}; put the photographs into {where}")
         notes, remarks = list(found.notes), list[str]()
-        if found.masks:
+        if found.masks and not masks:
             notes.append(f"{len(found.masks)} masks are not used")
         words: dict[Path, str] = {}
         if captions:
             source: CaptionSource = "auto" if captions is True else captions
             words, remarks = read_captions(found.images, folder, source=source, column=caption_column)
             remarks += _without_caption(found.images, words, folder, setting, every_caption)
-        check = _decoded_photo if len(found.images) <= FULL_CHECK else _indexed_photo
-        photos = [check(path, words.get(path), remarks) for path in found.images]
+        photos = _checked(found.images, words, found.masks if masks else None, remarks)
         if len(photos) > FULL_CHECK:
             notes.append(
                 f"{len(photos)} images: headers and tails are checked now, the rest when an image is first used"
@@ -114,7 +131,7 @@ class ImageFolder:
         for photo in self.photos:
             name = unicodedata.normalize("NFC", photo.path.relative_to(self.folder).as_posix())
             caption = "-" if photo.caption is None else "+" + photo.caption
-            for part in (name, photo.sha256, caption):
+            for part in (name, photo.sha256, caption, *([photo.mask_sha256 or "alpha"] if photo.mask else [])):
                 digest.update(len(part.encode()).to_bytes(8, "little") + part.encode())
         return digest.hexdigest()
 
@@ -139,9 +156,17 @@ class ImageFolder:
         Raises:
             ConfigError: the file has changed since the folder was opened, or cannot be read or decoded.
         """
-        return crop.apply(self._scaled_photo(index, crop), rng)
+        return self.sample(index, crop, rng).pixels
 
-    def _scaled_photo(self, index: int, crop: Crop) -> Image.Image:
+    def sample(self, index: int, crop: Crop, rng: np.random.Generator | None) -> TrainingImage:
+        """`pixels`, with the mask and the crop's record; arguments and errors are the same."""
+        photo = self.photos[index]
+        scaled = self._scaled_photo(index, crop)
+        place = crop.place(scaled.image.size, rng, scaled.box)
+        mask = None if scaled.mask is None else crop.cut(scaled.mask, place).astype(np.float32) / np.float32(255)
+        return TrainingImage(to_planes(crop.cut(scaled.image, place)), mask, crop.record(photo.size, place))
+
+    def _scaled_photo(self, index: int, crop: Crop) -> _Scaled:
         key = (index, crop.height, crop.width)
         if key in self._scaled:
             self._scaled.move_to_end(key)
@@ -153,26 +178,75 @@ class ImageFolder:
             raise ConfigError(
                 f"{photo.path}: the file has changed since the run read it; leave it alone during the run"
             )
-        scaled = crop.scale(decode_bytes(data, photo.path).image)
-        self._scaled[key] = scaled
-        while len(self._scaled) > 1 and sum(3 * i.width * i.height for i in self._scaled.values()) > CACHE_BYTES:
+        image, mask, box = crop.scale(decode_bytes(data, photo.path).image), None, None
+        if photo.mask is not None:
+            full = read_mask(photo.mask, photo.path, photo.size)
+            mask, found = crop.scale(full), subject_box(full)
+            box = scaled_box(found, photo.size, image.size) if found else None
+        scaled = self._scaled[key] = _Scaled(image, mask, box)
+        while len(self._scaled) > 1 and sum(s.size for s in self._scaled.values()) > CACHE_BYTES:
             self._scaled.popitem(last=False)
         return scaled
 
 
-def _decoded_photo(path: Path, caption: str | None, remarks: list[str]) -> Photo:
+class _Scaled(NamedTuple):
+    """A photograph at training size, its mask, and the subject's box in it."""
+
+    image: Image.Image
+    mask: Image.Image | None
+    box: Box | None
+
+    @property
+    def size(self) -> int:
+        return self.image.width * self.image.height * (3 if self.mask is None else 4)
+
+
+def _checked(
+    images: Sequence[Path], words: Mapping[Path, str], masks: Mapping[Path, Path] | None, remarks: list[str]
+) -> list[Photo]:
+    """Every image looked at; what is wrong with any of them is told in one error, so that one round mends all."""
+    check = _decoded_photo if len(images) <= FULL_CHECK else _indexed_photo
+    photos, wrong = list[Photo](), list[str]()
+    for path in images:
+        try:
+            photo, alpha = check(path, words.get(path), remarks)
+            photos.append(photo if masks is None else _with_mask(photo, alpha, masks))
+        except ConfigError as error:
+            wrong.append(str(error))
+    if wrong:
+        more = [f"and {len(wrong) - 20} more"] if len(wrong) > 20 else []
+        raise ConfigError("\n".join(wrong[:20] + more))
+    without = [photo.path.name for photo in photos if photo.mask is None]
+    if masks is not None and without:
+        remarks.append(f"{len(without)} of {len(photos)} images have no mask, all of them counts: {some(without)}")
+    return photos
+
+
+def _decoded_photo(path: Path, caption: str | None, remarks: list[str]) -> tuple[Photo, bool]:
+    """A photograph read in full, and whether it has an alpha channel."""
     data = read_bytes(path)
-    decoded = decode_bytes(data, path)
+    decoded = decode_bytes(data, path, keep_alpha=True)
     if decoded.frames > 1:
         remarks.append(f"{path.name} holds {decoded.frames} frames or pages: the first is used")
-    return Photo(path, caption, decoded.image.size, hashlib.sha256(data).hexdigest())
+    photo = Photo(path, caption, decoded.image.size, hashlib.sha256(data).hexdigest())
+    return photo, decoded.image.mode == "RGBA"
 
 
-def _indexed_photo(path: Path, caption: str | None, remarks: list[str]) -> Photo:
+def _indexed_photo(path: Path, caption: str | None, remarks: list[str]) -> tuple[Photo, bool]:
     header = read_header(path)
     if not header.sure:
         return _decoded_photo(path, caption, remarks)
-    return Photo(path, caption, header.size, header.digest)
+    return Photo(path, caption, header.size, header.digest), header.alpha
+
+
+def _with_mask(photo: Photo, alpha: bool, masks: Mapping[Path, Path]) -> Photo:
+    """The photograph with its mask, which is read and checked here."""
+    file = masks.get(photo.path, photo.path if alpha else None)
+    if file is None:
+        return photo
+    read_mask(file, photo.path, photo.size)
+    own = "" if file == photo.path else hashlib.sha256(read_bytes(file)).hexdigest()
+    return replace(photo, mask=file, mask_sha256=own)
 
 
 def _without_caption(

@@ -30,6 +30,8 @@ class Header(NamedTuple):
     """`edge_digest` of the file."""
     sure: bool
     """The file is all there and its orientation known, as far as can be told without decoding."""
+    alpha: bool
+    """It has an alpha channel or a transparent colour."""
 
 
 def read_header(path: Path) -> Header:
@@ -47,11 +49,12 @@ def read_header(path: Path) -> Header:
             file.seek(0)
             image, kind = open_image(file, path)
             sure = _complete(image, kind, file, length, head, tail)
+            digest, alpha = _digest(length, head, tail), image.has_transparency_data
             if kind == "PNG" and "exif" not in image.info:  # Pillow would decode everything to look for it
-                return Header(image.size, _digest(length, head, tail), sure and b"eXIf" not in tail)
+                return Header(image.size, digest, sure and b"eXIf" not in tail, alpha)
             if kind == "TIFF" and orientation(image) > 1:  # Pillow turns these itself, some versions before decoding
                 sure = False
-            return Header(upright_size(image), _digest(length, head, tail), sure)
+            return Header(upright_size(image), digest, sure, alpha)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
 

@@ -1,8 +1,8 @@
 """From a photograph's words to the prompt it is trained with: templates and the order of tags.
 
 Integration: a backend learns its prompts once (`Backend.set_prompts`), so the loop draws as many wordings of a
-photograph as it keeps variants of it, wording v from `generator(seed, Purpose.CAPTION, image, v, 2 + row)`, and lists the
-distinct ones.  Without shuffling there is one.  Dropping the prompt altogether (`caption_dropout`) is the loop's.
+photograph as it keeps variants of it, wording v from `generator(seed, Purpose.CAPTION, image, v, 2 + row)`, and lists
+the distinct ones.  Without shuffling there is one.  Dropping the prompt altogether (`caption_dropout`) is the loop's.
 """
 
 from __future__ import annotations

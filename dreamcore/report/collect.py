@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +44,7 @@ class RunData:
 
     def column(self, name: str) -> NDArray[np.float64]:
         """One value of every update's record; NaN where it is absent or was not finite."""
-        return np.array([np.nan if (v := r.get(name)) is None else float(v) for r in self.metrics], np.float64)
+        return np.array([v if is_number(v := r.get(name)) else np.nan for r in self.metrics], np.float64)
 
     @property
     def updates(self) -> int:
@@ -99,6 +100,11 @@ def _samples(folder: Path) -> dict[int, dict[int, Path]]:
 
 def _held_out(folder: Path, extra: Any) -> list[tuple[int, float]]:
     """Held-out losses, one an update: a resumed run may have measured one twice."""
-    found = {r["step"]: r.get("validation_loss") for r in read_lines(folder / "validation.jsonl")}
-    found |= {pair[0]: pair[1] for pair in (extra if isinstance(extra, list) else ()) if len(pair) == 2}
-    return sorted((int(step), float(loss)) for step, loss in found.items() if loss is not None)
+    pairs: list[Any] = [(r["step"], r.get("validation_loss")) for r in read_lines(folder / "validation.jsonl")]
+    pairs += [pair for pair in extra if isinstance(pair, list) and len(pair) == 2] if isinstance(extra, list) else []
+    return sorted({int(step): float(loss) for step, loss in pairs if is_number(step) and is_number(loss)}.items())
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether a value read from a file is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

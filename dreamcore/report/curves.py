@@ -46,8 +46,8 @@ def _lost(data: RunData) -> str:
     """What the lines cannot show."""
     skipped = sum(bool(record.get("skipped")) for record in data.metrics)
     broken = int((~np.isfinite(data.column("loss"))).sum())
-    words = [f"{skipped} updates were skipped (fp16 overflow)."] if skipped else []
-    words += [f"{broken} losses were not finite and leave gaps."] if broken else []
+    words = [f"Updates skipped (fp16 overflow): {skipped}."] if skipped else []
+    words += [f"Losses that were not finite, and leave gaps: {broken}."] if broken else []
     return " ".join(words)
 
 

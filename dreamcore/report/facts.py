@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from .charts import number, smooth
-from .collect import RunData
+from .charts import number
+from .collect import RunData, is_number
 
 
 def facts(data: RunData) -> list[tuple[str, str]]:
     """(name, value), in the order of interest; only what the run folder tells."""
-    config = data.config
+    config, rate = data.config, data.config.get("learning_rate")
     found: list[tuple[str, str | None]] = [
         ("Updates", _updates(data)),
-        ("Loss, mean at the end", _final_loss(data)),
+        ("Loss, mean of the last tenth", _final_loss(data)),
         ("Held-out loss, lowest", held_out_summary(data)),
         ("Method", _method(data)),
         ("Prior preservation", _prior(data)),
-        ("Learning rate", number(config["learning_rate"]) if "learning_rate" in config else None),
+        ("Learning rate", number(rate) if is_number(rate) else None),
         ("Seed", str(config["seed"]) if "seed" in config else None),
         ("Model", str(config["pretrained_model_name_or_path"]) if "pretrained_model_name_or_path" in config else None),
     ]
@@ -42,8 +44,8 @@ def _updates(data: RunData) -> str | None:
 
 
 def _final_loss(data: RunData) -> str | None:
-    loss = data.column("loss")
-    return number(float(smooth(loss)[-1])) if np.isfinite(loss).any() else None
+    last = data.column("loss")[-math.ceil(len(data.metrics) / 10) :] if data.metrics else np.empty(0)
+    return number(float(np.nanmean(last))) if np.isfinite(last).any() else None
 
 
 def _method(data: RunData) -> str | None:
@@ -59,4 +61,4 @@ def _prior(data: RunData) -> str | None:
     if not data.config.get("with_prior_preservation"):
         return "off"
     weight, images = data.config.get("prior_loss_weight"), data.config.get("num_class_images")
-    return (f"λ = {weight:g}" if isinstance(weight, int | float) else "on") + (f", {images} images" if images else "")
+    return (f"λ = {weight:g}" if is_number(weight) else "on") + (f", {images} images" if images else "")

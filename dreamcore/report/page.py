@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .collect import RunData
+from .collect import RunData, is_number
 from .curves import curves
 from .facts import facts
 from .pictures import SMALL, data_uri, load
@@ -41,7 +41,7 @@ def render_page(data: RunData) -> str:
         _section("Before and after", _before_after(data)),
         _section("Along the way", _film(data)) if _has_film(data) else "",
         _section("Curves", curves(data)),
-        _section("Scores", _table(data.scores)) if data.scores else "",
+        _section("Scores", _table(_spoken(data.scores))) if data.scores else "",
         _section("The class", _gallery(data.class_images, "class image", MOST_CLASS_IMAGES))
         if data.class_images
         else "",
@@ -167,12 +167,11 @@ def _timing(data: RunData) -> str:
             "all updates": duration(float(np.nansum(seconds))),
             "one update, median": duration(float(np.nanmedian(seconds))),
         }
-    rows |= {k: duration(v) if _is_number(v) and "per" not in str(k) else v for k, v in data.timing.items()}
+    for name, value in _spoken(data.timing).items():
+        # Numbers are seconds, but for a rate such as "updates per second".
+        timed = is_number(value) and " per " not in name
+        rows[name.removesuffix(" seconds").rstrip(",")] = duration(value) if timed else value
     return _table(rows) if rows else _missing("No times were recorded.")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def duration(seconds: float) -> str:
@@ -186,16 +185,15 @@ def duration(seconds: float) -> str:
 def _configuration(data: RunData) -> str:
     if not data.config:
         return _missing("The run folder has no readable config.yaml.")
-    return (
-        f"<details><summary>All {len(data.config)} settings that the run used</summary>{_table(data.config)}</details>"
-    )
+    summary = f"All {len(data.config)} settings that the run used"
+    return f"<details><summary>{summary}</summary>{_table(data.config, 'settings')}</details>"
 
 
-def _table(rows: Mapping[str, Any]) -> str:
+def _table(rows: Mapping[str, Any], style: str = "names") -> str:
     body = "".join(
         f'<tr><th scope="row">{text(name)}</th><td>{text(_value(value))}</td></tr>' for name, value in _flat(rows)
     )
-    return f'<div class="scroll"><table>{body}</table></div>'
+    return f'<div class="scroll"><table class="{style}">{body}</table></div>'
 
 
 def _flat(rows: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, Any]]:
@@ -206,7 +204,14 @@ def _flat(rows: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, Any]
             yield f"{before}{name}", value
 
 
+def _spoken(rows: Mapping[str, Any]) -> dict[str, Any]:
+    """Names as words: class_images is class images."""
+    return {name.replace("_", " "): value for name, value in _flat(rows)}
+
+
 def _value(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, float):
-        return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return f"{value:.6g}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ", ".join(map(_value, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

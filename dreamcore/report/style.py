@@ -40,7 +40,7 @@ img.pixels { image-rendering: pixelated; }
   display: grid; grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); gap: .75rem;
   align-items: start;
 }
-.pictures figcaption { overflow-wrap: anywhere; }
+.pictures figcaption { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .pairs {
   display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr)); gap: 1.25rem;
 }
@@ -84,9 +84,12 @@ summary { cursor: pointer; padding: .3rem 0; color: var(--instance); }
   svg text { font-size: 15px; }
   .pictures { grid-template-columns: repeat(auto-fill, minmax(6rem, 1fr)); }
   .film { grid-auto-flow: row; grid-auto-columns: auto; grid-template-rows: none;
-    grid-template-columns: 3.6rem repeat(var(--pictures), minmax(3.6rem, 1fr)); }
+    grid-template-columns: 3.2rem repeat(var(--pictures), minmax(2.8rem, 1fr)); }
   .film .step { align-self: center; }
   .facts { grid-template-columns: 1fr 1fr; }
+  .settings tr, .settings th, .settings td { display: block; padding: 0; }
+  .settings th { border: 0; }
+  .settings tr { padding: .25rem 0; }
 }
 @media print { details > * { display: block; } }
 """

@@ -70,12 +70,12 @@ def partial_caption(scene: Scene, dice: Dice) -> str:
     """The scene's words with some left out, as people leave them out; the class is always named."""
     said = replace(
         scene,
-        colour=scene.colour if dice.chance(0.7) else None,
-        second_colour=scene.second_colour if dice.chance(0.8) else None,
-        pattern=scene.pattern if dice.chance(0.7) else "plain",
+        colour=scene.colour if dice.chance(0.8) else None,
+        second_colour=scene.second_colour if dice.chance(0.9) else None,
+        pattern=scene.pattern if dice.chance(0.85) else "plain",
     )
     template = TEMPLATES[0] if dice.chance(0.8) else dice.choice(TEMPLATES[1:])
-    place = scene.place if dice.chance(0.7) else None
+    place = scene.place if dice.chance(0.8) else None
     return caption(said.kind, said.colour, said.pattern, said.second_colour, place, template)
 
 

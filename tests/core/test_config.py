@@ -180,7 +180,7 @@ def test_names_without_a_counterpart_say_why(name: str) -> None:
 def test_a_misspelt_name_is_told_the_nearest(name: str, near: str) -> None:
     with pytest.raises(ConfigError, match=f"unknown setting; did you mean {near}"):
         train(**{name: 1})
-    with pytest.raises(ConfigError, match="unknown setting; `dreambooth train --help` lists them all"):
+    with pytest.raises(ConfigError, match="unknown setting; --help lists them all"):
         train(zzzz=1)
 
 
@@ -250,3 +250,23 @@ def test_presets_are_valid(preset: str) -> None:
 
 def test_the_real_presets_exist() -> None:
     assert {"sd15-lora", "sd15-full", "sd15-face", "sd21-full"} <= set(preset_names())
+
+
+def test_a_preset_only_suggests(tmp_path: Path) -> None:
+    """What a preset sets and flags make pointless is no error: the user did not ask for it."""
+    config = load_config(
+        TrainConfig, "sd15-lora", {"use_lora": False, "instance_data_dir": "d", "instance_prompt": "p"}
+    )
+    assert "rank" in config.suggested
+    for name in TrainConfig.model_fields:
+        if name != "rank":
+            getattr(config, name)
+    config.refuse_unread("here")
+    written = load_config(TrainConfig, "sd15-lora", {"rank": 2, "instance_data_dir": "d", "instance_prompt": "p"})
+    assert "rank" not in written.suggested
+
+
+def test_yaml_says_no_as_a_word(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("mixed_precision: no\nuse_lora: true\nlearning_rate: 1e-4\n")
+    assert read_config_file(file) == {"mixed_precision": "no", "use_lora": True, "learning_rate": 1e-4}

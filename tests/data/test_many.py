@@ -54,7 +54,7 @@ def test_the_quick_look_agrees_with_the_decoder(tmp_path: Path, name: str, monke
 def test_a_tiff_that_is_upright_needs_no_decoding(tmp_path: Path) -> None:
     for name, compression in (("a.tif", None), ("b.tif", "tiff_lzw")):
         path = saved(tmp_path / name, compression=compression)
-        assert read_header(path)[::2] == ((300, 200), True)
+        assert read_header(path)._replace(digest="") == ((300, 200), "", True, False)
 
 
 def test_exif_behind_the_pixels_of_a_png_is_not_missed(tmp_path: Path) -> None:

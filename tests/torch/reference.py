@@ -50,14 +50,19 @@ class Options:
     lr_scheduler: str = "constant"
     lr_warmup_steps: int = 0
     train_text_encoder: bool = False
+    text_encoder_lr: float | None = None
     with_prior_preservation: bool = False
     prior_loss_weight: float = 1.0
     snr_gamma: float | None = None
     max_grad_norm: float = 1.0
-    adam: dict[str, Any] = field(default_factory=lambda: {"betas": (0.9, 0.999), "weight_decay": 1e-2, "eps": 1e-8})
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    adam_weight_decay: float = 1e-2
+    adam_epsilon: float = 1e-8
     rank: int | None = None
     """LoRA's rank; None trains the weights themselves."""
-    lora_alpha: float = 4.0
+    lora_alpha: float | None = None
+    """None means the rank."""
     targets: dict[str, list[str]] = field(default_factory=dict)
     """By component, the endings of the layers that get factors."""
 
@@ -82,9 +87,16 @@ class Reference:
                 self._add_lora(name, module, initial_down)
         for module in trained.values():
             module.train()
-        self.parameters = [p for p in chain(*(m.parameters() for m in trained.values())) if p.requires_grad]
+        groups = [[p for p in module.parameters() if p.requires_grad] for module in trained.values()]
+        self.parameters = list(chain(*groups))
+        rates = (options.learning_rate, options.text_encoder_lr or options.learning_rate)
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=options.learning_rate, fused=False, foreach=False, **options.adam
+            [{"params": group, "lr": rate} for group, rate in zip(groups, rates, strict=False)],
+            betas=(options.adam_beta1, options.adam_beta2),
+            weight_decay=options.adam_weight_decay,
+            eps=options.adam_epsilon,
+            fused=False,
+            foreach=False,
         )
         self.lr_scheduler = get_scheduler(
             options.lr_scheduler,
@@ -149,10 +161,12 @@ class Reference:
         assert rank is not None
         assert initial_down is not None
         targets = self.options.targets[component]
-        module.add_adapter(LoraConfig(r=rank, lora_alpha=self.options.lora_alpha, target_modules=targets))
+        module.add_adapter(LoraConfig(r=rank, lora_alpha=self.options.lora_alpha or rank, target_modules=targets))
         with torch.no_grad():
             for name, layer in module.named_modules():
                 if hasattr(layer, "lora_A"):
                     down = layer.lora_A["default"].weight
-                    down.copy_(torch.from_numpy(initial_down(f"{component}.{name}", rank, down.shape[1])))
+                    prefix = "text_model." if name.startswith("encoder.") else ""  # transformers 5 leaves it out
+                    first = initial_down(f"{component}.{prefix}{name}", rank, down.shape[1])
+                    down.copy_(torch.from_numpy(first))
                     assert not layer.lora_B["default"].weight.any()

@@ -32,9 +32,24 @@ COMMON: dict[str, Any] = {
     "learning_rate": 2e-4,
 }
 CASES: dict[str, dict[str, Any]] = {
-    "full": {"train_batch_size": 2},
+    "full": {
+        "train_batch_size": 2,
+        "adam_beta1": 0.8,
+        "adam_beta2": 0.99,
+        "adam_weight_decay": 0.3,
+        "adam_epsilon": 1e-5,
+        "max_grad_norm": 0.5,
+    },
     "lora": {"train_batch_size": 2, "use_lora": True, "rank": 4, "lora_alpha": 8, "learning_rate": 2e-3},
-    "text encoder": {"train_batch_size": 1, "train_text_encoder": True},
+    "lora on both": {
+        "train_batch_size": 2,
+        "use_lora": True,
+        "rank": 2,
+        "train_text_encoder": True,
+        "learning_rate": 2e-3,
+        "max_grad_norm": 0.1,
+    },
+    "text encoder": {"train_batch_size": 1, "train_text_encoder": True, "text_encoder_lr": 5e-5, "max_grad_norm": 0},
     "v-prediction with min-SNR": {"train_batch_size": 2, "snr_gamma": 5.0},
     "noise prediction with min-SNR": {"train_batch_size": 2, "snr_gamma": 0.5},
     "prior preservation": {
@@ -44,6 +59,8 @@ CASES: dict[str, dict[str, Any]] = {
         "class_prompt": PROMPTS[1],
         "prior_loss_weight": 0.7,
         "num_class_images": 3,
+        "noise_offset": 0.1,
+        "gradient_checkpointing": True,
     },
 }
 
@@ -55,31 +72,38 @@ def folders(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> list[Path
     class_photos = draw_photos(tmp_path_factory.mktemp("drawn"), count=3, seed=5)
     for source in (photos, class_photos):
         folder = tmp_path_factory.mktemp("pictures")
-        for i, file in enumerate(sorted(source.iterdir())):
+        for i, file in enumerate(pictures(source)):
             Image.open(file).convert("RGB").resize((SIZE, SIZE)).save(folder / f"{i}.png")
         made.append(folder)
     return made
 
 
+def pictures(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.iterdir() if f.suffix in (".png", ".jpg"))
+
+
 def pixels(folder: Path, image: int) -> np.ndarray:
     """[3, H, W] in [−1, 1]."""
-    picture = np.asarray(Image.open(sorted(folder.iterdir())[image]), np.float32)
+    picture = np.asarray(Image.open(pictures(folder)[image]), np.float32)
     return picture.transpose(2, 0, 1) / 127.5 - 1
 
 
-def drawn(rows: list[Sample], folders: list[Path]) -> Any:
+def drawn(rows: list[Sample], folders: list[Path], noise_offset: float) -> Any:
     """What the library's random streams hold for the rows of a micro-batch."""
     from .reference import MicroBatch
 
-    def normal(purpose: Purpose) -> np.ndarray:
-        shape = (4, SIZE // 4, SIZE // 4)
-        draws = [generator(SEED, purpose, s.place, s.row).standard_normal(shape, np.float32) for s in rows]
+    def normal(purpose: Purpose, offset: float = 0.0) -> np.ndarray:
+        draws = []
+        for s in rows:
+            stream = generator(SEED, purpose, s.place, s.row)
+            draw = stream.standard_normal((4, SIZE // 4, SIZE // 4), np.float32)
+            draws.append(draw + np.float32(offset) * stream.standard_normal((4, 1, 1), np.float32))
         return np.stack(draws)
 
     return MicroBatch(
         pixels=np.stack([pixels(folders[s.row], s.image) for s in rows]),
         posterior=normal(Purpose.POSTERIOR),
-        noise=normal(Purpose.NOISE),
+        noise=normal(Purpose.NOISE, noise_offset),
         timesteps=np.array([generator(SEED, Purpose.TIMESTEP, s.place, s.row).integers(1000) for s in rows]),
         prompts=[PROMPTS[s.row] for s in rows],
     )
@@ -90,13 +114,10 @@ def expected(model: Path, folders: list[Path], settings: dict[str, Any]) -> list
     from .reference import Options, Reference
 
     use_lora = settings.get("use_lora", False)
-    same = ("lr_scheduler", "lr_warmup_steps", "train_text_encoder", "with_prior_preservation", "prior_loss_weight")
     options = Options(
-        settings["learning_rate"],
-        UPDATES,
-        **{name: settings[name] for name in (*same, "snr_gamma") if name in settings},
+        updates=UPDATES,
+        **{name: settings[name] for name in vars(Options)["__annotations__"] if name in settings and name != "rank"},
         rank=settings["rank"] if use_lora else None,
-        lora_alpha=settings.get("lora_alpha", 0),
         targets={"unet": ATTENTION, "text_encoder": ["q_proj", "k_proj", "v_proj", "out_proj"]},
     )
     reference = Reference(model, options, partial(initial_down, SEED))
@@ -107,7 +128,8 @@ def expected(model: Path, folders: list[Path], settings: dict[str, Any]) -> list
         batch_size=settings["train_batch_size"],
         accumulation=settings.get("gradient_accumulation_steps", 1),
     )
-    return [reference.update([drawn(rows, folders) for rows in plan.micro_batches(u)]) for u in range(UPDATES)]
+    offset = settings.get("noise_offset", 0.0)
+    return [reference.update([drawn(rows, folders, offset) for rows in plan.micro_batches(u)]) for u in range(UPDATES)]
 
 
 @pytest.mark.parametrize("case", CASES)

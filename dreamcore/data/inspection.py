@@ -1,0 +1,214 @@
+"""What training would see of a folder, and what may spoil it: the substance of `dreambooth data FOLDER`.
+
+Integration: the command opens the folder (a ConfigError there means that training would not start, and is its exit
+status), calls `inspect` with the crops, prompts and tokenizer of the configuration, prints `table()` or, with --json,
+`as_dict()`, and writes `sheet.draw_sheet`.  Warnings never stop a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .crop import Crop
+from .decode import Decoded, decode_bytes, read_bytes
+from .folder import ImageFolder, Photo
+from .masks import Box, read_mask, scaled_box, subject_box
+from .measures import (
+    BLUR_SIDE,
+    BLURRED,
+    SAME_SURROUNDINGS,
+    blur,
+    median_distance,
+    near_duplicates,
+    perceptual_hash,
+    surroundings,
+)
+
+FEW, MANY = 3, 100
+"""Fewer or more instance images than these are remarked; the paper (2208.12242) uses 3–5."""
+ENLARGED = 1.05
+LITTLE_USED = 0.5
+THUMBNAIL = 192
+"""Longer side of a thumbnail in pixels."""
+THUMBNAILS = 200
+"""Photographs that get one."""
+
+
+@dataclass(frozen=True)
+class Remark:
+    """Something that may spoil the result, and what helps."""
+
+    kind: str
+    """In a word or two: "too small"."""
+    text: str
+    """What was found, and the remedy."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One photograph as training would see it."""
+
+    name: str
+    kind: str
+    """Pillow's name of the format."""
+    mode: str
+    """Pillow's name of the pixels' form in the file: RGB, CMYK, I;16 ..."""
+    orientation: int
+    """EXIF orientation, 1…8."""
+    size: tuple[int, int]
+    """(W, H) upright."""
+    target: tuple[int, int]
+    """(W, H) of the training image: the bucket, where there are several."""
+    crop: Box
+    """(left, top, right, bottom) in the upright photograph: the crop, or where it is random, the middle one of them."""
+    enlarged: float
+    """Pixels of the training image to one of the photograph, along a side; above 1 detail is missing."""
+    blur: float
+    """`measures.blur` at training size."""
+    prompt: str | None
+    tokens: int | None
+    remarks: tuple[Remark, ...]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A folder as training would see it."""
+
+    rows: tuple[Row, ...]
+    remarks: tuple[Remark, ...]
+    """About the photographs together."""
+    notes: tuple[str, ...]
+    """What was skipped."""
+    thumbnails: tuple[Image.Image, ...]
+    """Of the first `THUMBNAILS` photographs."""
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Head and rows, as text."""
+        head = ["image", "format", "mode", "turn", "size", "crop", "trained at", "blur", "tokens", "prompt", "remarks"]
+        rows = []
+        for row in self.rows:
+            left, top, right, bottom = row.crop
+            tokens = "" if row.tokens is None else str(row.tokens)
+            cells = [row.name, row.kind, row.mode, str(row.orientation), "×".join(map(str, row.size))]
+            cells += [f"{right - left}×{bottom - top}+{left}+{top}", "×".join(map(str, row.target)), f"{row.blur:.2f}"]
+            rows.append([*cells, tokens, row.prompt or "", ", ".join(remark.kind for remark in row.remarks)])
+        return head, rows
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything but the thumbnails, ready for JSON."""
+        return {
+            "images": [asdict(row) for row in self.rows],
+            "remarks": [asdict(remark) for remark in self.remarks],
+            "notes": list(self.notes),
+        }
+
+
+def inspect(
+    folder: ImageFolder,
+    crops: Sequence[Crop],
+    *,
+    prompts: Sequence[str] | None = None,
+    count_tokens: Callable[[str], int] | None = None,
+    window: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Inspection:
+    """Look at every photograph of a folder.
+
+    Args:
+        folder: the photographs.
+        crops: each one's transform (`bucket_crops`, or the same for all).
+        prompts: each one's prompt; left out, its caption.
+        count_tokens: tokens of a prompt, without begin and end marks.
+        window: tokens of a prompt that the text encoder sees.
+        progress: called as (done, of) after each.
+
+    Raises:
+        ConfigError: a file has gone or is damaged.
+    """
+    rows, thumbnails, hashes, mirrored, rings = [], [], [], [], []
+    for number, (photo, crop) in enumerate(zip(folder.photos, crops, strict=True)):
+        decoded = decode_bytes(read_bytes(photo.path), photo.path)
+        image = decoded.image
+        prompt = photo.caption if prompts is None else prompts[number]
+        tokens = count_tokens(prompt) if count_tokens and prompt is not None else None
+        rows.append(_row(photo, crop, decoded, prompt, tokens, window))
+        if number < THUMBNAILS:
+            thumbnails.append(_thumbnail(image))
+        small = image.resize((64, 64), Image.Resampling.BOX)
+        hashes.append(perceptual_hash(small))
+        mirrored.append(perceptual_hash(small.transpose(Image.Transpose.FLIP_LEFT_RIGHT)))
+        rings.append(surroundings(small))
+        progress(number + 1, len(folder.photos))
+    names = [row.name for row in rows]
+    remarks = _count(len(rows)) + _alike(names, np.stack(hashes), np.stack(mirrored))
+    if len(rows) >= FEW and median_distance(np.stack(rings[:1000])) < SAME_SURROUNDINGS:
+        text = "the surroundings look alike in all pictures and may be learnt as part of the subject: vary the place"
+        remarks.append(Remark("one background", text))
+    return Inspection(tuple(rows), tuple(remarks), tuple(folder.notes), tuple(thumbnails))
+
+
+def _row(photo: Photo, crop: Crop, decoded: Decoded, prompt: str | None, tokens: int | None, window: int | None) -> Row:
+    scaled = crop.scaled_size(photo.size)
+    mask = None if photo.mask is None else subject_box(read_mask(photo.mask, photo.path, photo.size))
+    box = scaled_box(mask, photo.size, scaled) if mask else None
+    left, top, _ = replace(crop, center_crop=True, random_flip=False).place(scaled, None, box)
+    cut = scaled_box((left, top, left + crop.width, top + crop.height), scaled, photo.size)
+    enlarged = max(crop.width / photo.size[0], crop.height / photo.size[1])
+    blurred = blur(decoded.image, min(BLUR_SIDE, *scaled))
+    remarks = _remarks(photo.size, enlarged, blurred, mask, cut)
+    if tokens is not None and window is not None and tokens > window:
+        text = f"the prompt has {tokens} tokens and the text encoder sees {window}: shorten it"
+        remarks.append(Remark("long prompt", text))
+    name = photo.path.name
+    form = decoded.kind, decoded.mode, decoded.orientation
+    target = crop.width, crop.height
+    return Row(name, *form, photo.size, target, cut, enlarged, blurred, prompt, tokens, tuple(remarks))
+
+
+def _remarks(size: tuple[int, int], enlarged: float, blurred: float, mask: Box | None, cut: Box) -> list[Remark]:
+    remarks = []
+    w, h = size
+    if enlarged > ENLARGED:
+        text = f"{w}×{h} is enlarged {enlarged:.1f} times: use a larger picture or train at a lower resolution"
+        remarks.append(Remark("too small", text))
+    elif blurred > BLURRED:  # what is enlarged looks blurred anyway
+        remarks.append(Remark("blurred", "hardly any fine detail: replace it by a sharp picture, or leave it out"))
+    used = (cut[2] - cut[0]) * (cut[3] - cut[1]) / (w * h)
+    if used < LITTLE_USED:
+        text = f"the crop shows {used:.0%} of the picture: cut it to the subject yourself, or use aspect-ratio buckets"
+        remarks.append(Remark("little used", text))
+    if mask and (mask[0] == 0 or mask[1] == 0 or mask[2] == w or mask[3] == h):
+        remarks.append(Remark("at the border", "the subject touches the border: use a picture with room around it"))
+    elif mask and (mask[0] < cut[0] or mask[1] < cut[1] or mask[2] > cut[2] or mask[3] > cut[3]):
+        text = "the crop cuts the subject: cut the picture to its shape, crop around the mask, or use buckets"
+        remarks.append(Remark("subject cut", text))
+    return remarks
+
+
+def _count(count: int) -> list[Remark]:
+    if count < FEW:
+        text = f"{count} picture{'s' * (count != 1)}: the model sees little else and may copy; 3–5 views are usual"
+        return [Remark("few", text)]
+    if count > MANY:
+        text = f"{count} pictures: far more than a subject needs; give them captions, train longer, or choose the best"
+        return [Remark("many", text)]
+    return []
+
+
+def _alike(names: Sequence[str], hashes: np.ndarray[Any, Any], mirrored: np.ndarray[Any, Any]) -> list[Remark]:
+    plain = set(near_duplicates(hashes))
+    pairs = sorted((i, j, "") for i, j in plain)
+    pairs += sorted((i, j, " mirrored") for i, j in set(near_duplicates(hashes, mirrored)) - plain)
+    said = [f"{names[j]} is nearly {names[i]}{how}" for i, j, how in pairs]
+    return [Remark("near-duplicate", f"{text}, which then counts twice: delete one of them") for text in said]
+
+
+def _thumbnail(image: Image.Image) -> Image.Image:
+    small = image.copy()
+    small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    return small

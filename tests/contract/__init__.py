@@ -1,0 +1,1 @@
+"""What every backend must do: one body a behaviour, run with whichever backend is installed."""

@@ -1,0 +1,198 @@
+"""Going on from a checkpoint: the same run as without the break, and a refusal by name where it would not be."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from dreamcore.errors import ConfigError, RunError
+from dreamcore.ledger import Ledger
+from dreamcore.loop import Run
+
+from .runs import PRIOR, numbers, small_run
+
+FILE = "unet/diffusion_pytorch_model.safetensors"
+METHODS: dict[str, dict[str, Any]] = {
+    "full": {"train_text_encoder": True, "use_ema": True, "lr_scheduler": "cosine", **PRIOR},
+    "lora": {"use_lora": True, "rank": 2, "lora_alpha": 6, "train_text_encoder": True, "lora_dropout": 0.2},
+}
+
+
+@pytest.fixture(scope="module")
+def run_of_four(tiny_model: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Four updates, checkpoints after two and after four; for copying, not for changing."""
+    return small_run(tiny_model, photos, tmp_path_factory.mktemp("four"), checkpointing_steps=2)
+
+
+@pytest.fixture
+def started(run_of_four: Run, tmp_path: Path) -> Path:
+    """A copy of that run, broken off before its end."""
+    folder = Path(shutil.copytree(run_of_four.folder, tmp_path / "run"))
+    (folder / "model_index.json").unlink()
+    return folder
+
+
+def go_on(model: Path, photos: Path, folder: Path, **settings: Any) -> Run:
+    settings = {"resume_from_checkpoint": "latest", "checkpointing_steps": 2, **settings}
+    return small_run(model, photos, folder, **settings)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_break_leaves_no_trace(method: str, tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    settings = METHODS[method] | {"checkpointing_steps": 3, "max_train_steps": 6, "center_crop": None}
+    whole = small_run(tiny_model, photos, tmp_path / "whole", **settings)
+    broken = tmp_path / "broken"
+    shutil.copytree(whole.folder, broken)
+    shutil.rmtree(broken / "checkpoint-6")
+    for name in ("model_index.json", "pytorch_lora_weights.safetensors"):
+        (broken / name).unlink(missing_ok=True)
+    resumed = small_run(tiny_model, photos, broken, **settings, resume_from_checkpoint="latest")
+    assert numbers(resumed) == numbers(whole)
+    for file in [*(whole.folder / "checkpoint-6").rglob("*.safetensors"), *whole.folder.glob("*.safetensors")]:
+        mine, theirs = load_file(file), load_file(resumed.folder / file.relative_to(whole.folder))
+        assert mine.keys() == theirs.keys()
+        for name in mine:
+            np.testing.assert_array_equal(mine[name], theirs[name], err_msg=f"{file.name}: {name}")
+
+
+def test_a_larger_total_goes_on(tiny_model: Path, photos: Path, started: Path, tmp_path: Path) -> None:
+    longer = go_on(tiny_model, photos, started, max_train_steps=6)
+    straight = small_run(tiny_model, photos, tmp_path / "straight", max_train_steps=6)
+    assert numbers(longer) == numbers(straight)
+
+
+def test_going_on_in_another_folder(tiny_model: Path, photos: Path, started: Path, tmp_path: Path) -> None:
+    run = go_on(tiny_model, photos, tmp_path / "new", resume_from_checkpoint=str(started / "checkpoint-2"))
+    assert [m["step"] for m in run.metrics] == [3, 4]
+    assert sorted(f.name for f in started.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-4"]
+
+
+def test_another_batch_of_the_same_product(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    settings = {"checkpointing_steps": 2, "train_batch_size": 2}
+    whole = small_run(tiny_model, photos, tmp_path, **settings)
+    shutil.rmtree(tmp_path / "checkpoint-4")
+    (tmp_path / "model_index.json").unlink()
+    resumed = go_on(tiny_model, photos, tmp_path, train_batch_size=1, gradient_accumulation_steps=2)
+    for one, other in zip(whole.metrics, resumed.metrics, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
+
+
+def test_nothing_to_resume_is_said(
+    tiny_model: Path, photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = go_on(tiny_model, photos, tmp_path / "new")
+    assert run.updates == 4
+    assert "starting anew" in capfd.readouterr().err
+
+
+def test_a_finished_run_is_not_lost(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    run = small_run(tiny_model, photos, tmp_path)
+    before = (run.folder / FILE).read_bytes()
+    with pytest.raises(ConfigError, match="finished run without a checkpoint"):
+        go_on(tiny_model, photos, tmp_path, max_train_steps=8)
+    assert (run.folder / FILE).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"learning_rate": 1e-3}, r"learning_rate: was 0.0001, is now 0.001"),
+        ({"seed": 5}, "seed: was 0, is now 5"),
+        ({"resolution": 64}, "resolution: was 32, is now 64"),
+        ({"use_lora": True}, "use_lora: was False, is now True"),
+        ({"train_batch_size": 2}, "train_batch_size.*its product has changed"),
+        ({"resume_from_checkpoint": "checkpoint-3"}, "checkpoint-3.*checkpoints there: checkpoint-2, checkpoint-4"),
+        ({"resume_from_checkpoint": "checkpoint-2"}, "would overwrite checkpoint-4"),
+    ],
+)
+def test_what_cannot_change_is_refused(
+    settings: dict[str, Any], words: str, tiny_model: Path, photos: Path, started: Path
+) -> None:
+    before = sorted(f.name for f in started.iterdir())
+    with pytest.raises(ConfigError, match=words):
+        go_on(tiny_model, photos, started, **settings)
+    assert set(before) <= {f.name for f in started.iterdir()}
+
+
+def test_other_photographs_are_refused(tiny_model: Path, photos: Path, started: Path, tmp_path: Path) -> None:
+    fewer = Path(shutil.copytree(photos, tmp_path / "fewer"))
+    sorted(fewer.iterdir())[0].unlink()
+    with pytest.raises(ConfigError, match="instance_data_dir: the photographs"):
+        go_on(tiny_model, fewer, started)
+
+
+def test_another_model_is_refused(tiny_model: Path, photos: Path, started: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(tiny_model, tmp_path / "other"))
+    file = other / "vae" / "diffusion_pytorch_model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-2] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(ConfigError, match="base model is not the one"):
+        go_on(other, photos, started)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "altered", "missing", "state"])
+def test_a_damaged_checkpoint(
+    damage: str, tiny_model: Path, photos: Path, started: Path, run_of_four: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = started / "checkpoint-4" / ("state.json" if damage == "state" else "optimizer.safetensors")
+    data = bytearray(file.read_bytes())
+    if damage == "missing":
+        file.unlink()
+    elif damage == "altered":
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data)
+    else:
+        file.write_bytes(data[: len(data) // 2])
+    with pytest.raises(RunError, match=file.name):
+        go_on(tiny_model, photos, started, resume_from_checkpoint="checkpoint-4")
+    run = go_on(tiny_model, photos, started)
+    assert file.name in capfd.readouterr().err
+    assert numbers(run) == numbers(run_of_four)
+    assert (started / "checkpoint-4.damaged").is_dir(), "set aside, not replaced"
+
+
+def test_the_limit_keeps_the_newest(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    run = small_run(tiny_model, photos, tmp_path, checkpointing_steps=1, checkpoints_total_limit=2)
+    assert sorted(f.name for f in run.folder.glob("*checkpoint*")) == ["checkpoint-3", "checkpoint-4"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_the_update_and_saves(
+    number: signal.Signals,
+    tiny_model: Path,
+    photos: Path,
+    tmp_path: Path,
+    run_of_four: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    note = Ledger.note
+
+    def interrupted(self: Ledger, update: int, *rest: Any) -> None:
+        note(self, update, *rest)
+        if update == 3:
+            signal.raise_signal(number)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "note", interrupted)
+        run = small_run(tiny_model, photos, tmp_path)
+    assert (run.updates, run.exit_code) == (3, 128 + number)
+    assert (tmp_path / "checkpoint-3").is_dir()
+    assert not (tmp_path / "model_index.json").exists()
+    assert signal.getsignal(number) != interrupted
+    assert numbers(go_on(tiny_model, photos, tmp_path)) == numbers(run_of_four)
+
+
+def test_the_state_says_whose_it_is(started: Path) -> None:
+    state = json.loads((started / "checkpoint-4" / "state.json").read_text())
+    assert state["update"] == 4
+    assert {"model", "instance_data", "settings", "samples_per_update", "files", "dreambooth"} <= state.keys()
+    names = load_file(started / "checkpoint-4" / "optimizer.safetensors").keys()
+    assert {"unet.conv_in.weight.exp_avg", "unet.conv_in.weight.exp_avg_sq"} <= names

@@ -1,0 +1,205 @@
+"""What is remarked about photographs, and nothing else: each warning appears where it should and only there."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from dreamcore.data import Crop, ImageFolder, bucket_crops, bucket_shapes, decode
+from dreamcore.data.inspection import FEW, MANY, Inspection, inspect
+from dreamcore.data.measures import (
+    BLURRED,
+    HASH_BITS,
+    NEAR_BITS,
+    SAME_SURROUNDINGS,
+    blur,
+    median_distance,
+    near_duplicates,
+    perceptual_hash,
+    surroundings,
+)
+from dreamcore.data.sheet import draw_sheet
+
+PHOTOGRAPHS = Path(__file__).parents[3] / "shared" / "data" / "dreambooth"
+real = pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason="no real photographs beside the repository")
+SQUARE = Crop(128, 128, center_crop=True, random_flip=False)
+
+
+def scene(seed: int, width: int = 160, height: int = 160) -> Image.Image:
+    """Discs of many sizes with fine grain: as different from another seed's as two photographs, and sharp."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width]
+    pixels = np.full((height, width, 3), rng.integers(0, 256, 3), float)
+    for _ in range(40):
+        inside = (x - rng.integers(width)) ** 2 + (y - rng.integers(height)) ** 2 < rng.integers(4, 50) ** 2
+        pixels[inside] = rng.integers(0, 256, 3)
+    return Image.fromarray(np.clip(pixels + rng.normal(0, 6, pixels.shape), 0, 255).astype(np.uint8))
+
+
+def inspected(folder: Path, crop: Crop = SQUARE, masks: bool = False, **more: object) -> Inspection:
+    found = ImageFolder.open(folder, setting="s", masks=masks)
+    return inspect(found, [crop] * len(found), **more)  # type: ignore[arg-type]
+
+
+def kinds(inspection: Inspection) -> dict[str, list[str]]:
+    return {row.name: [remark.kind for remark in row.remarks] for row in inspection.rows}
+
+
+def test_good_photographs_are_not_remarked(tmp_path: Path) -> None:
+    for seed in range(4):
+        scene(seed).save(tmp_path / f"{seed}.png")
+    report = inspected(tmp_path)
+    assert report.remarks == () and all(row.remarks == () for row in report.rows)
+
+
+def test_too_small_blurred_and_little_used(tmp_path: Path) -> None:
+    scene(0).save(tmp_path / "good.png")
+    scene(1, 64, 80).save(tmp_path / "small.png")
+    scene(2).filter(ImageFilter.GaussianBlur(2)).save(tmp_path / "soft.png")
+    scene(3, 500, 160).save(tmp_path / "wide.png")
+    report = inspected(tmp_path)
+    assert kinds(report) == {
+        "good.png": [],
+        "small.png": ["too small"],
+        "soft.png": ["blurred"],
+        "wide.png": ["little used"],
+    }
+    rows = {row.name: row for row in report.rows}
+    assert rows["small.png"].enlarged == 2 and "64×80 is enlarged 2.0 times" in rows["small.png"].remarks[0].text
+    assert rows["wide.png"].crop == (170, 0, 330, 160) and "32%" in rows["wide.png"].remarks[0].text
+
+
+def test_buckets_are_shown_and_waste_less(tmp_path: Path) -> None:
+    scene(3, 320, 160).save(tmp_path / "wide.png")
+    found = ImageFolder.open(tmp_path, setting="s")
+    crops = bucket_crops([p.size for p in found.photos], SQUARE, bucket_shapes(128, 128, 16))
+    row = inspect(found, crops).rows[0]
+    assert row.target == (160, 96) and row.crop == (26, 0, 294, 160) and row.remarks == ()
+
+
+def test_subject_at_the_border_and_cut(tmp_path: Path) -> None:
+    for i, box in enumerate([(40, 40, 90, 90), (0, 40, 90, 90), (20, 60, 300, 90)]):
+        scene(i, 320, 160).save(tmp_path / f"{i}.png")
+        mask = Image.new("L", (320, 160))
+        mask.paste(255, box)
+        mask.save(tmp_path / f"{i}-mask.png")
+    report = inspected(tmp_path, Crop(128, 128, True, False, subject=True), masks=True)
+    assert kinds(report) == {"0.png": [], "1.png": ["at the border"], "2.png": ["subject cut"]}
+    assert report.rows[0].crop[0] <= 40  # the crop went to the subject
+
+
+def test_prompts_and_tokens(tmp_path: Path) -> None:
+    scene(0).save(tmp_path / "a.png")
+    report = inspected(tmp_path, prompts=["one two three"], count_tokens=lambda words: len(words.split()), window=2)
+    assert report.rows[0].tokens == 3 and kinds(report) == {"a.png": ["long prompt"]}
+    assert inspected(tmp_path).rows[0].prompt is None
+
+
+def test_few_and_many(tmp_path: Path) -> None:
+    for i in range(MANY + 1):
+        scene(i, 24, 24).save(tmp_path / f"{i}.png")
+        if i + 1 in (FEW - 1, FEW, MANY, MANY + 1):
+            found = {remark.kind for remark in inspected(tmp_path, Crop(16, 16, True, False)).remarks} - {
+                "near-duplicate"
+            }
+            assert found == {FEW - 1: {"few"}, MANY + 1: {"many"}}.get(i + 1, set())
+
+
+def changed(image: Image.Image) -> list[Image.Image]:
+    """Copies that a person would call the same picture."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=30)
+    w, h = image.size
+    smaller, brighter = (
+        image.resize((w // 2, h // 3)),
+        image.point([min(255, int(v * 1.15 + 8)) for v in range(256)] * 3),
+    )
+    return [Image.open(buffer), smaller, brighter, image.crop((w // 80, h // 80, w - w // 80, h - h // 80))]
+
+
+def test_near_duplicates_are_found(tmp_path: Path) -> None:
+    for seed in range(4):
+        scene(seed).save(tmp_path / f"{seed}.png")
+    changed(scene(1))[0].save(tmp_path / "again.jpg")
+    scene(2).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "mirror.png")
+    texts = [remark.text for remark in inspected(tmp_path).remarks if remark.kind == "near-duplicate"]
+    assert len(texts) == 2
+    assert texts[0].startswith("again.jpg is nearly 1.png,") and texts[1].startswith(
+        "mirror.png is nearly 2.png mirrored"
+    )
+
+
+def test_near_duplicates_by_hand() -> None:
+    rng = np.random.default_rng(0)
+    hashes = rng.random((1500, HASH_BITS)) < 0.5
+    hashes[1400], hashes[1300] = hashes[3], hashes[1200]
+    hashes[1400, :NEAR_BITS] ^= True
+    hashes[1300, : NEAR_BITS + 1] ^= True
+    assert near_duplicates(hashes) == [(3, 1400)]  # across blocks; one bit more is too many
+
+
+def test_one_background(tmp_path: Path) -> None:
+    place = scene(99)
+    for seed in range(4):
+        picture = place.copy()
+        picture.paste(scene(seed, 90, 90), (20 + 10 * seed, 50 - 8 * seed))
+        picture.save(tmp_path / f"{seed}.png")
+    assert [remark.kind for remark in inspected(tmp_path).remarks] == ["one background"]
+
+
+def test_blur_does_not_depend_on_brightness_and_grows() -> None:
+    image = scene(0, 256, 256)
+    values = [blur(image.filter(ImageFilter.GaussianBlur(radius)), 256) for radius in (0, 1, 2, 4)]
+    assert values == sorted(values) and values[0] < 0.4 < BLURRED < values[2]
+    assert blur(image.point([v // 2 for v in range(256)] * 3), 256) == pytest.approx(values[0], abs=0.03)
+    assert blur(Image.new("RGB", (100, 100)), 64) == 1 and blur(Image.new("RGB", (5, 5)), 64) == 0
+
+
+def test_table_and_json_agree(tmp_path: Path) -> None:
+    scene(0, 300, 200).save(tmp_path / "a.png")
+    report = inspected(tmp_path, prompts=["a photo"])
+    head, rows = report.table()
+    assert len(head) == len(rows[0])
+    cells = dict(zip(head, rows[0], strict=True))
+    assert cells["image"] == "a.png" and cells["size"] == "300×200" and cells["crop"] == "200×200+50+0"
+    data = json.loads(json.dumps(report.as_dict()))
+    assert data["images"][0]["name"] == "a.png" and data["images"][0]["crop"] == [50, 0, 250, 200]
+    assert data["remarks"][0]["kind"] == "few"
+
+
+def test_sheet_shows_every_picture_and_its_crop(tmp_path: Path) -> None:
+    for i, colour in enumerate(("red", "lime", "blue")):
+        Image.new("RGB", (300, 150), colour).save(tmp_path / f"ein Bild für {i} ファイル with a very long name.png")
+    report = inspected(tmp_path, prompts=["a photo\nof sks dog, " * 20] * 3)
+    sheet = draw_sheet(report, columns=2)
+    colours = {colour: count for count, colour in sheet.getcolors(1 << 20) or []}
+    area = 96 * 96  # the square crop of a 192×96 thumbnail
+    for whole, dim in (((255, 0, 0), (102, 0, 0)), ((0, 255, 0), (0, 102, 0)), ((0, 0, 255), (0, 0, 102))):
+        assert 0.85 * area < colours[whole] <= area and colours[dim] == area
+    assert sheet.width < 2 * 220 and sheet.height > 2 * 192  # two columns, two rows
+
+
+@real
+@pytest.mark.parametrize("subject", ["cat", "dog", "rc_car", "teapot"])
+def test_real_photographs_raise_no_false_alarm(subject: str) -> None:
+    found = ImageFolder.open(PHOTOGRAPHS / subject, setting="s")
+    report = inspect(found, [Crop(512, 512, True, False)] * len(found))
+    assert report.remarks == () and not any(row.remarks for row in report.rows)
+
+
+@real
+def test_real_photographs_changed_are_caught() -> None:
+    images = [decode(file) for file in sorted(PHOTOGRAPHS.glob("*/0[0-2].jpg"))]
+    hashes = [perceptual_hash(image) for image in images]
+    for image, own in zip(images, hashes, strict=True):
+        assert all((perceptual_hash(copy) != own).sum() <= NEAR_BITS for copy in changed(image))
+        assert blur(image.filter(ImageFilter.GaussianBlur(image.width / 256))) > BLURRED
+    distances = [(a != b).sum() for i, a in enumerate(hashes) for b in hashes[:i]]
+    assert min(distances) > NEAR_BITS
+    rings = np.stack([surroundings(image) for image in images])
+    assert all(median_distance(rings[i : i + 3]) > SAME_SURROUNDINGS for i in range(0, len(rings), 3))

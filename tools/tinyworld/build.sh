@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Builds tinyworld from nothing: judge, autoencoder, training pictures, denoiser and text encoder, measurements.
+#
+#   tools/tinyworld/build.sh            all of it, about three hours on two CPU cores
+#   UPDATES=6000 tools/tinyworld/build.sh
+#
+# Each stage is left out where its result lies in build/tinyworld, and the denoiser's training goes on from its last
+# checkpoint: stop it when you like, and run the script again.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+BUILD=${BUILD:-build/tinyworld}
+UPDATES=${UPDATES:-2400}
+mkdir -p "$BUILD"
+
+[ -f dreamcore/tinyworld/judge.safetensors ] || python tools/tinyworld/train_judge.py
+[ -f "$BUILD/vae/quality.json" ] || python tools/tinyworld/train_autoencoder.py --out "$BUILD/vae" --bf16
+[ -f "$BUILD/scenes/09999.txt" ] || python tools/tinyworld/make_dataset.py --out "$BUILD/scenes" --count 10000
+[ -f "$BUILD/init/model_index.json" ] || python tools/tinyworld/init_model.py --vae "$BUILD/vae" --out "$BUILD/init"
+
+resume=()
+if compgen -G "$BUILD/run/checkpoint-*" >/dev/null; then resume=(--resume_from_checkpoint latest); fi
+python -m dreamcore.cli train \
+  --pretrained_model_name_or_path "$BUILD/init" --backend torch --device cpu --mixed_precision bf16 \
+  --instance_data_dir "$BUILD/scenes" --use_captions --caption_dropout 0.1 --resolution 64 --center_crop \
+  --train_text_encoder --use_ema --ema_decay 0.995 \
+  --train_batch_size 32 --max_train_steps "$UPDATES" \
+  --learning_rate 1e-3 --lr_scheduler cosine --lr_warmup_steps 100 \
+  --validation_prompt "a photo of a red mug on grass" --num_validation_images 8 --validation_steps 500 \
+  --validation_guidance_scale 3 --validation_scheduler ddim \
+  --checkpointing_steps 250 --checkpoints_total_limit 2 --logging_steps 25 --report_to none \
+  --output_dir "$BUILD/run" "${resume[@]}"
+
+python tools/tinyworld/publish.py --run "$BUILD/run"
+python tools/tinyworld/evaluate.py base --model dreamcore/tinyworld/model --out "$BUILD/base"
