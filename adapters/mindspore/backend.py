@@ -23,7 +23,8 @@ import mindspore as ms
 from mindspore import Tensor, ops
 
 from . import lora, models
-from .launch import join_world, sum_gradients
+from .buckets import flatten_all
+from .launch import join_world, sum_over_ranks
 from .network import LossNetwork, encode, gradient_function
 from .optim import LossScale, MovingAverage, Optimizer
 
@@ -146,9 +147,9 @@ class MindSporeBackend:
         for parameter in (p for named in parameters.values() for p in named.values()):
             parameter.requires_grad = True
         scale = LossScale() if self.dtype is ms.float16 else None
-        self._optimizer = Optimizer(parameters, config, scale, self._compile)
+        self._optimizer = Optimizer(parameters, config, scale)
         if config.use_ema:
-            self._average = MovingAverage(self._optimizer.named, config.ema_decay)
+            self._average = MovingAverage(self._optimizer.buckets, config.ema_decay)
         encoder = self.text_encoder if config.train_text_encoder else None
         self._network = LossNetwork(self.denoiser, encoder, uses_mask=self._uses_mask)
         self._gradients = gradient_function(self._network, self._optimizer.all, self._compile)
@@ -194,10 +195,11 @@ class MindSporeBackend:
             if self._has_dropout:
                 ms.set_seed(batch.seed)
             (_, error), gradients = self._gradients(*self._inputs(batch, scale))
-            total = [a + b for a, b in zip(total, gradients, strict=True)] if total else list(gradients)
+            vectors = flatten_all(self._optimizer.buckets, gradients)
+            total = [a + b for a, b in zip(total, vectors, strict=True)] if total else vectors
             errors.append(error)
         if self.world.size > 1:
-            total = sum_gradients(total)
+            total = sum_over_ranks(total)
         norm = self._optimizer.step(total, lr)
         if self._average:
             self._average.update()

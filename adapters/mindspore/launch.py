@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import mindspore as ms
 import numpy as np
 from mindspore import Tensor, ops
 from mindspore.communication import get_group_size, get_rank, init
@@ -20,7 +19,6 @@ from dreamcore.errors import RunError
 
 JOIN_SECONDS = 300
 """Time for all processes to find each other; DREAMBOOTH_JOIN_SECONDS sets another."""
-BUCKET_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -90,26 +88,7 @@ def _time_limit(seconds: float) -> Iterator[None]:
         timer.cancel()
 
 
-def sum_gradients(gradients: Sequence[Tensor]) -> list[Tensor]:
-    """Every gradient's sum over all ranks, in buckets."""
+def sum_over_ranks(vectors: Sequence[Tensor]) -> list[Tensor]:
+    """Every vector's sum over all ranks."""
     reduce = ops.AllReduce()
-    summed: list[Tensor] = []
-    for bucket in _buckets(gradients):
-        flat = reduce(ops.cat([g.reshape(-1).astype(ms.float32) for g in bucket]))
-        sizes = np.cumsum([g.size for g in bucket])
-        for gradient, end in zip(bucket, sizes, strict=True):
-            summed.append(flat[int(end) - gradient.size : int(end)].reshape(gradient.shape))
-    return summed
-
-
-def _buckets(tensors: Iterable[Tensor]) -> Iterable[list[Tensor]]:
-    bucket: list[Tensor] = []
-    size = 0
-    for tensor in tensors:
-        bucket.append(tensor)
-        size += tensor.size * 4
-        if size >= BUCKET_BYTES:
-            yield bucket
-            bucket, size = [], 0
-    if bucket:
-        yield bucket
+    return [reduce(vector) for vector in vectors]

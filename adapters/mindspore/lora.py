@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import mindspore as ms
+import numpy as np
 from mindspore import Tensor, mint, nn, ops
 
 from dreamcore.checkpoint import LORA_FACTORS_FILE, LORA_FILE
 from dreamcore.errors import ConfigError
 from dreamcore.lora import DOWN, UP, initial_down, published_name
 
-from .models import Weights, read_weights, restore_tensors, save_tensors
+from .models import Weights, read_weights, restore_tensors, save_arrays
 
 READ_ENDINGS = {
     DOWN: UP,
@@ -93,13 +94,13 @@ def _replace(parent: nn.Cell, key: str, cell: nn.Cell) -> None:
 
 def save_published(factors: Weights, scale: float, folder: Path) -> None:
     """Write `LORA_FILE` with scale = alpha/rank folded into the up matrices: every reader gets the same picture."""
-    tensors = {published_name(n): factor * scale if n.endswith(UP) else factor for n, factor in factors.items()}
-    save_tensors(tensors, folder / LORA_FILE)
+    arrays = {n: factor.asnumpy() * np.float32(scale if n.endswith(UP) else 1) for n, factor in factors.items()}
+    save_arrays({published_name(n): array for n, array in arrays.items()}, folder / LORA_FILE)
 
 
 def save_factors(factors: Weights, folder: Path) -> None:
     """Write the raw factors, to continue from."""
-    save_tensors(factors, folder / LORA_FACTORS_FILE)
+    save_arrays({name: factor.asnumpy() for name, factor in factors.items()}, folder / LORA_FACTORS_FILE)
 
 
 def restore_factors(factors: Weights, folder: Path) -> None:

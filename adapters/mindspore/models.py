@@ -49,7 +49,7 @@ def load_component(model: ModelFolder, name: str) -> tuple[Any, Weights]:
         parameter.name = f"{name}.{published}"  # unique over all components
         parameter.requires_grad = False
     tensors = _known_names(read_weights(files), weights)
-    if problem := _misfit(tensors, weights):
+    if problem := misfit(tensors, weights):
         raise ConfigError(f"{files[0]}: {problem} for {class_name}")
     _fill(weights, tensors)
     return network.set_train(False), weights
@@ -91,7 +91,7 @@ def _known_names(tensors: Arrays, weights: Iterable[str]) -> Arrays:
     return found
 
 
-def _misfit(tensors: Mapping[str, NDArray[Any]], weights: Mapping[str, ms.Parameter]) -> str | None:
+def misfit(tensors: Mapping[str, NDArray[Any]], weights: Mapping[str, ms.Parameter]) -> str | None:
     """What keeps tensors from being these weights, in words."""
     kinds = {
         "missing keys": weights.keys() - tensors.keys(),
@@ -143,13 +143,13 @@ def save_component(weights: Mapping[str, ms.Parameter], source: Path, folder: Pa
     """Write trained weights beside the configuration of their source, as `from_pretrained` loads them."""
     folder.mkdir()
     shutil.copyfile(source / "config.json", folder / "config.json")
-    save_tensors(weights, folder / _file_name(source))
+    save_arrays({name: weight.asnumpy() for name, weight in weights.items()}, folder / _file_name(source))
 
 
-def save_tensors(tensors: Mapping[str, ms.Tensor], file: Path, **metadata: str) -> None:
-    """Write tensors as safetensors that every library reads."""
-    arrays = {name: np.ascontiguousarray(tensor.asnumpy()) for name, tensor in tensors.items()}
-    save_file(arrays, file, metadata={"format": "pt", **metadata})
+def save_arrays(arrays: Mapping[str, NDArray[Any]], file: Path, **metadata: str) -> None:
+    """Write arrays as safetensors that every library reads."""
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    save_file(contiguous, file, metadata={"format": "pt", **metadata})
 
 
 def restore_component(weights: Mapping[str, ms.Parameter], source: Path, folder: Path) -> None:
@@ -169,17 +169,16 @@ def restore_tensors(weights: Mapping[str, ms.Parameter], file: Path, what: str) 
         RunError: names or shapes that do not fit.
     """
     tensors = read_weights([file])
-    if problem := _misfit(tensors, weights):
+    if problem := misfit(tensors, weights):
         raise RunError(f"{file}: does not fit {what}: {problem}")
     _fill(weights, tensors)
 
 
 def rewrite_weights(files: Sequence[Path], folder: Path) -> None:
     """Write a component's weights, a variant's for example, as one plain safetensors file of their own precision."""
-    tensors: Arrays = read_weights(files)
     diffusion = files[0].name.startswith("diffusion_pytorch_model")
     name = "diffusion_pytorch_model.safetensors" if diffusion else "model.safetensors"
-    save_file(tensors, folder / name, metadata={"format": "pt"})
+    save_arrays(read_weights(files), folder / name)
 
 
 def _file_name(source: Path) -> str:

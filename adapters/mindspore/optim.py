@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import mindspore as ms
 from mindspore import Tensor, ops
@@ -23,7 +22,8 @@ from dreamcore.checkpoint import EMA_FILE, OPTIMIZER_FILE
 from dreamcore.config import TrainConfig
 from dreamcore.errors import RunError
 
-from .models import Weights, restore_tensors, save_tensors
+from .buckets import Bucket, make_buckets
+from .models import Arrays, Weights, misfit, read_weights, save_arrays
 
 FIRST, SECOND = ".exp_avg", ".exp_avg_sq"
 
@@ -58,82 +58,53 @@ class Optimizer:
         parameters: by component, then by COMPONENT.PARAMETER as published.
         config: betas, decay, epsilon and clipping are read from it.
         loss_scale: fp16's; None for other precisions.
-        compile: compiles the update in graph mode.
     """
 
-    def __init__(
-        self,
-        parameters: Mapping[str, Weights],
-        config: TrainConfig,
-        loss_scale: LossScale | None,
-        compile: Callable[[Any], Any] = lambda function: function,
-    ):
-        self.named = {name: p for named in parameters.values() for name, p in named.items()}
-        self.all = ms.ParameterTuple(list(self.named.values()))
+    def __init__(self, parameters: Mapping[str, Weights], config: TrainConfig, loss_scale: LossScale | None):
+        self.buckets = make_buckets(parameters)
+        self.all = ms.ParameterTuple([p for named in parameters.values() for p in named.values()])
         self.loss_scale = loss_scale
-        self._components = [component for component, named in parameters.items() for _ in named]
-        self._moments = {n + m: _zeros(p, n + m) for m in (FIRST, SECOND) for n, p in self.named.items()}
-        moments = list(self._moments.values())
-        self._first, self._second = moments[: len(self.all)], moments[len(self.all) :]
+        self._first = [ops.zeros((sum(bucket.sizes),), ms.float32) for bucket in self.buckets]
+        self._second = [ops.zeros((sum(bucket.sizes),), ms.float32) for bucket in self.buckets]
         self._betas = (config.adam_beta1, config.adam_beta2)
         self._epsilon, self._decay = config.adam_epsilon, config.adam_weight_decay
         self._max_norm = config.max_grad_norm
         self._steps = 0
-        self._apply = compile(self._apply_to_all)
 
     def step(self, gradients: Sequence[Tensor], lr: Mapping[str, float]) -> Tensor:
-        """Clip and update; returns the gradients' norm [] before clipping, on the device.
+        """Clip and update from the gradients, a vector for each bucket; returns their norm [] before clipping.
 
-        An update with fp16 whose gradients have overflowed is skipped; its norm is not finite.
+        An update in fp16 whose gradients have overflowed is skipped; its norm is not finite.
         """
         scale = self.loss_scale.scale if self.loss_scale else 1.0
-        norm = ops.sqrt(sum(ops.sum(ops.square(g.astype(ms.float32))) for g in gradients)) / scale
+        norm = ops.sqrt(sum(ops.sum(ops.square(g)) for g in gradients)) / scale
         if self.loss_scale:
             overflow = not math.isfinite(float(norm))
             self.loss_scale.update(overflow=overflow)
             if overflow:
                 return norm
-        factor = 1.0 / scale
+        factor: Tensor | float = 1.0 / scale
         if self._max_norm > 0:
-            factor = ops.minimum(self._max_norm / (norm + 1e-6), _scalar(1.0)) * factor
+            factor = ops.minimum(self._max_norm / (norm + 1e-6), Tensor(1.0, ms.float32)) * factor
         self._steps += 1
-        corrections = [1 - beta**self._steps for beta in self._betas]
-        rates = {c: _scalar(lr[c]) for c in dict.fromkeys(self._components)}
-        sizes = {c: _scalar(lr[c] / corrections[0]) for c in rates}
-        self._apply(
-            tuple(gradients),
-            _scalar(factor),
-            tuple(rates[c] for c in self._components),
-            tuple(sizes[c] for c in self._components),
-            _scalar(math.sqrt(corrections[1])),
-        )
+        for i, bucket in enumerate(self.buckets):
+            self._step_bucket(i, gradients[i] * factor, lr[bucket.component])
         return norm
 
-    def _apply_to_all(
-        self,
-        gradients: tuple[Tensor, ...],
-        factor: Tensor,
-        rates: tuple[Tensor, ...],
-        sizes: tuple[Tensor, ...],
-        root_correction: Tensor,
-    ) -> None:
-        """AdamW.  `factor` clips and unscales the gradients; `sizes` are lr / (1 − β₁ⁿ), `root_correction` √(1 − β₂ⁿ)."""
+    def _step_bucket(self, i: int, gradient: Tensor, lr: float) -> None:
         beta1, beta2 = self._betas
-        for i, parameter in enumerate(self.all):
-            gradient = gradients[i].astype(ms.float32) * factor
-            first = self._first[i] * beta1 + gradient * (1 - beta1)
-            second = self._second[i] * beta2 + ops.square(gradient) * (1 - beta2)
-            denominator = ops.sqrt(second) / root_correction + self._epsilon
-            decayed = parameter * (1.0 - rates[i] * self._decay)
-            ops.assign(self._first[i], first)
-            ops.assign(self._second[i], second)
-            ops.assign(parameter, decayed - sizes[i] * (first / denominator))
+        self._first[i] = self._first[i] * beta1 + gradient * (1 - beta1)
+        self._second[i] = self._second[i] * beta2 + ops.square(gradient) * (1 - beta2)
+        root = ops.sqrt(self._second[i]) / math.sqrt(1 - beta2**self._steps)
+        change = self._first[i] / (root + self._epsilon) * (lr / (1 - beta1**self._steps))
+        self.buckets[i].write(self.buckets[i].values() * (1 - lr * self._decay) - change)
 
     def save(self, folder: Path) -> None:
         """Write the moments and the counters."""
         scaler = asdict(self.loss_scale) if self.loss_scale else {}
         counters = {"optimizer": "adamw", "step": self._steps, "scaler": scaler}
-        save_tensors(self._moments, folder / OPTIMIZER_FILE, counters=json.dumps(counters))
+        moments = _named(self.buckets, self._first, FIRST) | _named(self.buckets, self._second, SECOND)
+        save_arrays(moments, folder / OPTIMIZER_FILE, counters=json.dumps(counters))
 
     def load(self, folder: Path) -> None:
         """Read what `save`, of this backend or another, wrote.
@@ -146,7 +117,7 @@ class Optimizer:
             counters = json.loads(opened.metadata()["counters"])
         if counters["optimizer"] != "adamw":
             raise RunError(f"{file}: the state of {counters['optimizer']}; the MindSpore backend has adamw only")
-        restore_tensors(self._moments, file, "what this run trains")
+        self._first, self._second = _read_vectors(self.buckets, file, (FIRST, SECOND))
         self._steps = int(counters["step"])
         if self.loss_scale and counters.get("scaler"):
             self.loss_scale = LossScale(**counters["scaler"])
@@ -155,21 +126,21 @@ class Optimizer:
 class MovingAverage:
     """Exponential moving average of the trained parameters, warmed up as min(decay, (1 + n) / (10 + n))."""
 
-    def __init__(self, named: Weights, decay: float):
-        self._named, self._decay, self._updates = named, decay, 0
-        self._averages = {name: ms.Parameter(p.value().copy(), name=f"{name}.average") for name, p in named.items()}
+    def __init__(self, buckets: Sequence[Bucket], decay: float):
+        self._buckets, self._decay, self._updates = buckets, decay, 0
+        self._averages = [bucket.values() for bucket in buckets]
 
     def update(self) -> None:
         """Take in the parameters after an update."""
         decay = min(self._decay, (1 + self._updates) / (10 + self._updates))
-        for name, average in self._averages.items():
-            ops.assign(average, average + (self._named[name] - average) * (1 - decay))
+        for i, bucket in enumerate(self._buckets):
+            self._averages[i] = self._averages[i] + (bucket.values() - self._averages[i]) * (1 - decay)
         self._updates += 1
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Let the parameters hold their averages for a while."""
-        held = {name: parameter.value().copy() for name, parameter in self._named.items()}
+        held = [bucket.values() for bucket in self._buckets]
         self._put(self._averages)
         try:
             yield
@@ -178,7 +149,7 @@ class MovingAverage:
 
     def save(self, folder: Path) -> None:
         """Write the averages."""
-        save_tensors(self._averages, folder / EMA_FILE, updates=str(self._updates))
+        save_arrays(_named(self._buckets, self._averages), folder / EMA_FILE, updates=str(self._updates))
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote.
@@ -189,17 +160,27 @@ class MovingAverage:
         file = folder / EMA_FILE
         with safe_open(file, "np") as opened:
             self._updates = int(opened.metadata()["updates"])
-        restore_tensors(self._averages, file, "what this run trains")
+        (self._averages,) = _read_vectors(self._buckets, file, ("",))
 
-    def _put(self, values: Mapping[str, Tensor]) -> None:
-        for name, parameter in self._named.items():
-            ops.assign(parameter, values[name])
-
-
-def _zeros(parameter: ms.Parameter, name: str) -> ms.Parameter:
-    return ms.Parameter(ops.zeros(parameter.shape, ms.float32), name=name, requires_grad=False)
+    def _put(self, values: Sequence[Tensor]) -> None:
+        for bucket, value in zip(self._buckets, values, strict=True):
+            bucket.write(value)
 
 
-def _scalar(value: float | Tensor) -> Tensor:
-    """A tensor, so that a compiled step does not take every new number for a new program."""
-    return value if isinstance(value, Tensor) else Tensor(value, ms.float32)
+def _named(buckets: Sequence[Bucket], vectors: Sequence[Tensor], ending: str = "") -> Arrays:
+    """Vectors, one for each bucket, as arrays under the parameters' names and an ending."""
+    pairs = (item for bucket, vector in zip(buckets, vectors, strict=True) for item in bucket.arrays(vector).items())
+    return {name + ending: array for name, array in pairs}
+
+
+def _read_vectors(buckets: Sequence[Bucket], file: Path, endings: Sequence[str]) -> list[list[Tensor]]:
+    """For each ending a vector for each bucket.
+
+    Raises:
+        RunError: arrays that are missing, left over or of another shape.
+    """
+    arrays = read_weights([file])
+    wanted = {n + ending: p for bucket in buckets for n, p in bucket.named.items() for ending in endings}
+    if problem := misfit(arrays, wanted):
+        raise RunError(f"{file}: does not fit what this run trains: {problem}")
+    return [[bucket.vector({n: arrays[n + ending] for n in bucket.named}) for bucket in buckets] for ending in endings]
