@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from .errors import ConfigError
 
-Array = NDArray[np.floating[Any]]
+Array = NDArray[np.float64]
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow", "edm"]
 PREDICTIONS: tuple[Prediction, ...] = ("epsilon", "v_prediction", "sample", "flow", "edm")
 
@@ -53,10 +53,10 @@ def betas(config: Mapping[str, Any]) -> Array:
     if kind == "linear":
         return np.linspace(start, end, steps)
     if kind == "scaled_linear":
-        return np.square(np.linspace(start**0.5, end**0.5, steps))
+        return np.asarray(np.linspace(start**0.5, end**0.5, steps) ** 2, np.float64)
     if kind == "squaredcos_cap_v2":  # Nichol & Dhariwal 2021 (2102.09672), equation 17
         edges = np.cos((np.arange(steps + 1) / steps + 0.008) / 1.008 * math.pi / 2) ** 2
-        return np.minimum(1 - edges[1:] / edges[:-1], 0.999)
+        return np.asarray(np.minimum(1 - edges[1:] / edges[:-1], 0.999), np.float64)
     raise ConfigError(
         f"scheduler_config.json: beta_schedule {kind!r} is not known; expected linear, scaled_linear or "
         "squaredcos_cap_v2"
@@ -65,11 +65,11 @@ def betas(config: Mapping[str, Any]) -> Array:
 
 def alphas_cumprod(config: Mapping[str, Any]) -> Array:
     """ᾱ[T], with zero terminal SNR where `rescale_betas_zero_snr` asks for it (2305.08891, algorithm 1)."""
-    table: Array = np.cumprod(1.0 - betas(config))
+    table = np.cumprod(1.0 - betas(config))
     if config.get("rescale_betas_zero_snr"):
         root = np.sqrt(table)
-        table = np.square((root - root[-1]) * (root[0] / (root[0] - root[-1])))
-    return table
+        table = ((root - root[-1]) * (root[0] / (root[0] - root[-1]))) ** 2
+    return np.asarray(table, np.float64)
 
 
 def discrete_coefficients(prediction: Prediction, alpha_bar: Array) -> Coefficients:

@@ -51,6 +51,8 @@ def load_component(model: ModelFolder, name: str) -> Any:
     except (OSError, ValueError, RuntimeError) as error:
         raise ConfigError(f"{files[0]}: cannot be loaded as {class_name}: {error}") from None
     _refuse_gaps(files[0], class_name, info)
+    for tensor in (*network.parameters(), *network.buffers()):
+        tensor.data = tensor.data.clone()  # out of the mapped file, whose alignment would show in the last bits
     return network.eval().requires_grad_(False)
 
 

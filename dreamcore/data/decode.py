@@ -99,9 +99,7 @@ def open_image(source: BinaryIO, path: Path) -> tuple[Image.Image, str]:
             image = Image.open(source, formats=[kind])
     except Image.DecompressionBombError as error:
         raise _too_large(path, str(error)) from error
-    except (
-        Exception
-    ) as error:  # decoders raise anything on damaged files: KeyError, struct.error, ZeroDivisionError ...
+    except Exception as error:  # decoders raise anything on damaged files: KeyError, struct.error ...
         raise _damaged(path, error) from error
     if image.width * image.height > MAX_PIXELS:
         raise _too_large(path, f"{image.width}×{image.height} pixels")

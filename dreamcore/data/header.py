@@ -48,13 +48,14 @@ def read_header(path: Path) -> Header:
             tail = file.read(EDGE)
             file.seek(0)
             image, kind = open_image(file, path)
-            sure = _complete(image, kind, file, length, head, tail)
-            digest, alpha = _digest(length, head, tail), image.has_transparency_data
-            if kind == "PNG" and "exif" not in image.info:  # Pillow would decode everything to look for it
-                return Header(image.size, digest, sure and b"eXIf" not in tail, alpha)
-            if kind == "TIFF" and orientation(image) > 1:  # Pillow turns these itself, some versions before decoding
-                sure = False
-            return Header(upright_size(image), digest, sure, alpha)
+            digest = _digest(length, head, tail)
+            try:
+                size, alpha = _size_and_alpha(image, kind, tail)
+                return Header(
+                    size or image.size, digest, bool(size) and _complete(image, kind, file, length, tail), alpha
+                )
+            except Exception:  # a damaged header may break anything; decoding decides
+                return Header(image.size, digest, False, False)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
 
@@ -68,7 +69,17 @@ def _digest(length: int, head: bytes, tail: bytes) -> str:
     return "edges:" + hashlib.sha256(length.to_bytes(8, "little") + head + tail).hexdigest()
 
 
-def _complete(image: Image.Image, kind: str, file: BinaryIO, length: int, head: bytes, tail: bytes) -> bool:
+def _size_and_alpha(image: Image.Image, kind: str, tail: bytes) -> tuple[tuple[int, int] | None, bool]:
+    """Upright (W, H), or None where only decoding can tell, and whether there is an alpha channel."""
+    alpha = image.has_transparency_data
+    if kind == "PNG" and "exif" not in image.info:  # Pillow would decode everything to look for it
+        return None if b"eXIf" in tail else image.size, alpha
+    if kind == "TIFF" and orientation(image) > 1:  # Pillow turns these itself, some versions before decoding
+        return None, alpha
+    return upright_size(image), alpha
+
+
+def _complete(image: Image.Image, kind: str, file: BinaryIO, length: int, tail: bytes) -> bool:
     """Whether a file's end is where its format says."""
     if kind == "JPEG":  # phones append a film or a second picture, so the mark is looked for in the whole tail
         return length > 2 * EDGE and b"\xff\xd9" in tail
@@ -77,9 +88,10 @@ def _complete(image: Image.Image, kind: str, file: BinaryIO, length: int, head: 
     if kind == "GIF":
         return tail.endswith(b";")
     if kind == "WEBP":
-        return int.from_bytes(head[4:8], "little") + 8 <= length
+        return True  # Pillow has refused it otherwise
     if kind == "BMP":
-        return 0 < int.from_bytes(head[2:6], "little") <= length
+        file.seek(2)
+        return 0 < int.from_bytes(file.read(4), "little") <= length
     if kind == "TIFF":
         return _tiff_complete(image, length)
     return kind in ("HEIF", "AVIF") and _boxes_complete(file, length)

@@ -137,8 +137,8 @@ def test_animation_gives_its_first_frame(tmp_path: Path) -> None:
     assert (np.asarray(decode(path)) == (255, 0, 0)).all()
 
 
-def bomb() -> bytes:
-    header = struct.pack(">2I5B", 100_000, 100_000, 1, 0, 0, 0, 0)
+def bomb(side: int) -> bytes:
+    header = struct.pack(">2I5B", side, side, 1, 0, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")]
     data = b"".join(struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
     return b"\x89PNG\r\n\x1a\n" + data
@@ -158,7 +158,8 @@ def photograph() -> bytes:
         (b"<html>404</html>", "not an image"),
         (photograph()[:-3000], "truncated"),
         (photograph()[:100], "damaged"),
-        (bomb(), "too large"),
+        (bomb(100_000), "too large"),
+        (bomb(11_000), "11000×11000 pixels is too large"),
     ],
 )
 def test_bad_files_are_refused_by_name(tmp_path: Path, data: bytes, words: str) -> None:

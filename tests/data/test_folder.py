@@ -73,6 +73,20 @@ def test_a_bad_image_is_refused_at_the_start(tmp_path: Path, data: bytes) -> Non
         open_(tmp_path)
 
 
+def test_all_bad_images_are_told_at_once_but_not_endlessly(tmp_path: Path) -> None:
+    for i in range(25):
+        (tmp_path / f"bad{i}.jpg").write_bytes(b"")
+    with pytest.raises(ConfigError) as error:
+        open_(tmp_path)
+    lines = str(error.value).splitlines()
+    assert len(lines) == 21 and all(f"bad{i}.jpg" in lines[i] for i in range(20)) and lines[-1] == "and 5 more"
+    for i in range(1, 25):
+        (tmp_path / f"bad{i}.jpg").unlink()
+    with pytest.raises(ConfigError) as error:
+        open_(tmp_path)
+    assert len(str(error.value).splitlines()) == 1
+
+
 def test_a_dangling_link_with_an_image_name_is_refused(tmp_path: Path) -> None:
     picture(tmp_path / "a.jpg")
     (tmp_path / "lost.jpg").symlink_to(tmp_path / "nowhere")
@@ -142,6 +156,8 @@ def test_pixels_equal_pillows_own_arithmetic(tmp_path: Path) -> None:
     assert got.dtype == np.float32 and got.shape == (3, 30, 30)
     assert np.array_equal(got, from_uint8(expected).transpose(2, 0, 1))
     assert np.array_equal(found.pixels(0, Crop(30, 30, center_crop=True, random_flip=False), None), got)  # cached
+    wide = Crop(30, 50, center_crop=True, random_flip=False)
+    assert np.array_equal(found.pixels(0, wide, None), open_(tmp_path).pixels(0, wide, None))
 
 
 def test_a_file_that_changes_during_the_run_is_named(tmp_path: Path) -> None:
@@ -161,6 +177,16 @@ def test_the_cache_is_bounded_and_changes_nothing(tmp_path: Path, monkeypatch: p
     narrow = open_(tmp_path)
     assert all(np.array_equal(w, narrow.pixels(i % 3, crop, np.random.default_rng(i))) for i, w in enumerate(wide))
     assert len(narrow._scaled) == 1
+
+
+def test_the_cache_lets_go_of_what_was_used_longest_ago(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        picture(tmp_path / name, size=(10, 10))
+    monkeypatch.setattr("dreamcore.data.folder.CACHE_BYTES", 2 * 3 * 100)
+    found, crop = open_(tmp_path), Crop(10, 10, center_crop=True, random_flip=False)
+    for index in (0, 1, 0, 2):
+        found.pixels(index, crop, None)
+    assert [key[0] for key in found._scaled] == [0, 2]
 
 
 @pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason="no real photographs beside the repository")

@@ -7,8 +7,10 @@ its own, so that a decoder that crashes or hangs is seen as such.
 from __future__ import annotations
 
 import io
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from dreamcore.data.decode import decode_bytes
+from dreamcore.data.header import read_header
 from dreamcore.errors import ConfigError
 
 PHOTOGRAPHS = Path(__file__).parents[3] / "shared" / "data" / "dreambooth"
@@ -81,7 +84,10 @@ def damaged(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def feed(start: int, count: int) -> Counter[str]:
-    """Decode `count` damaged pictures; how many were decoded and refused.  AssertionError at the first misbehaviour."""
+    """Decode `count` damaged pictures and look at their headers; how many went which way.
+
+    AssertionError at the first misbehaviour.
+    """
     sources: list[bytes] = []
     for kind in KINDS:
         try:
@@ -89,7 +95,7 @@ def feed(start: int, count: int) -> Counter[str]:
         except (KeyError, OSError) as error:  # an older Pillow without that format
             print(f"left out: {kind}: {error}")
     seen = Counter[str]()
-    name = Path("folder/my photo.jpg")
+    name = Path(tempfile.mkdtemp()) / "my photo.jpg"
     for number in range(start, start + count):
         data = damaged(sources[number % len(sources)], np.random.default_rng(number))
         try:
@@ -99,6 +105,12 @@ def feed(start: int, count: int) -> Counter[str]:
         except ConfigError as error:
             assert str(error).startswith(f"{name}: "), (number, error)
             seen["refused"] += 1
+        name.write_bytes(data)
+        try:
+            seen["sure" if read_header(name).sure else "unsure"] += 1
+        except ConfigError as error:
+            assert str(error).startswith(f"{name}: "), (number, error)
+    shutil.rmtree(name.parent)
     return seen
 
 
@@ -108,7 +120,7 @@ def test_damaged_files() -> None:
         [sys.executable, __file__, "0", "4000"], capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    counts = dict(line.split() for line in done.stdout.splitlines() if line.startswith(("decoded", "refused")))
+    counts = dict(line.split() for line in done.stdout.splitlines() if line.startswith(("decoded ", "refused ")))
     assert int(counts["decoded"]) > 400 and int(counts["refused"]) > 400  # both ways out are really taken
 
 

@@ -57,6 +57,32 @@ def test_a_tiff_that_is_upright_needs_no_decoding(tmp_path: Path) -> None:
         assert read_header(path)._replace(digest="") == ((300, 200), "", True, False)
 
 
+@pytest.mark.parametrize("name", ["a.tif", "a.webp", "a.gif", "a.png", "a.bmp"])
+def test_a_lost_end_is_noticed(tmp_path: Path, name: str) -> None:
+    path = saved(tmp_path / name)
+    assert read_header(path).sure
+    path.write_bytes(path.read_bytes()[:-100])
+    try:
+        assert not read_header(path).sure
+    except ConfigError as error:  # Pillow's own check
+        assert name == "a.webp" and str(path) in str(error)
+
+
+def test_a_thumbnails_end_is_not_the_photographs(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.jpg", quality=30, exif=b"Exif\0\0" + b"thumbnail \xff\xd8 \xff\xd9")
+    path.write_bytes(path.read_bytes()[:-100])
+    assert not read_header(path).sure
+
+
+def test_boxes_of_a_heif_file() -> None:
+    def box(size: int, more: bytes = b"") -> bytes:
+        return size.to_bytes(4, "big") + b"mdat" + more
+
+    whole = box(12, b"abcd") + box(1, (20).to_bytes(8, "big") + b"wxyz")
+    for data, complete in ((whole, True), (whole[:-1], False), (whole + box(0, b"rest"), True), (box(4), False)):
+        assert header._boxes_complete(io.BytesIO(data), len(data)) == complete
+
+
 def test_exif_behind_the_pixels_of_a_png_is_not_missed(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.png", exif=rotated())
     data = path.read_bytes()
@@ -108,6 +134,7 @@ def test_sub_folders_on_request(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         saved(tmp_path / name)
     assert [p.path.name for p in ImageFolder.open(tmp_path, setting="s").photos] == ["z.jpg"]
+    (tmp_path / "b" / "round").symlink_to(tmp_path, target_is_directory=True)
     found = ImageFolder.open(tmp_path, setting="s", sub_folders=True)
     assert [p.path.relative_to(tmp_path).as_posix() for p in found.photos] == [
         "a/9.jpg",
@@ -115,13 +142,14 @@ def test_sub_folders_on_request(tmp_path: Path) -> None:
         "b/2.jpg",
         "z.jpg",
     ]
-    assert {"1 hidden file skipped", "1 sub-folder skipped"} <= set(found.notes)
+    assert {"1 hidden file skipped", "2 sub-folders skipped"} <= set(found.notes)
     assert found.fingerprint != ImageFolder.open(tmp_path, setting="s").fingerprint
 
 
 def test_an_animation_is_remarked(tmp_path: Path) -> None:
     noise().save(tmp_path / "a.gif", save_all=True, append_images=[noise().rotate(90), noise().rotate(180)])
     noise().save(tmp_path / "b.png")
+    noise().save(tmp_path / "stereo.mpo", save_all=True, append_images=[noise().rotate(90)])  # a JPEG with a second one
     notes = ImageFolder.open(tmp_path, setting="s").notes
     assert notes == ["a.gif holds 3 frames or pages: the first is used"]
 

@@ -83,6 +83,16 @@ def test_a_mask_follows_the_photographs_rotation(tmp_path: Path) -> None:
     assert subject_box(read_mask(mask, photo, (40, 80))) == (20, 0, 40, 20)
 
 
+def test_a_transparent_mask_file(tmp_path: Path) -> None:
+    """A cut-out on transparent ground, as drawing programs write it, serves as a mask too."""
+    photo = red_square(tmp_path / "a.png", (0, 0, 20, 20))
+    rgba = np.zeros((40, 80, 4), np.uint8)
+    rgba[..., :3] = 255
+    rgba[:20, :20, 3] = 255
+    Image.fromarray(rgba).save(tmp_path / "m.png")
+    assert subject_box(read_mask(tmp_path / "m.png", photo, (80, 40))) == (0, 0, 20, 20)
+
+
 @pytest.mark.parametrize(
     ("size", "box", "words"),
     [((80, 41), (0, 0, 9, 9), ""), ((60, 40), (0, 0, 9, 9), "60×40"), ((80, 40), None, "nothing")],
