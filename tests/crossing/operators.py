@@ -1,0 +1,50 @@
+"""Calls of the operators that MindSpore's CPU backend is lent (`adapters/mindspore/cpu_shim.py`), by name.
+
+Each is a function of a namespace, PyTorch's or the shim's, and of tensors, which are differentiated; with the tensors'
+shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+Shapes = tuple[tuple[int, ...], ...]
+IMAGE, KERNEL = (2, 3, 9, 8), (5, 3, 3, 3)
+
+OPERATORS: dict[str, tuple[Shapes, Callable[..., Any]]] = {
+    "arange": ((), lambda f: f.arange(5)),
+    "arange of three": ((), lambda f: f.arange(2, 11, 3)),
+    "stack": (((3, 4), (3, 4)), lambda f, x, y: f.stack([x, y])),
+    "stack last": (((3, 4), (3, 4)), lambda f, x, y: f.stack([x, y], dim=-1)),
+    "pad": ((IMAGE,), lambda f, x: f.pad(x, (0, 1, 0, 1))),
+    "pad with a value": ((IMAGE,), lambda f, x: f.pad(x, (1, 2, 0, 1), mode="constant", value=0.5)),
+    "pad by reflection": ((IMAGE,), lambda f, x: f.pad(x, (1, 2, 1, 1), mode="reflect")),
+    "gelu": (((4, 50),), lambda f, x: f.gelu(x * 2)),
+    "gelu by tanh": (((4, 50),), lambda f, x: f.gelu(x * 2, approximate="tanh")),
+    "layer_norm": (((3, 5, 8),), lambda f, x: f.layer_norm(x, (8,))),
+    "layer_norm with weights": (
+        ((3, 5, 8), (5, 8), (5, 8)),
+        lambda f, x, w, b: f.layer_norm(x, (5, 8), w, b, eps=1e-3),
+    ),
+    "conv2d 3x3": ((IMAGE, KERNEL, (5,)), lambda f, x, w, b: f.conv2d(x, w, b, stride=1, padding=1)),
+    "conv2d 1x1": ((IMAGE, (5, 3, 1, 1), (5,)), lambda f, x, w, b: f.conv2d(x, w, b)),
+    "conv2d with a stride": ((IMAGE, KERNEL, (5,)), lambda f, x, w, b: f.conv2d(x, w, b, stride=2, padding=0)),
+    "conv2d without bias, uneven": (
+        (IMAGE, (4, 3, 3, 2)),
+        lambda f, x, w: f.conv2d(x, w, None, stride=(2, 1), padding=(1, 0), dilation=(1, 2)),
+    ),
+}
+
+
+def inputs(shapes: Shapes) -> list[np.ndarray]:
+    """The numbers that a call takes."""
+    draw = np.random.default_rng(len(shapes))
+    return [draw.standard_normal(shape, np.float32) for shape in shapes]
+
+
+def direction(shape: Any) -> np.ndarray:
+    """Numbers that values are multiplied with before they are summed and differentiated."""
+    return np.random.default_rng(7).standard_normal(tuple(shape), np.float32)
