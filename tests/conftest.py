@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before a framework is imported: small networks lose time on more
 
 import pytest
 
+from .crossing.cases import reference
 from .tiny import draw_photos, write_tiny_model
 
 PHOTOGRAPHS = Path(__file__).parents[2] / "shared" / "data" / "dreambooth" / "dog"
@@ -19,12 +21,16 @@ PHOTOGRAPHS = Path(__file__).parents[2] / "shared" / "data" / "dreambooth" / "do
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Stable Diffusion 1 that predicts noise."""
+    if find_spec("torch") is None:
+        return reference("models") / "sd1"
     return write_tiny_model(tmp_path_factory.mktemp("tiny") / "sd1")
 
 
 @pytest.fixture(scope="session")
 def tiny_v_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Stable Diffusion 2 that predicts v."""
+    if find_spec("torch") is None:
+        return reference("models") / "sd2"
     return write_tiny_model(tmp_path_factory.mktemp("tiny") / "sd2", prediction_type="v_prediction", sd2=True)
 
 

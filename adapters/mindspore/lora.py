@@ -66,15 +66,15 @@ def add_lora(
         if not hasattr(base, "weight") or base.weight.ndim not in (2, 4) or isinstance(base, nn.Embedding):
             raise ConfigError(f"lora_layers: {name}: a {type(base).__name__} cannot have LoRA factors")
         layer = LoraLayer(base, rank, alpha / rank, dropout)
-        for ending, factor in ((DOWN, layer.down.weight), (UP, layer.up.weight)):
-            factor.name = f"{component}.{name}{ending}"
-            found[factor.name] = factor
+        found |= {f"{component}.{name}{DOWN}": layer.down.weight, f"{component}.{name}{UP}": layer.up.weight}
         first = initial_down(seed, f"{component}.{name}", rank, layer.down.weight[0].size)
         layer.down.weight.set_data(Tensor(first.reshape(layer.down.weight.shape)))
         layer.up.weight.set_data(ops.zeros(layer.up.weight.shape, ms.float32))
         _replace(parent, key, layer)
     if not found:
         raise ConfigError(f"lora_layers: {', '.join(layers)}: no layer of the {component} has such a name")
+    for name, factor in found.items():
+        factor.name = name  # last of all: MindSpore renames what it puts into another cell
     return found
 
 

@@ -6,9 +6,13 @@ other library reads (`.gamma`, `.embedding_table`).  So weights are read and wri
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
+import os
 import re
 import shutil
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,13 +61,21 @@ def load_component(model: ModelFolder, name: str) -> tuple[Any, Weights]:
 
 def _build(model: ModelFolder, name: str, library: str, class_name: str) -> Any:
     """The network, its weights not yet those of the model."""
-    known = library in ("diffusers", "transformers")
-    cls = getattr(importlib.import_module(f"mindone.{library}"), class_name, None) if known else None
+    cls = getattr(_library(library), class_name, None) if library in ("diffusers", "transformers") else None
     if cls is None:
         raise ConfigError(f"{model.path}: {name} is a {library}.{class_name}, which this mindone lacks")
     if library == "diffusers":
         return cls.from_config(model.config(name))
     return cls(cls.config_class.from_dict(model.config(name)))
+
+
+def _library(name: str) -> Any:
+    """mindone.diffusers or mindone.transformers, without what they print about frameworks that are not there."""
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        importlib.import_module("mindone.transformers")
+        return importlib.import_module(f"mindone.{name}")
 
 
 def _published(name: str) -> str:
