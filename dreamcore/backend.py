@@ -205,7 +205,7 @@ class Backend(Protocol):
 
 def installed_backends() -> list[str]:
     """Backends whose framework is installed; nothing is imported."""
-    return [name for name in _entry_points() if find_spec(name) is not None]
+    return [name for name in _entry_points() if name not in RANK_VARIABLES or find_spec(name) is not None]
 
 
 def choose_backend(name: str | None) -> str:

@@ -72,6 +72,13 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(going)
 
 
+def remove_leftovers(run_folder: Path) -> None:
+    """Remove what a killed run had not finished writing or removing."""
+    for name in (".checkpoint-*.tmp", ".checkpoint-*.old"):
+        for folder in run_folder.glob(name):
+            shutil.rmtree(folder)
+
+
 def verify(folder: Path) -> dict[str, Any]:
     """The state of a checkpoint whose every file is as it was written.
 

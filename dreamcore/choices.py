@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,17 +112,16 @@ def warn_of_words(backend: Backend, prompts: list[str], identifier_words: list[s
     for word, tokens in zip(identifier_words, backend.tokenize(identifier_words), strict=True):
         if len(tokens) > 1:
             warn(
-                f"identifier {word!r} splits into {len(tokens)} tokens ({' '.join(tokens)}): each brings a meaning of "
-                "its own; a rare word of one token is learned better"
+                f"{word!r} splits into {len(tokens)} tokens ({' '.join(tokens)}), each with a meaning of its own; as "
+                "an identifier, a rare word of one token is learned better"
             )
 
 
 def identifier_words(instance_prompt: str | None, class_prompt: str | None) -> list[str]:
-    """The words that name the subject: those of the instance prompt that the class prompt lacks."""
-    if not instance_prompt or not class_prompt:
-        return []
-    known = set(class_prompt.split())
-    return [w for w in instance_prompt.split() if w not in known]
+    """The words that can name the subject: those of the instance prompt that the class prompt lacks."""
+    words = [word.strip(string.punctuation) for word in (instance_prompt or "").split()]
+    known = set((class_prompt or "").split())
+    return list(dict.fromkeys(w for w in words if w and w not in known))
 
 
 def settings_to_write(config: TrainConfig) -> dict[str, Any]:

@@ -45,20 +45,16 @@ def write_atomically(path: Path, data: bytes | str) -> None:
 
 @contextmanager
 def folder_in_place(target: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill; it takes the place of `target`, all at once, when the block ends well."""
+    """Yield an empty folder to fill; it becomes `target`, which must not exist yet, when the block ends well."""
+    assert not target.exists(), f"{target} is there already"
     beside = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     try:
         yield beside
         fsync_tree(beside)
-        old = target.with_name(f".{target.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        if target.exists():
-            os.replace(target, old)
         os.replace(beside, target)
         fsync(target.parent)
-        shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise

@@ -32,7 +32,7 @@ def download(repo: str, revision: str | None, variant: str | None) -> Path:
         ConfigError: vanished, gated, unknown revision, or not reachable and not in the cache.
     """
     try:
-        from huggingface_hub import HfApi, snapshot_download
+        from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
         from huggingface_hub import errors as hub
     except ImportError:
         raise ConfigError(
@@ -49,13 +49,14 @@ def download(repo: str, revision: str | None, variant: str | None) -> Path:
     except hub.RevisionNotFoundError:
         raise ConfigError(f"revision: {revision!r} does not exist in {repo}") from None
     except Exception as error:  # no network: each version of the client raises its own types
-        try:
-            return Path(snapshot_download(repo, revision=revision, local_files_only=True))
-        except Exception:
-            raise ConfigError(
-                f"{name}: not a folder here, not in the Hub's cache, and the Hub cannot be reached "
-                f"({type(error).__name__}). Offline, give the path of a model folder{_successor(repo)}"
-            ) from None
+        cached = try_to_load_from_cache(repo, INDEX, revision=revision)
+        if isinstance(cached, str):
+            return Path(cached).parent
+        reason = str(error).splitlines()[0] if str(error) else ""
+        raise ConfigError(
+            f"{name}: not a folder here, not in the Hub's cache, and the Hub cannot be reached "
+            f"({type(error).__name__}: {reason}). Offline, give the path of a model folder{_successor(repo)}"
+        ) from None
 
 
 def _needed(files: list[str], variant: str | None) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,12 +26,15 @@ RESULTS = (CONFIG, METRICS, "validation.jsonl", "log.txt", REPORT_DATA, "report.
 class RunFolder:
     """A run's output folder, held for this process alone until `release`.
 
+    Args:
+        components: sub-folders that a finished model brings.
+
     Raises:
         ConfigError: it cannot be written, another run is at work in it, or it holds a finished or broken-off run.
     """
 
-    def __init__(self, path: Path, *, resume: bool, overwrite: bool):
-        self.path = path
+    def __init__(self, path: Path, components: Sequence[str], *, resume: bool, overwrite: bool):
+        self.path, self._components = path, components
         self._lock: IO[str] | None = None
         if path.exists() and not path.is_dir():
             raise ConfigError(f"output_dir: {path}: is a file; expected a folder, or a name for a new one")
@@ -43,6 +46,7 @@ class RunFolder:
             raise ConfigError(f"output_dir: {path}: another run is at work in it") from None
         except OSError as error:
             raise ConfigError(f"output_dir: {path}: {disk_trouble(error) or error}") from None
+        checkpoint.remove_leftovers(path)
         if self.holds_run() and not (resume or overwrite):
             self.release()
             raise ConfigError(
@@ -52,14 +56,14 @@ class RunFolder:
 
     def holds_run(self) -> bool:
         """Whether a run has been at work here."""
-        names = (CONFIG, METRICS, INDEX, checkpoint.LORA_FILE)
+        names = (CONFIG, METRICS, INDEX, checkpoint.LORA_FILE, SAMPLES, *self._components)
         return any((self.path / n).exists() for n in names) or bool(checkpoint.list_checkpoints(self.path))
 
     def clear(self) -> None:
         """Remove an earlier run's results; whatever else lies in the folder stays."""
         for _, folder in checkpoint.list_checkpoints(self.path):
             shutil.rmtree(folder)
-        for name in (*_components(self.path), SAMPLES, FINAL):
+        for name in (*self._components, SAMPLES, FINAL):
             shutil.rmtree(self.path / name, ignore_errors=True)
         for name in (*RESULTS, INDEX, checkpoint.LORA_FILE):
             (self.path / name).unlink(missing_ok=True)
@@ -95,14 +99,3 @@ class RunFolder:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
-
-
-def _components(folder: Path) -> list[str]:
-    """Sub-folders that an earlier run's model_index.json names."""
-    import json
-
-    try:
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
-    return [k for k, v in index.items() if isinstance(v, list) and "/" not in k and k not in ("", ".", "..")]

@@ -80,18 +80,19 @@ def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
     inputs = check_inputs(config, warn)
     folder = Path(config.output_dir).expanduser()
     resumes, overwrite = config.resume_from_checkpoint is not None, config.overwrite_output_dir
-    run_folder = RunFolder(folder, resume=resumes, overwrite=overwrite) if rank == 0 else None
+    components = inputs.model.components
+    run_folder = RunFolder(folder, components, resume=resumes, overwrite=overwrite) if rank == 0 else None
     if run_folder:
         stack.callback(run_folder.release)
     resumed = find_resumed(config, folder, warn) if resumes else None
 
     backend = load_backend(name, inputs.model, config)
     trackers.message(f"{inputs.model.family.name} on {name}, {backend.device_name()}")
-    components = backend.prepare_training(config)
+    trained = backend.prepare_training(config)
     classes = _class_plan(config, inputs, folder) if config.with_prior_preservation else None
     plan = _plan(config, inputs, classes, backend.world.size)
     total = total_updates(config, plan.updates_per_epoch)
-    rates = Rates.from_config(config, components, plan.samples_per_update, total)
+    rates = Rates.from_config(config, trained, plan.samples_per_update, total)
     pictures = ValidationPictures.from_config(config, inputs.latent_shape)
     validates = pictures is not None or inputs.held_out is not None
     rhythm = Rhythm.from_config(config, plan.updates_per_epoch, validates=validates)

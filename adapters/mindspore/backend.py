@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -95,10 +95,7 @@ class MindSporeBackend:
         that the bits do not depend on which others there are."""
         if prompt in self._embedded:
             return self._embedded[prompt]
-        training = self.text_encoder.training
-        self.text_encoder.set_train(False)
         embedding = encode(self.text_encoder, *self._ids(prompt), self._uses_mask).astype(ms.float32)
-        self.text_encoder.set_train(training)
         if self._encoder_name not in self._trained:
             self._embedded[prompt] = embedding
         return embedding
@@ -118,13 +115,10 @@ class MindSporeBackend:
         pipeline = make_pipeline(request, self.model.config("scheduler"), **parts)
         factor = self.model.latent_factor
         size = (request.noise.shape[2] * factor, request.noise.shape[3] * factor)
-        training = self.denoiser.training
-        self.denoiser.set_train(False)
-        with self._average.in_place() if self._average else nullcontext():
+        with self._at_rest():
             embeddings = ops.cat([self._embedding(p) for p in request.prompts])
             negative = ops.cat([self._embedding(request.negative_prompt)] * len(request.prompts))
             latents = make_latents(pipeline, request, embeddings, negative, size)
-        self.denoiser.set_train(training)
         return to_pixels(self.vae.decode(latents.astype(ms.float32) / self.vae.config.scaling_factor)[0])
 
     def load_lora(self, file: Path, scale: float) -> None:
@@ -135,7 +129,7 @@ class MindSporeBackend:
 
     def prepare_training(self, config: TrainConfig) -> list[str]:
         if config.tokenizer_max_length is not None:
-            self._max_length = config.tokenizer_max_length
+            self._max_length = _check_length(config.tokenizer_max_length, self._max_length)
         networks = {self.family.denoiser: self.denoiser}
         if config.train_text_encoder:
             networks[self._encoder_name] = self.text_encoder
@@ -214,14 +208,8 @@ class MindSporeBackend:
         return (*map(_tensor, arrays), *words, _tensor(mask))
 
     def loss(self, batch: Batch) -> NDArray[np.float32]:
-        training = {name: network.training for name, network in self._networks().items()}
-        for network in self._networks().values():
-            network.set_train(False)
-        with self._average.in_place() if self._average else nullcontext():
-            errors = np.array(self._network(*self._inputs(batch))[1].asnumpy())
-        for name, network in self._networks().items():
-            network.set_train(training[name])
-        return errors
+        with self._at_rest():
+            return np.array(self._network(*self._inputs(batch))[1].asnumpy())
 
     def metrics(self) -> list[StepResult]:
         if not self._results:
@@ -274,8 +262,16 @@ class MindSporeBackend:
         assert self._factors is not None
         return {name: factor for named in self._factors.values() for name, factor in named.items()}
 
-    def _networks(self) -> dict[str, Any]:
-        return {self.family.denoiser: self.denoiser, self._encoder_name: self.text_encoder}
+    @contextmanager
+    def _at_rest(self) -> Iterator[None]:
+        """The model as it is judged and used: without dropout, under its moving average where the run keeps one."""
+        training = [network for network in (self.denoiser, self.text_encoder) if network.training]
+        for network in training:
+            network.set_train(False)
+        with self._average.in_place() if self._average else nullcontext():
+            yield
+        for network in training:
+            network.set_train(True)
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:
@@ -284,6 +280,12 @@ def _tensor(array: NDArray[Any]) -> Tensor:
 
 def _as_it_is(function: Any) -> Any:
     return function
+
+
+def _check_length(length: int, longest: int) -> int:
+    if length > longest:
+        raise ConfigError(f"tokenizer_max_length: {length} is more than the {longest} tokens that this model takes")
+    return length
 
 
 def _check_precision(name: str, device: str) -> Any:

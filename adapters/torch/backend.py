@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -130,14 +130,11 @@ class TorchBackend:
         )
         factor = self.model.latent_factor
         size = (request.noise.shape[2] * factor, request.noise.shape[3] * factor)
-        training = self.denoiser.training
-        self.denoiser.eval()
-        with self._average.in_place() if self._average else nullcontext():
+        with self._at_rest():
             embeddings = torch.cat([self._embedding(p) for p in request.prompts])
             negative = self._embedding(request.negative_prompt).expand_as(embeddings)
             with self._autocast():
                 latents = make_latents(pipeline, request, embeddings, negative, size)
-        self.denoiser.train(training)
         with torch.no_grad():
             scaled = latents.float() / self.vae.config.scaling_factor
             return to_pixels(self.vae.to(self.device).decode(scaled).sample)
@@ -157,7 +154,7 @@ class TorchBackend:
 
     def prepare_training(self, config: TrainConfig) -> list[str]:
         if config.tokenizer_max_length is not None:
-            self._max_length = config.tokenizer_max_length
+            self._max_length = _check_length(config.tokenizer_max_length, self._max_length)
         self._trained = {self.family.denoiser: self.denoiser}
         if config.train_text_encoder:
             self._trained[self._encoder_name] = self.text_encoder.to(self.device)
@@ -238,9 +235,8 @@ class TorchBackend:
             squared = squared * self._to_device(batch.mask)
         return squared.flatten(1).mean(1)
 
-    @torch.no_grad()
     def loss(self, batch: Batch) -> NDArray[np.float32]:
-        with self._average.in_place() if self._average else nullcontext():
+        with self._at_rest(), torch.no_grad():
             return self._errors(batch).cpu().numpy()
 
     def metrics(self) -> list[StepResult]:
@@ -292,6 +288,17 @@ class TorchBackend:
 
     # -- small things
 
+    @contextmanager
+    def _at_rest(self) -> Iterator[None]:
+        """The model as it is judged and used: without dropout, under its moving average where the run keeps one."""
+        training = [network for network in self._trained.values() if network.training]
+        for network in training:
+            network.eval()
+        with self._average.in_place() if self._average else nullcontext():
+            yield
+        for network in training:
+            network.train()
+
     def _autocast(self) -> Any:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32)
 
@@ -300,6 +307,12 @@ class TorchBackend:
         if self.device.type == "cuda":
             return tensor.pin_memory().to(self.device, non_blocking=True)
         return tensor.to(self.device)
+
+
+def _check_length(length: int, longest: int) -> int:
+    if length > longest:
+        raise ConfigError(f"tokenizer_max_length: {length} is more than the {longest} tokens that this model takes")
+    return length
 
 
 def _check_precision(name: str, device: torch.device) -> torch.dtype:

@@ -173,7 +173,7 @@ def test_warnings_say_what_is_cut_and_what_splits(
     )
     said = " ".join(capfd.readouterr().err.split())
     assert "of which the text encoder sees 75; cut off:" in said
-    assert "identifier 'zwx' splits into 3 tokens" in said
+    assert "'zwx' splits into 3 tokens" in said
     assert "made for 32×32" in said
 
 
@@ -225,3 +225,22 @@ def test_only_one_form_of_the_weights_is_fetched() -> None:
     needed = set(hub._needed(files + weights + variants, None))
     assert needed == {"model_index.json", "unet/config.json", "tokenizer/merges.txt", weights[1]}
     assert variants[0] in hub._needed(files + weights + variants, "fp16")
+
+
+def test_a_backend_that_is_not_installed_says_how(
+    monkeypatch: pytest.MonkeyPatch, tiny_model: Path, photos: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("dreamcore.backend.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"backend: torch is not installed; pip install 'dreambooth\[torch\]'"):
+        small_run(tiny_model, photos, tmp_path, backend="torch")
+    with pytest.raises(ConfigError, match="backend: none is installed"):
+        small_run(tiny_model, photos, tmp_path)
+
+
+def test_several_backends_are_asked_about(
+    monkeypatch: pytest.MonkeyPatch, tiny_model: Path, photos: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("dreamcore.backend._entry_points", lambda: {"torch": "a:b", "elsewhere": "c:d"})
+    monkeypatch.setattr("dreamcore.backend.find_spec", lambda name: object())
+    with pytest.raises(ConfigError, match=r"several are installed \(torch, elsewhere\); choose one with --backend"):
+        small_run(tiny_model, photos, tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 from dreamcore.config import TrainConfig, load_config
 from dreamcore.errors import ConfigError, RunError
 from dreamcore.loop import train
+from dreamcore.setup import prepare
 
 from .runs import PRIOR, configuration, numbers, small_run
 
@@ -198,3 +200,43 @@ def test_python_and_command_line_refuse_alike(tiny_model: Path, photos: Path, tm
     with pytest.raises(ConfigError, match="rank=8: given, but nothing in this run uses it"):
         train(configuration(tiny_model, photos, tmp_path, rank=8))
     assert not (tmp_path / "config.yaml").exists(), "refused before anything was written"
+
+
+def test_the_users_own_files_are_not_taken_for_a_run(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "unet" / "mine.txt"
+    mine.parent.mkdir()
+    mine.write_text("not the run's")
+    with pytest.raises(ConfigError, match="holds a run already"):
+        small_run(tiny_model, photos, tmp_path)
+    assert mine.read_text() == "not the run's"
+
+
+def test_what_a_killed_run_left_half_written_goes(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    left = tmp_path / ".checkpoint-3.tmp" / "unet"
+    left.mkdir(parents=True)
+    small_run(tiny_model, photos, tmp_path)
+    assert not list(tmp_path.glob(".checkpoint*"))
+
+
+def test_another_run_at_work_is_noticed(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    import fcntl
+
+    tmp_path.mkdir(exist_ok=True)
+    with (tmp_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="another run is at work"):
+            small_run(tiny_model, photos, tmp_path)
+    small_run(tiny_model, photos, tmp_path, max_train_steps=1)
+
+
+def test_dropout_rests_while_the_model_is_judged(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    """The loss of a trained model with strong dropout is the same each time that it is asked for."""
+    settings = {"use_lora": True, "lora_dropout": 0.9, "learning_rate": 0.05, "train_text_encoder": True}
+    look = {"validation_data_dir": str(photos), "checkpointing_steps": 4}
+    small_run(tiny_model, photos, tmp_path, **settings, **look)
+    with ExitStack() as stack:
+        p = prepare(
+            configuration(tiny_model, photos, tmp_path, **settings, **look, resume_from_checkpoint="latest"), stack
+        )
+        assert p.held_out is not None
+        assert p.held_out.loss(p.backend) == p.held_out.loss(p.backend)

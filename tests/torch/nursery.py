@@ -1,14 +1,17 @@
 """Starts `dreambooth` commands quickly: one process imports the framework, and each command is a fork of it.
 
-Run as `python -m tests.torch.nursery`.  A line of JSON {"argv", "log", "die_at"} on standard input starts a command;
-a line with its process id, then one with how it ended, comes back.  With `die_at` k the command kills itself (SIGKILL)
-just before its k-th change of the file system; without, it is for others to kill.
+A line of JSON on standard input starts a command; a line with its process id, then one with how it ended, comes back.
+A job's keys are `argv`, `log`, and the trouble that it makes itself: with `die_at` k the command kills itself (SIGKILL)
+just before its k-th change of the file system; with `fill` [PATTERN, FILE, LEAVE] it writes FILE until its disk has
+LEAVE bytes, before it first changes a path, where PATTERN matches EVENT PATH (of Python's audit events).
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import select
 import signal
 import subprocess
 import sys
@@ -28,19 +31,33 @@ def changes_files(event: str, args: tuple[Any, ...]) -> bool:
     return event in CHANGES
 
 
+def fill_disk(ballast: str, leave: int) -> None:
+    """Write a file until its disk has no more than `leave` bytes."""
+    with open(ballast, "wb", buffering=0) as file:  # noqa: PTH123
+        with suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        file.truncate(max(0, file.tell() - leave))
+
+
 def run_command(job: dict[str, Any]) -> None:
     """What the forked process does."""
     log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
     seen = 0
+    pattern, ballast, leave = job.get("fill", (None, "", 0))
 
     def watch(event: str, args: tuple[Any, ...]) -> None:
-        nonlocal seen
-        if changes_files(event, args):
-            seen += 1
-            if seen == job["die_at"]:
-                os.kill(os.getpid(), signal.SIGKILL)
+        nonlocal seen, pattern
+        if not changes_files(event, args):
+            return
+        seen += 1
+        if seen == job.get("die_at"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if pattern and re.search(pattern, f"{event} {args[0]}"):
+            pattern = None
+            fill_disk(ballast, leave)
 
     sys.addaudithook(watch)
     from dreamcore.cli.main import main
@@ -91,6 +108,10 @@ class Command:
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.process, signal.SIGKILL)
 
+    def ended(self) -> bool:
+        """Whether it has ended, by itself or not."""
+        return bool(select.select([self.process], [], [], 0)[0])
+
     def wait(self) -> int:
         """Its exit code, or minus the signal that ended it."""
         if self.code is None:
@@ -119,9 +140,10 @@ class Nursery:
         self.process.stdin.close()
         self.process.wait(60)
 
-    def start(self, argv: list[str], log: Path, die_at: int | None = None) -> Command:
+    def start(self, argv: list[str], log: Path, **trouble: Any) -> Command:
+        """Start a command; its output is appended to `log`."""
         assert self.process.stdin
-        self.process.stdin.write(json.dumps({"argv": argv, "log": str(log), "die_at": die_at}) + "\n")
+        self.process.stdin.write(json.dumps({"argv": argv, "log": str(log), **trouble}) + "\n")
         self.process.stdin.flush()
         return Command(os.pidfd_open(int(self.read())), self)
 

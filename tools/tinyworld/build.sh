@@ -14,7 +14,12 @@ UPDATES=${UPDATES:-2400}
 mkdir -p "$BUILD"
 
 [ -f dreamcore/tinyworld/judge.safetensors ] || python tools/tinyworld/train_judge.py
-[ -f "$BUILD/vae/quality.json" ] || python tools/tinyworld/train_autoencoder.py --out "$BUILD/vae" --bf16
+# Four latent channels turned a teal and pink subject blue and yellow; eight, begun from those four, do not.
+[ -f "$BUILD/vae4/quality.json" ] ||
+  python tools/tinyworld/train_autoencoder.py --channels 4 --steps 2600 --pool 16000 --out "$BUILD/vae4" --bf16
+[ -f "$BUILD/vae/quality.json" ] ||
+  python tools/tinyworld/train_autoencoder.py --init "$BUILD/vae4" --steps 1000 --learning_rate 1.5e-3 --pool 9000 \
+    --out "$BUILD/vae" --bf16
 [ -f "$BUILD/scenes/09999.txt" ] || python tools/tinyworld/make_dataset.py --out "$BUILD/scenes" --count 10000
 [ -f "$BUILD/init/model_index.json" ] || python tools/tinyworld/init_model.py --vae "$BUILD/vae" --out "$BUILD/init"
 

@@ -39,10 +39,10 @@ def generate(model: Path, prompts: list[str], seeds: list[int], steps: int, guid
     pipe = StableDiffusionPipeline.from_pretrained(model, torch_dtype=torch.float32)
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
-    made = []
+    channels, made = pipe.unet.config.in_channels, []
     for i in range(0, len(prompts), 32):
         noise = torch.cat(
-            [torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(s)) for s in seeds[i : i + 32]]
+            [torch.randn(1, channels, 16, 16, generator=torch.Generator().manual_seed(s)) for s in seeds[i : i + 32]]
         )
         out = pipe(
             prompts[i : i + 32],

@@ -45,12 +45,12 @@ INDEX = {
 }
 
 
-def new_unet() -> UNet2DConditionModel:
+def new_unet(channels: int) -> UNet2DConditionModel:
     """3.5 M weights.  No attention at 16 x 16: it would take half of the time and adds little at this size."""
     return UNet2DConditionModel(
         sample_size=16,
-        in_channels=4,
-        out_channels=4,
+        in_channels=channels,
+        out_channels=channels,
         layers_per_block=1,
         block_out_channels=(56, 80, 96),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
@@ -94,10 +94,11 @@ def main() -> None:
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     vocabulary = write_tokenizer(args.out / "tokenizer")
-    unet, encoder = new_unet(), new_text_encoder(vocabulary)
+    vae = AutoencoderKL.from_pretrained(args.vae)
+    unet, encoder = new_unet(vae.config.latent_channels), new_text_encoder(vocabulary)
     unet.save_pretrained(args.out / "unet")
     save_text_encoder(encoder, args.out / "text_encoder")
-    AutoencoderKL.from_pretrained(args.vae).save_pretrained(args.out / "vae")
+    vae.save_pretrained(args.out / "vae")
     (args.out / "scheduler").mkdir(exist_ok=True)
     for name, value in (("scheduler/scheduler_config.json", SCHEDULER), ("model_index.json", INDEX)):
         (args.out / name).write_text(json.dumps(value, indent=2) + "\n")

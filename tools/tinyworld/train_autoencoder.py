@@ -25,16 +25,54 @@ from dreamcore.tinyworld.subjects import SUBJECTS
 WIDTHS = (24, 48, 64)
 
 
-def new_autoencoder() -> AutoencoderKL:
+def new_autoencoder(channels: int) -> AutoencoderKL:
     return AutoencoderKL(
         block_out_channels=WIDTHS,
         down_block_types=("DownEncoderBlock2D",) * len(WIDTHS),
         up_block_types=("UpDecoderBlock2D",) * len(WIDTHS),
-        latent_channels=4,
+        latent_channels=channels,
         norm_num_groups=8,
         layers_per_block=1,
         sample_size=64,
     )
+
+
+def widened(old: AutoencoderKL, channels: int) -> AutoencoderKL:
+    """The same autoencoder with more latent channels: the new ones begin near nothing and take what the old lack."""
+    new, had = new_autoencoder(channels), old.config.latent_channels
+    weights = {name: value.clone() for name, value in new.state_dict().items()}
+    for name, value in old.state_dict().items():
+        if weights[name].shape == value.shape:
+            weights[name] = value
+            continue
+        target = weights[name].mul_(0.3)
+        if name.startswith(("encoder.conv_out", "quant_conv")):  # means first, then log variances
+            halves = [*range(had), *range(channels, channels + had)]
+            rows = torch.tensor(halves)
+            if value.dim() == 4 and value.shape[1] == 2 * had:
+                target[rows] = 0.0
+                target[rows[:, None], rows[None]] = value
+            else:
+                target[rows] = value
+        elif value.dim() == 4 and value.shape[0] == had:  # post_quant_conv: latents to latents
+            target[:had] = 0.0
+            target[:had, :had] = value
+        elif value.dim() == 1:
+            target[:had] = value
+        else:  # decoder.conv_in
+            target[:, :had] = value
+    new.load_state_dict(weights)
+    return new
+
+
+def recoloured(x: Tensor) -> Tensor:
+    """Some pictures with colours exchanged and made stronger, so that no colour is out of the ordinary."""
+    n = len(x)
+    order = torch.stack([torch.randperm(3) if torch.rand(()) < 0.4 else torch.arange(3) for _ in range(n)])
+    x = x.gather(1, order[:, :, None, None].expand_as(x))
+    strength = 1 + torch.rand(n, 1, 1, 1).square() * (torch.rand(n, 1, 1, 1) < 0.5)
+    grey = x.mean(1, keepdim=True)
+    return (grey + strength * (x - grey)).clamp(-1, 1)
 
 
 def edges(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,9 +80,10 @@ def edges(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def loss_of(y: Tensor, x: Tensor, kl: Tensor) -> Tensor:
-    """L1 + L2, the same for edges (L1), and a little KL per latent number."""
+    """L1 + L2; L1 of edges and of colour differences, which a mean over channels slights; a little KL per number."""
     sharp = sum(l1_loss(a, b) for a, b in zip(edges(y), edges(x), strict=True))
-    return l1_loss(y, x) + mse_loss(y, x) + 0.5 * sharp + 3e-4 * kl
+    hue = l1_loss(y[:, ::2] - y[:, 1:2], x[:, ::2] - x[:, 1:2])
+    return l1_loss(y, x) + mse_loss(y, x) + 0.5 * sharp + 0.5 * hue + 1e-4 * kl
 
 
 def train(vae: AutoencoderKL, pixels: Tensor, steps: int, batch: int, rate: float, bf16: bool) -> None:
@@ -56,7 +95,7 @@ def train(vae: AutoencoderKL, pixels: Tensor, steps: int, batch: int, rate: floa
     for step in range(steps):
         x = to_unit(pixels[torch.from_numpy(chance.integers(0, len(pixels), batch))])
         x = x.flip(-1) if chance.random() < 0.5 else x
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = recoloured(x).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             posterior = vae.encode(x).latent_dist
             y = vae.decode(posterior.sample()).sample
@@ -97,6 +136,8 @@ def subject_pixels() -> Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--channels", type=int, default=8)
+    parser.add_argument("--init", type=Path, help="an autoencoder to go on from; it may have fewer latent channels")
     parser.add_argument("--steps", type=int, default=2600)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--learning_rate", type=float, default=2e-3)
@@ -107,7 +148,8 @@ def main() -> None:
     start = time.monotonic()
     wild, plain = pool(101, args.pool * 2 // 3, wild=True)[1], pool(102, args.pool // 3)[1]
     print(f"drawn in {time.monotonic() - start:.0f} s", flush=True)
-    vae = new_autoencoder()
+    old = AutoencoderKL.from_pretrained(args.init) if args.init else None
+    vae = widened(old, args.channels) if old else new_autoencoder(args.channels)
     train(vae, torch.cat([wild, plain]), args.steps, args.batch, args.learning_rate, args.bf16)
     vae.eval()
     with torch.no_grad():

@@ -1,0 +1,72 @@
+"""Runs killed with SIGKILL at any moment and gone on with: what they write in the end is what one run alone writes.
+
+Deaths come from outside, after any time or while a folder is being written, and from inside, just before a chosen
+change of the file system, which goes through the moments that matter one by one.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from .. import needs
+from .nursery import Nursery
+from .runs import CLASS_IMAGES, KINDS, Case, assert_nothing_half_written, pictures, records, results, undisturbed
+
+pytestmark = [needs.torch, pytest.mark.timeout(900)]
+
+DEATHS = 12
+"""Deaths in each of the two kinds of run, at the least."""
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def case(
+    request: pytest.FixtureRequest, nursery: Nursery, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Case:
+    return undisturbed(request.param, nursery, tiny_model, tmp_path_factory.mktemp("killed"))
+
+
+def die(case: Case, output: Path, way: str, draw: random.Random) -> int:
+    """Go on with a run and let it die in some way; returns its exit code, 0 where it was done before."""
+    if way == "before a change":
+        return case.start(output, die_at=draw.randint(1, case.changes)).wait()
+    before = pictures(output)
+    command = case.start(output)
+    end = time.monotonic() + (draw.uniform(0, case.seconds) if way == "after a time" else 60)
+    while time.monotonic() < end and not command.ended():
+        if way == "while saving" and any(output.glob(".checkpoint-*.tmp/*")):
+            break
+        if way == "among class images" and pictures(output) > before:
+            break
+        time.sleep(0.002)
+    command.kill()
+    return command.wait()
+
+
+def test_a_killed_run_goes_on_to_the_same_end(case: Case) -> None:
+    draw = random.Random(4)
+    whole = case.folder / "whole"
+    deaths = dict.fromkeys(("after a time", "while saving", "among class images", "before a change"), 0)
+    for chain in range(20):
+        output, code = case.folder / f"chain-{chain}", -9
+        while code == -9 and sum(deaths.values()) < DEATHS:
+            complete = pictures(output) == CLASS_IMAGES
+            way = min((w for w in deaths if not (complete and w == "among class images")), key=lambda w: deaths[w])
+            code = die(case, output, way, draw)
+            assert code in (0, -9), case.log(output).read_text()
+            assert_nothing_half_written(output)
+            deaths[way] += code == -9 and {
+                "while saving": any(output.glob(".checkpoint-*.tmp")),
+                "among class images": 0 < pictures(output) < CLASS_IMAGES,
+            }.get(way, True)
+        if code == -9:
+            code = case.start(output).wait()
+        assert code == 0, case.log(output).read_text()
+        assert records(output / "metrics.jsonl") == records(whole / "metrics.jsonl")
+        assert results(output) == results(whole)
+        if sum(deaths.values()) >= DEATHS:
+            break
+    assert min(deaths.values()) >= 2, deaths
