@@ -25,7 +25,7 @@ from mindspore import Tensor, ops
 from . import lora, models
 from .buckets import flatten_all
 from .launch import join_world, sum_over_ranks
-from .network import LossNetwork, encode, gradient_function
+from .network import LossNetwork, encode, gradient_function, recompute
 from .optim import LossScale, MovingAverage, Optimizer
 
 DTYPES = {"no": ms.float32, "fp16": ms.float16, "bf16": ms.bfloat16}
@@ -136,10 +136,10 @@ class MindSporeBackend:
         self._trained = list(networks)
         if config.use_lora:
             self._add_lora(config, networks)
-        self._set_modes(config, networks)
         parameters = self._parameters()
         for parameter in (p for named in parameters.values() for p in named.values()):
             parameter.requires_grad = True
+        self._set_modes(config, networks)  # after the line above: recomputation looks at once for what trains
         scale = LossScale() if self.dtype is ms.float16 else None
         self._optimizer = Optimizer(parameters, config, scale)
         if config.use_ema:
@@ -163,12 +163,16 @@ class MindSporeBackend:
             )
 
     def _set_modes(self, config: TrainConfig, networks: Mapping[str, Any]) -> None:
-        """Train mode only where it matters: recomputation and LoRA's dropout ask for it, nothing else has dropout."""
+        """Train mode only where it matters: LoRA's dropout asks for it, nothing else has dropout."""
+        again = config.gradient_checkpointing
+        if again and self._has_dropout:
+            raise ConfigError(
+                "gradient_checkpointing: MindSpore would drop other values the second time; leave out lora_dropout"
+            )
         for network in networks.values():
-            if config.gradient_checkpointing:
-                enable = "enable_gradient_checkpointing"
-                getattr(network, enable if hasattr(network, enable) else "gradient_checkpointing_enable")()
-            if config.gradient_checkpointing or self._has_dropout:
+            if again:
+                recompute(network)
+            if self._has_dropout:
                 network.set_train(True)
 
     def _parameters(self) -> dict[str, models.Weights]:
@@ -295,5 +299,5 @@ def _check_precision(name: str, device: str) -> Any:
         ConfigError: the device lacks it.
     """
     if name != "no" and device == "CPU":
-        raise ConfigError(f"mixed_precision: {name} needs an Ascend device; on a CPU MindSpore computes in float32 (no)")
+        raise ConfigError(f"mixed_precision: {name} needs an Ascend device; a CPU computes in float32 here (no)")
     return DTYPES[name]

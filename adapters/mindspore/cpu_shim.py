@@ -86,10 +86,9 @@ def install() -> bool:
     """Put the functions in their places if the device target is the CPU; returns whether it is."""
     if ms.get_context("device_target") != "CPU":
         return False
-    for function in (arange, stack):
-        setattr(mint, function.__name__, function)
-    for function in (pad, gelu, layer_norm, conv2d):
-        setattr(mint.nn.functional, function.__name__, function)
+    mint.arange, mint.stack = arange, stack
+    functional = mint.nn.functional
+    functional.pad, functional.gelu, functional.layer_norm, functional.conv2d = pad, gelu, layer_norm, conv2d
     mint.nn.Conv2d.construct = _conv2d_cell
     mint.nn.LayerNorm.construct = _layer_norm_cell
     return True

@@ -76,7 +76,9 @@ def _time_limit(seconds: float) -> Iterator[None]:
     """End this process if the block takes longer: joining waits in C++, where no exception can reach it."""
 
     def end() -> None:
-        print(f"dreambooth: stopped: the other processes did not join within {seconds:.0f} s", file=sys.stderr, flush=True)
+        print(
+            f"dreambooth: stopped: the other processes did not join within {seconds:.0f} s", file=sys.stderr, flush=True
+        )
         os._exit(1)
 
     timer = threading.Timer(seconds, end)

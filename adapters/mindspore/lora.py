@@ -29,7 +29,7 @@ READ_ENDINGS = {
 """Ending of a down matrix in the files that diffusers and peft have written, and of its up matrix."""
 
 
-class LoraLayer(nn.Cell):
+class LoraLayer(nn.Cell):  # type: ignore[misc]  # MindSpore has no types
     """A layer and low-rank factors beside it: base(x) + scale · up(down(dropout(x))) (arXiv 2106.09685)."""
 
     def __init__(self, base: nn.Cell, rank: int, scale: float, dropout: float):
@@ -129,7 +129,7 @@ def fold(file: Path, weights: Mapping[str, Weights], scale: float) -> None:
         up = tensors.get(name.removesuffix(ending) + READ_ENDINGS[ending])
         down = tensors[name]
         if target is None or up is None or (up.shape[0], *down.shape[1:]) != tuple(target.shape):
-            raise ConfigError(f"lora: {file}: {name}: cannot be loaded into this model: no layer of that name and shape")
+            raise ConfigError(f"lora: {file}: {name}: cannot be loaded into this model, which has no such layer")
         alpha_name = name.removesuffix(ending) + ".alpha"
         alpha = float(tensors[alpha_name]) if alpha_name in tensors else len(down)
         left -= {name, name.removesuffix(ending) + READ_ENDINGS[ending], alpha_name}

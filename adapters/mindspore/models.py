@@ -133,7 +133,7 @@ def read_weights(files: Sequence[Path]) -> Arrays:
         if file.suffix != ".safetensors":
             raise ConfigError(f"{file}: the MindSpore backend reads safetensors only; convert the model with diffusers")
         try:
-            parts = safetensors.deserialize(file.read_bytes())
+            parts = safetensors.deserialize(file.read_bytes())  # type: ignore[no-untyped-call]
         except (OSError, safetensors.SafetensorError) as error:
             raise ConfigError(f"{file}: cannot be read as safetensors: {error}") from None
         for name, part in parts:

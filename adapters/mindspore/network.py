@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
+LAYERS = re.compile(r"(^|\.)(resnets|attentions|layers?)\.\d+$")
+"""Cells of a UNet and of a text encoder that keep nothing but their inputs when they are recomputed."""
 
-class LossNetwork(nn.Cell):
+
+class LossNetwork(nn.Cell):  # type: ignore[misc]  # MindSpore has no types
     """The denoiser's squared error, with the text encoder before it where that trains."""
 
     def __init__(self, denoiser: nn.Cell, text_encoder: nn.Cell | None, *, uses_mask: bool):
@@ -42,6 +46,16 @@ class LossNetwork(nn.Cell):
 def encode(text_encoder: nn.Cell, ids: Tensor, attention: Tensor, uses_mask: bool) -> Tensor:
     """Embeddings [B, tokens, width] of token ids [B, tokens]."""
     return text_encoder(ids, attention_mask=attention if uses_mask else None)[0]
+
+
+def recompute(network: nn.Cell) -> None:
+    """Compute the activations within residual, attention and encoder layers again in the backward pass.
+
+    mindone's own switch asks its cells for a method that MindSpore 2.7 does not have.
+    """
+    for name, cell in network.cells_and_names():
+        if LAYERS.search(name):
+            cell.recompute()
 
 
 def gradient_function(network: LossNetwork, weights: ms.ParameterTuple, compile: Callable[[Any], Any]) -> Any:

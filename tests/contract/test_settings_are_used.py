@@ -26,7 +26,7 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "output_dir": (None, None),
     "backend": (installed_backends()[0], None),
     "device": ("cpu", None),
-    "mixed_precision": ("bf16", None),
+    "mixed_precision": ("bf16" if "torch" in installed_backends() else "no", None),
     "instance_prompt": ("a toy", None),
     "use_captions": (False, None),
     "caption_dropout": (0.5, None),
@@ -95,9 +95,11 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "report_to": ("none", None),
     "revision": ("main", None),
     "variant": ("fp16", None),
+    "mode": ("pynative", None),
+    "jit_level": ("O0", None),
 }
-ELSEWHERE = {"variant", "revision"}
-"""Settings of the model's place, which loading's own tests give."""
+ELSEWHERE = {"variant", "revision", "mode", "jit_level"}
+"""Settings of the model's place, which loading's own tests give, and of one backend alone."""
 CONTRADICTING = {"height", "width", "with_prior_preservation", "num_train_epochs"}
 """Settings that are errors of another kind when alone, which the configuration's own tests show."""
 

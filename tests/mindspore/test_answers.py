@@ -28,8 +28,7 @@ def config_for(model: Path, **settings: Any) -> TrainConfig:
 
 
 def load(model: Path, **settings: Any) -> Any:
-    backend = load_backend("mindspore", ModelFolder.open(str(model)), config_for(model, **settings))
-    return backend
+    return load_backend("mindspore", ModelFolder.open(str(model)), config_for(model, **settings))
 
 
 @pytest.mark.parametrize("name", ["sd1", "sd2"])
@@ -77,9 +76,9 @@ def test_the_autoencoders_old_attention_names(tmp_path: Path) -> None:
 
 def test_bfloat16_is_read(tmp_path: Path) -> None:
     """Written by hand: NumPy has no bfloat16, which is the upper half of a float32."""
-    from dreamcore.adapters.mindspore.models import read_weights
-
     import json
+
+    from dreamcore.adapters.mindspore.models import read_weights
 
     values = np.array([1.0, -2.5, 3.140625], np.float32)
     halves = (values.view(np.uint32) >> 16).astype("<u2").tobytes()
@@ -105,10 +104,56 @@ def test_what_the_device_lacks_is_refused(settings: dict[str, Any], words: str) 
         load(reference("models") / "sd1", **settings)
 
 
+def test_pynative_may_be_given() -> None:
+    model = reference("models") / "sd1"
+    config = config_for(model, mode="pynative", jit_level="O0")
+    load_backend("mindspore", ModelFolder.open(str(model)), config)
+    assert "mode" in config.resolved()
+    assert "jit_level" not in config.resolved(), "nothing is compiled, so the run fails by the rule of unread settings"
+
+
+def test_recomputation_calls_each_layer_twice_and_changes_no_gradient() -> None:
+    settings = {"train_text_encoder": True}
+    plain, plain_calls = gradients(load_for(**settings))
+    again, again_calls = gradients(load_for(**settings, gradient_checkpointing=True))
+    assert again_calls == 2 * plain_calls > 0
+    for one, other in zip(plain, again, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_recomputation_with_dropout_is_refused() -> None:
+    with pytest.raises(ConfigError, match="gradient_checkpointing: .*leave out lora_dropout"):
+        load_for(use_lora=True, lora_dropout=0.1, gradient_checkpointing=True)
+
+
+def load_for(**settings: Any) -> Any:
+    model = reference("models") / "sd1"
+    config = config_for(model, **settings)
+    backend: Any = load_backend("mindspore", ModelFolder.open(str(model)), config)
+    backend.prepare_training(config)
+    backend.set_prompts(["a photo of sks dog"])
+    return backend
+
+
+def gradients(backend: Any) -> tuple[list[np.ndarray], int]:
+    """Gradients of a batch, and how often one layer's convolution was called."""
+    from dreamcore.backend import Batch
+
+    calls = []
+    backend.denoiser.mid_block.resnets[0].conv1.register_forward_pre_hook(lambda *_: calls.append(1))
+    draw = np.random.default_rng(0)
+    x, target = draw.standard_normal((2, 2, 4, 8, 8), np.float32)
+    batch = Batch(x, target, np.array([3, 700], np.float32), np.zeros(2, np.int64), np.full(2, 0.5, np.float32))
+    _, found = backend._gradients(*backend._inputs(batch))
+    return [gradient.asnumpy().copy() for gradient in found], len(calls)
+
+
 def test_other_files_than_safetensors_are_refused(tmp_path: Path) -> None:
     model = Path(shutil.copytree(reference("models") / "sd1", tmp_path / "model"))
     (model / VAE).rename(model / "vae" / "diffusion_pytorch_model.bin")
-    with pytest.raises(ConfigError, match=r"diffusion_pytorch_model\.bin: the MindSpore backend reads safetensors only"):
+    with pytest.raises(
+        ConfigError, match=r"diffusion_pytorch_model\.bin: the MindSpore backend reads safetensors only"
+    ):
         load(model)
 
 
