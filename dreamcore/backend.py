@@ -229,7 +229,12 @@ def choose_backend(name: str | None) -> str:
 
 
 def launch_rank(backend: str) -> int:
-    """This process's rank as its launcher's environment says it, known before the framework is imported."""
+    """This process's rank as its launcher's environment says it, known before the framework is imported.
+
+    -1 is a process that does not train: the scheduler that msrun starts from the same command.
+    """
+    if backend == "mindspore" and os.environ.get("MS_ROLE") == "MS_SCHED":
+        return -1
     return int(os.environ.get(RANK_VARIABLES.get(backend, ""), "0") or 0)
 
 

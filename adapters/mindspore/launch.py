@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
-import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +15,7 @@ from numpy.typing import NDArray
 from dreamcore.backend import Solo, World
 from dreamcore.errors import RunError
 
-JOIN_SECONDS = 300
+JOIN_SECONDS = 180
 """Time for all processes to find each other; DREAMBOOTH_JOIN_SECONDS sets another."""
 
 
@@ -55,39 +53,27 @@ def _sum(values: NDArray[np.float32]) -> NDArray[np.float32]:
 def join_world() -> World:
     """The world that msrun's environment describes.
 
+    msrun starts a scheduler beside the workers, from the same command: there, `init` serves the workers until they
+    have ended, and ends the process.  Joining waits in C++ without letting Python run, so the time limit is kept by
+    a thread that needs no Python: it says where the process stood, and ends it.
+
     Raises:
         RunError: the others cannot be reached.
     """
     if int(os.environ.get("MS_WORKER_NUM", "1")) == 1:
         return Solo()
     seconds = int(os.environ.get("DREAMBOOTH_JOIN_SECONDS", str(JOIN_SECONDS)))
-    os.environ.setdefault("MS_TOPO_TIMEOUT", str(seconds))
-    with _time_limit(seconds + 10):
-        try:
-            init()
-        except RuntimeError as error:
-            raise RunError(f"cannot join the other processes: {str(error).splitlines()[0]}") from None
-    rank, size = get_rank(), get_group_size()
-    return MindSporeWorld(rank, int(os.environ.get("LOCAL_RANK", str(rank))), size)
-
-
-@contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
-    """End this process if the block takes longer: joining waits in C++, where no exception can reach it."""
-
-    def end() -> None:
-        print(
-            f"dreambooth: stopped: the other processes did not join within {seconds:.0f} s", file=sys.stderr, flush=True
-        )
-        os._exit(1)
-
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
+    os.environ["MS_TOPO_TIMEOUT"] = str(seconds)  # the scheduler's own limit, 600 where msrun sets it
+    if os.environ.get("MS_ROLE") != "MS_SCHED":
+        faulthandler.dump_traceback_later(seconds + 10, exit=True)
     try:
-        yield
+        init()
+    except RuntimeError as error:
+        what = str(error).strip().splitlines()[0]
+        raise RunError(f"the processes of this run did not find each other within {seconds} s ({what})") from None
     finally:
-        timer.cancel()
+        faulthandler.cancel_dump_traceback_later()
+    return MindSporeWorld(get_rank(), int(os.environ.get("DEVICE_ID", "0")), get_group_size())
 
 
 def sum_over_ranks(vectors: Sequence[Tensor]) -> list[Tensor]:
