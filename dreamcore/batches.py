@@ -120,13 +120,12 @@ def form_batch(
     """A batch from latents and noise, each [B, C, h, w], timesteps, prompts and weights, each [B]."""
     q = schedule.coefficients(timesteps)
     a, b, c, d = (v.astype(np.float32)[:, None, None, None] for v in (q.a, q.b, q.c, q.d))
-    if snr_gamma is not None:
-        weight = weight * min_snr_weight(q, snr_gamma)
+    weight = weight * (q.output_scale**2 if snr_gamma is None else min_snr_weight(q, snr_gamma))
     return Batch(
         x=a * latents + b * noise,
         target=c * latents + d * noise,
         t=timesteps.astype(np.float32),
         prompt=prompt,
-        weight=(weight * q.output_scale**2).astype(np.float32),
+        weight=weight.astype(np.float32),
         seed=seed,
     )

@@ -7,6 +7,7 @@ counters, the settings, the identity of data and model, and the SHA-256 of every
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -57,7 +58,7 @@ def save(
             if f.is_file()
         }
         content = {"format": FORMAT, "update": update, **state, "files": files}
-        (folder / STATE_FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
+        (folder / STATE_FILE).write_text(_vouched(content), encoding="utf-8")
     if limit is not None:
         for _, old in [c for c in list_checkpoints(run_folder) if c[0] <= update][:-limit]:
             _remove(old)
@@ -85,12 +86,12 @@ def verify(folder: Path) -> dict[str, Any]:
     Raises:
         RunError: naming the file that is missing, truncated or altered.
     """
-    try:
-        state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{folder / STATE_FILE}: missing or damaged ({error}); this is no whole checkpoint") from None
+    file = folder / STATE_FILE
+    if not file.is_file():
+        raise RunError(f"{file}: missing; this is no whole checkpoint")
+    state = _read_vouched(file)
     if state.get("format") != FORMAT:
-        raise RunError(f"{folder / STATE_FILE}: format {state.get('format')!r} is not known; expected {FORMAT}")
+        raise RunError(f"{file}: format {state.get('format')!r} is not known; expected {FORMAT}")
     for name, wanted in state["files"].items():
         file = folder / name
         if not file.is_file():
@@ -101,7 +102,24 @@ def verify(folder: Path) -> dict[str, Any]:
             )
         if file_sha256(file) != wanted["sha256"]:
             raise RunError(f"{file}: altered since it was written (SHA-256 differs); the checkpoint is damaged")
-    return dict(state)
+    return state
+
+
+def _vouched(content: Mapping[str, Any]) -> str:
+    """JSON that holds the SHA-256 of the rest of itself."""
+    digest = hashlib.sha256(json.dumps(content, indent=1).encode()).hexdigest()
+    return json.dumps({**content, "sha256": digest}, indent=1)
+
+
+def _read_vouched(file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_text(encoding="utf-8")
+        content = {k: v for k, v in json.loads(text).items() if k != "sha256"}
+    except (OSError, ValueError, AttributeError) as error:
+        raise RunError(f"{file}: damaged ({error}); this is no whole checkpoint") from None
+    if text != _vouched(content):
+        raise RunError(f"{file}: altered since it was written; this is no whole checkpoint")
+    return content
 
 
 def find(resume: str, run_folder: Path, say: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .data import Crop, ImageFolder
+from .files import explain_disk_errors
 from .plan import Sample
 from .rng import Purpose, generator
 
@@ -73,5 +75,7 @@ class Latents:
         size = int(np.prod(shape)) * 4
         if size <= self._memory_bytes:
             return np.empty(shape, np.float32)
-        file = tempfile.TemporaryFile(dir=self._scratch)  # noqa: SIM115  (lives as long as the array)
-        return np.memmap(file, np.float32, "w+", shape=shape)
+        with explain_disk_errors(f"keeping latents in {self._scratch}"):
+            file = tempfile.TemporaryFile(dir=self._scratch)  # noqa: SIM115  (lives as long as the array)
+            os.posix_fallocate(file.fileno(), 0, size)  # a hole that cannot be filled kills
+            return np.memmap(file, np.float32, "r+", shape=shape)

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from . import checkpoint
 from .errors import ConfigError
-from .files import disk_trouble, fsync, fsync_tree, write_atomically
+from .files import disk_trouble, explain_disk_errors, fsync, fsync_tree, write_atomically
 from .modelfolder import INDEX
 
 CONFIG = "config.yaml"
@@ -73,7 +73,8 @@ class RunFolder:
         import yaml
 
         text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
-        write_atomically(self.path / CONFIG, text)
+        with explain_disk_errors(f"writing {self.path / CONFIG}"):
+            write_atomically(self.path / CONFIG, text)
 
     def new_final(self) -> Path:
         """An empty folder beside the results, to be filled and then given to `publish`."""

@@ -74,17 +74,17 @@ def run_command(job: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    import diffusers
-    import peft
     import torch
-    import transformers
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
-    assert all((diffusers, peft, transformers, AutoencoderKL, DDIMScheduler, UNet2DConditionModel))
-    torch.set_num_threads(1)
+    from dreamcore import loop
     from dreamcore.adapters.torch import backend
+    from dreamcore.cli import flags, main
 
-    assert backend
+    assert all((AutoencoderKL, DDIMScheduler, UNet2DConditionModel, loop, backend, flags, main)), (
+        "imported once for all"
+    )
+    torch.set_num_threads(1)
     for line in sys.stdin:
         job = json.loads(line)
         pid = os.fork()

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dreamcore.checkpoint import list_checkpoints, verify
+
 from ..tiny import draw_photos
 from .nursery import Command, Nursery
 
@@ -81,11 +83,19 @@ def records(file: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
 
 
-def results(output: Path) -> dict[str, bytes]:
-    """Every file of a finished run but those that tell of times, of folders and of how often it was begun anew."""
+def results(output: Path) -> dict[str, Any]:
+    """Every file of a finished run but those that tell of times, of folders and of how often it was begun anew.
+
+    Of checkpoints the last alone: a run that dies between writing one and removing the one before keeps both.
+    """
     told = ("log.txt", "metrics.jsonl", "config.yaml", "state.json", "report.html", "report.png", "report_data.json")
+    older = [folder for _, folder in list_checkpoints(output)[:-1]]
     files = {str(f.relative_to(output)): f for f in output.rglob("*") if f.is_file() and f.name not in told}
-    return {name: content(f) for name, f in files.items() if not re.search(r"(^|/)\.", name)}
+    return {
+        name: content(f)
+        for name, f in files.items()
+        if not re.search(r"(^|/)\.", name) and not any(f.is_relative_to(folder) for folder in older)
+    }
 
 
 def content(file: Path) -> Any:
@@ -99,8 +109,6 @@ def content(file: Path) -> Any:
 
 def assert_nothing_half_written(output: Path) -> None:
     """What a killed run leaves is whole wherever it bears a name that counts."""
-    from dreamcore.checkpoint import list_checkpoints, verify
-
     for _, folder in list_checkpoints(output):
         verify(folder)
     for image in output.glob("class_images/*.png"):
