@@ -14,7 +14,7 @@ nox.needs_version = ">=2024.3.2"
 nox.options.reuse_venv = "yes"
 nox.options.tags = ["tests"]
 
-FRAMEWORKS = {"torch": "torch==2.13.0"}
+FRAMEWORKS = {"torch": "torch==2.13.0", "mindspore": "mindspore==2.7.1"}
 """Backend -> its framework, installed first and by its exact version: so pip takes a CPU build that lies at hand."""
 
 
@@ -58,6 +58,22 @@ def tests_torch(session: nox.Session) -> None:
     """All tests, with the PyTorch backend."""
     install(session, "torch", "dev")
     session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "tests.crossing.write_reference", silent=True)  # what other backends are compared with
+
+
+@nox.session(name="tests-mindspore", tags=["tests"])
+def tests_mindspore(session: nox.Session) -> None:
+    """What depends on the backend, with MindSpore, beside the files that tests-torch has written."""
+    install(session, "mindspore", "dev")
+    own = ("tests/mindspore", "tests/contract", "tests/core", "tests/test_doctor.py", "tests/test_no_framework.py")
+    session.run("python", "-m", "pytest", *(session.posargs or own))
+
+
+@nox.session(name="tests-crossing", tags=["tests"])
+def tests_crossing(session: nox.Session) -> None:
+    """PyTorch reads what the other backends' tests have written."""
+    install(session, "torch", "dev")
+    session.run("python", "-m", "pytest", "tests/crossing/read_by_torch.py", *session.posargs)
 
 
 @nox.session

@@ -61,7 +61,7 @@ def load_component(model: ModelFolder, name: str) -> tuple[Any, Weights]:
 
 def _build(model: ModelFolder, name: str, library: str, class_name: str) -> Any:
     """The network, its weights not yet those of the model."""
-    cls = getattr(_library(library), class_name, None) if library in ("diffusers", "transformers") else None
+    cls = getattr(mindone(library), class_name, None) if library in ("diffusers", "transformers") else None
     if cls is None:
         raise ConfigError(f"{model.path}: {name} is a {library}.{class_name}, which this mindone lacks")
     if library == "diffusers":
@@ -69,13 +69,13 @@ def _build(model: ModelFolder, name: str, library: str, class_name: str) -> Any:
     return cls(cls.config_class.from_dict(model.config(name)))
 
 
-def _library(name: str) -> Any:
+def mindone(library: str) -> Any:
     """mindone.diffusers or mindone.transformers, without what they print about frameworks that are not there."""
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         importlib.import_module("mindone.transformers")
-        return importlib.import_module(f"mindone.{name}")
+        return importlib.import_module(f"mindone.{library}")
 
 
 def _published(name: str) -> str:
