@@ -77,7 +77,7 @@ class Optimizer:
         An update in fp16 whose gradients have overflowed is skipped; its norm is not finite.
         """
         scale = self.loss_scale.scale if self.loss_scale else 1.0
-        norm = ops.sqrt(sum(ops.sum(ops.square(g)) for g in gradients)) / scale
+        norm = ops.sqrt(sum(_sum_of_squares(g) for g in gradients)) / scale
         if self.loss_scale:
             overflow = not math.isfinite(float(norm))
             self.loss_scale.update(overflow=overflow)
@@ -165,6 +165,14 @@ class MovingAverage:
     def _put(self, values: Sequence[Tensor]) -> None:
         for bucket, value in zip(self._buckets, values, strict=True):
             bucket.write(value)
+
+
+def _sum_of_squares(vector: Tensor) -> Tensor:
+    """Row by row: over one long vector, threads share the sum as time allows, and its last digit is another each time."""
+    squares = ops.square(vector)
+    whole = vector.size // 1024 * 1024
+    rest = ops.sum(squares[whole:]) if whole < vector.size else Tensor(0.0, ms.float32)
+    return ops.sum(ops.sum(squares[:whole].reshape(-1, 1024), 1)) + rest if whole else rest
 
 
 def _named(buckets: Sequence[Bucket], vectors: Sequence[Tensor], ending: str = "") -> Arrays:
