@@ -12,9 +12,21 @@ from pathlib import Path
 
 import pytest
 
+from dreamcore.checkpoint import list_checkpoints
+
 from .. import needs
 from .nursery import Nursery
-from .runs import CLASS_IMAGES, KINDS, Case, assert_nothing_half_written, pictures, records, results, undisturbed
+from .runs import (
+    CLASS_IMAGES,
+    KINDS,
+    UPDATES,
+    Case,
+    assert_nothing_half_written,
+    pictures,
+    records,
+    results,
+    undisturbed,
+)
 
 pytestmark = [needs.torch, pytest.mark.timeout(900)]
 
@@ -33,11 +45,12 @@ def die(case: Case, output: Path, way: str, draw: random.Random) -> int:
     """Go on with a run and let it die in some way; returns its exit code, 0 where it was done before."""
     if way == "before a change":
         return case.start(output, die_at=draw.randint(1, case.changes)).wait()
-    before = pictures(output)
+    before, saved = pictures(output), max((n for n, _ in list_checkpoints(output)), default=0)
+    saving = draw.choice([n for n in range(2, UPDATES + 1, 2) if n > saved] or [0])
     command = case.start(output)
     end = time.monotonic() + (draw.uniform(0, case.seconds) if way == "after a time" else 60)
     while time.monotonic() < end and not command.ended():
-        if way == "while saving" and any(output.glob(".checkpoint-*.tmp/*")):
+        if way == "while saving" and any(output.glob(f".checkpoint-{saving}.tmp/*")):
             break
         if way == "among class images" and pictures(output) > before:
             break
@@ -50,11 +63,13 @@ def test_a_killed_run_goes_on_to_the_same_end(case: Case) -> None:
     draw = random.Random(4)
     whole = case.folder / "whole"
     deaths = dict.fromkeys(("after a time", "while saving", "among class images", "before a change"), 0)
+    resumed = 0
     for chain in range(20):
         output, code = case.folder / f"chain-{chain}", -9
         while code == -9 and sum(deaths.values()) < DEATHS:
             complete = pictures(output) == CLASS_IMAGES
             way = min((w for w in deaths if not (complete and w == "among class images")), key=lambda w: deaths[w])
+            resumed += bool(list_checkpoints(output))
             code = die(case, output, way, draw)
             assert code in (0, -9), case.log(output).read_text()
             assert_nothing_half_written(output)
@@ -70,3 +85,4 @@ def test_a_killed_run_goes_on_to_the_same_end(case: Case) -> None:
         if sum(deaths.values()) >= DEATHS:
             break
     assert min(deaths.values()) >= 2, deaths
+    assert resumed >= 2
