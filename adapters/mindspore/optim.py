@@ -168,7 +168,7 @@ class MovingAverage:
 
 
 def _sum_of_squares(vector: Tensor) -> Tensor:
-    """Row by row: over one long vector, threads share the sum as time allows, and its last digit is another each time."""
+    """Row by row: threads share a long sum as time allows, and its last digit would be another each time."""
     squares = ops.square(vector)
     whole = vector.size // 1024 * 1024
     rest = ops.sum(squares[whole:]) if whole < vector.size else Tensor(0.0, ms.float32)
