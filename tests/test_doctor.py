@@ -105,6 +105,7 @@ def test_exit_code_and_words(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 
 def test_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     state = BackendState("torch", usable=True, packages=[Package("torch", "2.13.0+cpu", "2.13.0")], devices=["cpu"])
+    monkeypatch.setattr(installation, "COMPANIONS", {"torch": ()})
     monkeypatch.setattr(installation, "_examine_backend", lambda name: state)
     assert main(["doctor", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
