@@ -15,7 +15,7 @@ nox.needs_version = ">=2024.3.2"
 nox.options.reuse_venv = "yes"
 nox.options.tags = ["tests"]
 
-FRAMEWORKS = {"torch": "torch==2.13.0", "paddle": "paddlepaddle==3.3.1"}
+FRAMEWORKS = {"torch": "torch==2.13.0", "paddle": "paddlepaddle==3.3.1", "mindspore": "mindspore==2.7.1"}
 """Backend -> its framework, installed first and by its exact version: so pip takes a CPU build that lies at hand."""
 
 PADDLES_TESTS = (
@@ -74,6 +74,15 @@ def tests_paddle(session: nox.Session) -> None:
     install(session, "paddle", "dev")
     shutil.rmtree("build/written/paddle", ignore_errors=True)
     session.run("python", "-m", "pytest", *(session.posargs or PADDLES_TESTS))
+
+
+@nox.session(name="tests-mindspore")
+def tests_mindspore(session: nox.Session) -> None:
+    """What depends on the backend, with MindSpore, beside the files that tests-torch has written."""
+    install(session, "mindspore", "dev")
+    shutil.rmtree("build/written/mindspore", ignore_errors=True)
+    own = ("tests/mindspore", "tests/contract", "tests/core", "tests/test_doctor.py", "tests/test_no_framework.py")
+    session.run("python", "-m", "pytest", *(session.posargs or own))
 
 
 @nox.session(name="tests-crossing", tags=["tests"], venv_backend="none")

@@ -6,8 +6,11 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib import import_module
+from importlib.util import find_spec
 
 import dreamcore
+from dreamcore.backend import installed_backends
 from dreamcore.installation import BackendState, Installation, Package
 
 
@@ -15,10 +18,28 @@ def run(about: str, argv: Sequence[str]) -> int:
     """Print the report; 1 where no backend can be used."""
     parser = argparse.ArgumentParser(prog="dreambooth doctor", description=about)
     parser.add_argument("--json", action="store_true", help="as one JSON object")
-    as_json = parser.parse_args(argv).json
+    what = "try each way of computing that this device has (MindSpore; under msrun, the processes too)"
+    parser.add_argument("--selftest", action="store_true", help=what)
+    words = parser.parse_args(argv)
+    if words.selftest:
+        return selftest()
+    as_json = words.json
     found = dreamcore.doctor()
     print(json.dumps(asdict(found), indent=2) if as_json else in_words(found))
     return 0 if found.usable else 1
+
+
+def selftest() -> int:
+    """Print each check of each installed backend that has a self-test; 1 where one fails or none has any."""
+    tested = [name for name in installed_backends() if find_spec(f"dreamcore.adapters.{name}.selftest")]
+    if not tested:
+        print("No installed backend has a self-test.")
+    outcomes = []
+    for name in tested:
+        for check, holds, seen in import_module(f"dreamcore.adapters.{name}.selftest").selftest():
+            print(f"{name}: {'-' if holds is None else 'ok' if holds else 'FAILED':<7} {check}: {seen}", flush=True)
+            outcomes.append(holds)
+    return 0 if tested and False not in outcomes else 1
 
 
 def in_words(found: Installation) -> str:

@@ -238,7 +238,12 @@ def choose_backend(name: str | None) -> str:
 
 
 def launch_rank(backend: str) -> int:
-    """This process's rank as its launcher's environment says it, known before the framework is imported."""
+    """This process's rank as its launcher's environment says it, known before the framework is imported.
+
+    -1 is a process that does not train: the scheduler that msrun starts from the same command.
+    """
+    if backend == "mindspore" and os.environ.get("MS_ROLE") == "MS_SCHED":
+        return -1
     return int(os.environ.get(RANK_VARIABLES.get(backend, ""), "0") or 0)
 
 
@@ -256,5 +261,5 @@ def load_backend(name: str, model: ModelFolder, settings: ModelSettings) -> Back
 def _entry_points() -> dict[str, str]:
     """Backends by name: the entry-point group's, and those of this package where it runs uninstalled."""
     found = {e.name: e.value for e in metadata.entry_points(group=ENTRY_POINTS)}
-    ours = {name: f"dreamcore.adapters.{name}.backend:load" for name in ("torch", "paddle")}
+    ours = {name: f"dreamcore.adapters.{name}.backend:load" for name in RANK_VARIABLES}
     return ours | found

@@ -21,6 +21,7 @@ from . import __version__
 COMPANIONS = {
     "torch": ("torch", "diffusers", "transformers", "peft", "accelerate"),
     "paddle": ("paddlepaddle", "ppdiffusers", "paddlenlp"),
+    "mindspore": ("mindspore", "mindone", "transformers", "huggingface-hub"),
 }
 """Backend -> its framework's distribution and the libraries that it cannot do without (the extra of that name)."""
 

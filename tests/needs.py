@@ -26,3 +26,7 @@ def mount_disk(folder: Path, mebibytes: int) -> None:
     command = ["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m", "tmpfs", str(folder)]
     if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
         pytest.skip("a disk that fills needs the right to mount one (root)")
+
+
+mindspore = pytest.mark.skipif(find_spec("mindspore") is None, reason="the MindSpore environment is not installed here")
+"""Tests of the MindSpore backend; what PyTorch must have written for them is not a reason to leave them out."""

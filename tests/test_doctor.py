@@ -114,6 +114,7 @@ def test_exit_code_and_words(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 
 def test_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     state = BackendState("torch", usable=True, packages=[Package("torch", "2.13.0+cpu", "2.13.0")], devices=["cpu"])
+    monkeypatch.setattr(installation, "COMPANIONS", {"torch": ()})
     monkeypatch.setattr(installation, "_examine_backend", lambda name: state)
     monkeypatch.setattr(installation, "COMPANIONS", {"torch": ()})
     assert main(["doctor", "--json"]) == 0
@@ -127,3 +128,25 @@ def test_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
             "problem": None,
         }
     ]
+
+
+@needs.mindspore
+def test_the_selftest_runs_what_this_device_has(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--selftest"]) == 0
+    words = capsys.readouterr().out
+    assert "mindspore: ok      pynative, float32" in words
+    assert "mindspore: ok      the update moves every weight" in words
+    assert "graph mode, float32: not here" in words
+
+
+def test_a_selftest_that_fails_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from types import SimpleNamespace
+
+    from dreamcore.cli import doctor
+
+    outcomes = [("sums", True, "2"), ("differences", False, "3 where 2 is right"), ("products", None, "not here")]
+    monkeypatch.setattr(doctor, "installed_backends", lambda: ["torch"])
+    monkeypatch.setattr(doctor, "find_spec", lambda name: object())
+    monkeypatch.setattr(doctor, "import_module", lambda name: SimpleNamespace(selftest=lambda: outcomes))
+    assert main(["doctor", "--selftest"]) == 1
+    assert "torch: FAILED  differences: 3 where 2 is right" in capsys.readouterr().out

@@ -127,9 +127,11 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "report_to": ("none", None),
     "revision": ("main", None),
     "variant": ("fp16", None),
+    "mode": ("pynative", None),
+    "jit_level": ("O0", None),
 }
-ELSEWHERE = {"variant", "revision", "amp_level"}
-"""Settings of the model's place, which loading's own tests give, and of GPUs alone."""
+ELSEWHERE = {"variant", "revision", "amp_level", "mode", "jit_level"}
+"""Settings of the model's place, which loading's own tests give, and of GPUs or of one backend alone."""
 CONTRADICTING = {"aspect_ratio_buckets", "height", "width", "with_prior_preservation", "num_train_epochs"}
 """Settings that are errors of another kind when alone, which the configuration's own tests show."""
 

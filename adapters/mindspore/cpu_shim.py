@@ -1,0 +1,94 @@
+"""Functions of `mindspore.mint` that Stable Diffusion needs and MindSpore's CPU backend lacks.
+
+mindone is written with `mindspore.mint`, many of whose kernels exist on Ascend only ("The kernel Conv2DExt
+unregistered").  `install` puts compositions of `mindspore.ops` with CPU kernels and CPU gradients in their places.  It
+comes before mindone's import, for mindone copies some names, and does nothing on any other device: there the same
+training code runs on the native kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mindspore as ms
+from mindspore import Tensor, mint, ops
+
+
+def arange(start: float = 0, end: float | None = None, step: float = 1, *, dtype: Any = None) -> Tensor:
+    """[n] numbers from `start` (0 where only one is given) to before `end`."""
+    return ops.arange(start, end, step, dtype=dtype)
+
+
+def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Tensors of one shape along a new dimension."""
+    return ops.stack(tensors, dim)
+
+
+def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
+    """Pad the last dimensions, the last one first in `pad`."""
+    if mode == "constant":
+        return ops.pad(input, tuple(pad), mode, 0.0 if value is None else value)
+    return ops.pad(input, tuple(pad), mode)
+
+
+def gelu(input: Tensor, *, approximate: str = "none") -> Tensor:
+    """GELU, exact or with tanh (arXiv 1606.08415)."""
+    if approximate == "tanh":
+        # (1 + tanh u)/2 is sigmoid(2u), which the CPU computes to the last digit, and tanh to the fourth
+        return input * ops.sigmoid(1.5957691216057308 * (input + 0.044715 * input * input * input))
+    return 0.5 * input * (1.0 + ops.erf(input * 0.7071067811865476))
+
+
+def layer_norm(
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Normalise over the last dimensions, `normalized_shape` in size."""
+    axes = tuple(range(input.ndim - len(normalized_shape), input.ndim))
+    centred = input - ops.mean(input, axes, True)
+    result = centred * ops.rsqrt(ops.mean(ops.square(centred), axes, True) + eps)
+    result = result if weight is None else result * weight
+    return result if bias is None else result + bias
+
+
+def conv2d(
+    input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1
+) -> Tensor:
+    """Convolution [N, I, H, W] × [O, I, k, l] as one matrix product over unfolded patches."""
+    (sh, sw), (ph, pw), (dh, dw) = _two(stride), _two(padding), _two(dilation)
+    outputs, _, kh, kw = weight.shape
+    height = (input.shape[2] + 2 * ph - dh * (kh - 1) - 1) // sh + 1
+    width = (input.shape[3] + 2 * pw - dw * (kw - 1) - 1) // sw + 1
+    patches = ops.unfold(input, (kh, kw), (dh, dw), (ph, pw), (sh, sw))
+    result = ops.matmul(ops.reshape(weight, (outputs, -1)), patches)
+    result = ops.reshape(result, (input.shape[0], outputs, height, width))
+    return result if bias is None else result + ops.reshape(bias, (1, -1, 1, 1))
+
+
+def _two(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)
+
+
+def _conv2d_cell(self: Any, input: Tensor) -> Tensor:
+    assert self.groups == 1, "Stable Diffusion has no grouped convolution"
+    return conv2d(input, self.weight, self.bias, self.stride, self.padding, self.dilation)
+
+
+def _layer_norm_cell(self: Any, input: Tensor) -> Tensor:
+    return layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+
+
+def install() -> bool:
+    """Put the functions in their places if the device target is the CPU; returns whether it is."""
+    if ms.get_context("device_target") != "CPU":
+        return False
+    mint.arange, mint.stack = arange, stack
+    functional = mint.nn.functional
+    functional.pad, functional.gelu, functional.layer_norm, functional.conv2d = pad, gelu, layer_norm, conv2d
+    mint.nn.Conv2d.construct = _conv2d_cell
+    mint.nn.LayerNorm.construct = _layer_norm_cell
+    return True

@@ -1,0 +1,199 @@
+"""Stable Diffusion's parts in mindone: loaded in full or not at all, saved under published names.
+
+mindone leaves a text encoder whose names it does not recognise at random values, and writes CLIP under names that no
+other library reads (`.gamma`, `.embedding_table`).  So weights are read and written here, by their published names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+import safetensors
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from dreamcore.errors import ConfigError, RunError
+from dreamcore.modelfolder import ModelFolder
+
+Arrays = dict[str, NDArray[Any]]
+Weights = dict[str, ms.Parameter]
+"""A network's parameters by published name."""
+
+IGNORED = ("position_ids",)
+"""Endings of names in published files that hold no weight: position numbers, which old versions stored."""
+PUBLISHED = {".embedding_table": ".weight", ".gamma": ".weight", ".beta": ".bias"}
+"""Endings of MindSpore's parameter names, and what the published files call them."""
+OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+"""Layers of the autoencoder's attention in files of 2022, and their names since."""
+NUMPY_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "BF16": "<u2"}
+
+
+def load_component(model: ModelFolder, name: str) -> tuple[Any, Weights]:
+    """A network of the model in float32, in evaluation mode, every weight accounted for; and its weights.
+
+    Raises:
+        ConfigError: a class that is not known, weights missing from the file, or weights that the network lacks.
+    """
+    library, class_name = model.index[name]
+    files = model.weight_files(name)
+    network = _build(model, name, library, class_name)
+    weights = {_published(n): p for n, p in network.parameters_and_names()}
+    for published, parameter in weights.items():
+        parameter.name = f"{name}.{published}"  # unique over all components
+        parameter.requires_grad = False
+    tensors = _known_names(read_weights(files), weights)
+    if problem := misfit(tensors, weights):
+        raise ConfigError(f"{files[0]}: {problem} for {class_name}")
+    _fill(weights, tensors)
+    return network.set_train(False), weights
+
+
+def _build(model: ModelFolder, name: str, library: str, class_name: str) -> Any:
+    """The network, its weights not yet those of the model."""
+    cls = getattr(mindone(library), class_name, None) if library in ("diffusers", "transformers") else None
+    if cls is None:
+        raise ConfigError(f"{model.path}: {name} is a {library}.{class_name}, which this mindone lacks")
+    if library == "diffusers":
+        return cls.from_config(model.config(name))
+    return cls(cls.config_class.from_dict(model.config(name)))
+
+
+def mindone(library: str) -> Any:
+    """mindone.diffusers or mindone.transformers, without what they print about frameworks that are not there."""
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        importlib.import_module("mindone.transformers")
+        return importlib.import_module(f"mindone.{library}")
+
+
+def _published(name: str) -> str:
+    for ending, published in PUBLISHED.items():
+        if name.endswith(ending):
+            return name.removesuffix(ending) + published
+    return name
+
+
+def _known_names(tensors: Arrays, weights: Iterable[str]) -> Arrays:
+    """Tensors under the names that are published today."""
+    wanted = set(weights)
+    found = {}
+    for name, tensor in tensors.items():
+        if name not in wanted:
+            if name.endswith(IGNORED):
+                continue
+            old = re.fullmatch(r"(.+\.attentions\.\d+)\.(query|key|value|proj_attn)\.(weight|bias)", name)
+            if old:
+                name = f"{old[1]}.{OLD_ATTENTION[old[2]]}.{old[3]}"
+                tensor = tensor.reshape(tensor.shape[:2])
+            elif f"text_model.{name}" in wanted:  # transformers 5 leaves the prefix out
+                name = f"text_model.{name}"
+        found[name] = tensor
+    return found
+
+
+def misfit(tensors: Mapping[str, NDArray[Any]], weights: Mapping[str, ms.Parameter]) -> str | None:
+    """What keeps tensors from being these weights, in words."""
+    kinds = {
+        "missing keys": weights.keys() - tensors.keys(),
+        "unexpected keys": tensors.keys() - weights.keys(),
+        "mismatched keys": {n for n in weights.keys() & tensors.keys() if tensors[n].shape != weights[n].shape},
+    }
+    for kind, odd in kinds.items():
+        if odd:
+            names = sorted(odd)
+            return f"{kind}: {', '.join(names[:5])}" + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return None
+
+
+def _fill(weights: Mapping[str, ms.Parameter], tensors: Mapping[str, NDArray[Any]]) -> None:
+    for name, parameter in weights.items():
+        parameter.set_data(ms.Tensor(np.ascontiguousarray(tensors[name], np.float32)))
+
+
+def read_weights(files: Sequence[Path]) -> Arrays:
+    """All tensors of safetensors files; bfloat16, which NumPy lacks, as float32.
+
+    Raises:
+        ConfigError: a damaged file, or one of another kind.
+    """
+    tensors = {}
+    for file in files:
+        if file.suffix != ".safetensors":
+            raise ConfigError(f"{file}: the MindSpore backend reads safetensors only; convert the model with diffusers")
+        try:
+            parts = safetensors.deserialize(file.read_bytes())  # type: ignore[no-untyped-call]
+        except (OSError, safetensors.SafetensorError) as error:
+            raise ConfigError(f"{file}: cannot be read as safetensors: {error}") from None
+        for name, part in parts:
+            array = np.frombuffer(part["data"], NUMPY_TYPES[part["dtype"]]).reshape(part["shape"])
+            if part["dtype"] == "BF16":
+                array = (array.astype(np.uint32) << 16).view(np.float32)
+            tensors[name] = array
+    return tensors
+
+
+def load_tokenizer(model: ModelFolder, name: str) -> Any:
+    """The tokenizer that the model's index names; tokenizers are NumPy's and strings' business, not MindSpore's."""
+    import transformers
+
+    return getattr(transformers, model.class_name(name)).from_pretrained(model.path / name, local_files_only=True)
+
+
+def save_component(weights: Mapping[str, ms.Parameter], source: Path, folder: Path) -> None:
+    """Write trained weights beside the configuration of their source, as `from_pretrained` loads them."""
+    folder.mkdir()
+    shutil.copyfile(source / "config.json", folder / "config.json")
+    save_arrays({name: weight.asnumpy() for name, weight in weights.items()}, folder / _file_name(source))
+
+
+def save_arrays(arrays: Mapping[str, NDArray[Any]], file: Path, **metadata: str) -> None:
+    """Write arrays as safetensors that every library reads."""
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    save_file(contiguous, file, metadata={"format": "pt", **metadata})
+
+
+def restore_component(weights: Mapping[str, ms.Parameter], source: Path, folder: Path) -> None:
+    """Load weights that `save_component`, of this backend or another, wrote.
+
+    Raises:
+        RunError: names or shapes that do not fit.
+    """
+    file = folder / _file_name(source)
+    restore_tensors(weights, file, "this model")
+
+
+def restore_tensors(weights: Mapping[str, ms.Parameter], file: Path, what: str) -> None:
+    """Fill parameters from a file of exactly their names.
+
+    Raises:
+        RunError: names or shapes that do not fit.
+    """
+    tensors = read_weights([file])
+    if problem := misfit(tensors, weights):
+        raise RunError(f"{file}: does not fit {what}: {problem}")
+    _fill(weights, tensors)
+
+
+def rewrite_weights(files: Sequence[Path], folder: Path) -> None:
+    """Write a component's weights, a variant's for example, as one plain safetensors file of their own precision."""
+    diffusion = files[0].name.startswith("diffusion_pytorch_model")
+    name = "diffusion_pytorch_model.safetensors" if diffusion else "model.safetensors"
+    save_arrays(read_weights(files), folder / name)
+
+
+def _file_name(source: Path) -> str:
+    """The name of a component's weight file, from the folder that it was loaded from."""
+    diffusion = any(source.glob("diffusion_pytorch_model*"))
+    return "diffusion_pytorch_model.safetensors" if diffusion else "model.safetensors"

@@ -1,0 +1,178 @@
+"""A loaded model answers as it does in diffusers and transformers."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from dreamcore.backend import load_backend
+from dreamcore.config import TrainConfig
+from dreamcore.errors import ConfigError
+from dreamcore.modelfolder import ModelFolder
+
+from .. import needs
+from ..contract.runs import configuration
+from ..crossing.cases import reference
+
+pytestmark = needs.mindspore
+VAE, TEXT = "vae/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"
+
+
+def config_for(model: Path, **settings: Any) -> TrainConfig:
+    return configuration(model, Path("photos"), Path("out"), backend="mindspore", **settings)
+
+
+def load(model: Path, **settings: Any) -> Any:
+    return load_backend("mindspore", ModelFolder.open(str(model)), config_for(model, **settings))
+
+
+@pytest.mark.parametrize("name", ["sd1", "sd2"])
+def test_networks(name: str) -> None:
+    import mindspore as ms
+
+    wanted = np.load(reference(f"{name}.npz"))
+    backend = load(reference("models") / name)
+    mean, std = backend.encode_images(wanted["pixels"])
+    np.testing.assert_allclose(mean, wanted["mean"], atol=2e-5)
+    np.testing.assert_allclose(std, wanted["std"], rtol=2e-5)
+    prompts = [str(p) for p in wanted["prompts"]]
+    assert [" ".join(tokens) for tokens in backend.tokenize(prompts)] == list(wanted["tokens"])
+    backend.set_prompts(prompts)
+    np.testing.assert_allclose(backend._conditions.asnumpy(), wanted["words"], atol=1e-5)
+    inputs = [ms.Tensor(wanted[n]) for n in ("latents", "timesteps", "words")]
+    answer = backend.denoiser(*inputs)[0].asnumpy()
+    for row, t in enumerate(wanted["timesteps"]):  # a rounding of the timestep's frequencies counts t times
+        np.testing.assert_allclose(answer[row], wanted["answer"][row], atol=1e-5 + 1e-7 * t)
+
+
+def spoilt(tmp_path: Path, file: str, change: Any) -> Path:
+    model = Path(shutil.copytree(reference("models") / "sd1", tmp_path / "model"))
+    save_file(change(dict(load_file(model / file))), model / file, metadata={"format": "pt"})
+    return model
+
+
+def same_weights(model: Path, component: str) -> bool:
+    """Whether a component of a model loads with the weights of the tiny one."""
+    backends = [load(m) for m in (model, reference("models") / "sd1")]
+    mine, theirs = ({n: p.asnumpy() for n, p in b._weights[component].items()} for b in backends)
+    return mine.keys() == theirs.keys() and all(np.array_equal(mine[n], theirs[n]) for n in mine)
+
+
+def test_the_autoencoders_old_attention_names(tmp_path: Path) -> None:
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+    def rename(tensors: dict[str, Any]) -> dict[str, Any]:
+        for new, name in old.items():
+            tensors = {k.replace(f".{new}.", f".{name}."): v for k, v in tensors.items()}
+        return tensors
+
+    assert same_weights(spoilt(tmp_path, VAE, rename), "vae")
+
+
+def test_bfloat16_is_read(tmp_path: Path) -> None:
+    """Written by hand: NumPy has no bfloat16, which is the upper half of a float32."""
+    import json
+
+    from dreamcore.adapters.mindspore.models import read_weights
+
+    values = np.array([1.0, -2.5, 3.140625], np.float32)
+    halves = (values.view(np.uint32) >> 16).astype("<u2").tobytes()
+    header = json.dumps({"x": {"dtype": "BF16", "shape": [3], "data_offsets": [0, 6]}}).encode()
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header + halves)
+    np.testing.assert_array_equal(read_weights([file])["x"], values)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"mode": "graph"}, "mode: graph needs an Ascend device"),
+        ({"mixed_precision": "fp16"}, "mixed_precision: fp16 needs an Ascend device"),
+        ({"mixed_precision": "bf16"}, "mixed_precision: bf16 needs an Ascend device"),
+        ({"device": "ascend:0"}, "device: 'ascend:0' cannot be used by this MindSpore"),
+        ({"device": "cuda"}, "device: 'cuda' is none of MindSpore's; expected one of cpu"),
+        ({"device": "cpu:1"}, "device: 'cpu:1' is none of MindSpore's"),
+    ],
+)
+def test_what_the_device_lacks_is_refused(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load(reference("models") / "sd1", **settings)
+
+
+def test_pynative_may_be_given() -> None:
+    model = reference("models") / "sd1"
+    config = config_for(model, mode="pynative", jit_level="O0")
+    load_backend("mindspore", ModelFolder.open(str(model)), config)
+    assert "mode" in config.resolved()
+    assert "jit_level" not in config.resolved(), "nothing is compiled, so the run fails by the rule of unread settings"
+
+
+def test_recomputation_calls_each_layer_twice_and_changes_no_gradient() -> None:
+    settings = {"train_text_encoder": True}
+    plain, plain_calls = gradients(load_for(**settings))
+    again, again_calls = gradients(load_for(**settings, gradient_checkpointing=True))
+    assert again_calls == 2 * plain_calls > 0
+    for one, other in zip(plain, again, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_recomputation_with_dropout_is_refused() -> None:
+    with pytest.raises(ConfigError, match="gradient_checkpointing: .*leave out lora_dropout"):
+        load_for(use_lora=True, lora_dropout=0.1, gradient_checkpointing=True)
+
+
+def load_for(**settings: Any) -> Any:
+    model = reference("models") / "sd1"
+    config = config_for(model, **settings)
+    backend: Any = load_backend("mindspore", ModelFolder.open(str(model)), config)
+    backend.prepare_training(config)
+    backend.set_prompts(["a photo of sks dog"])
+    return backend
+
+
+def gradients(backend: Any) -> tuple[list[np.ndarray], int]:
+    """Gradients of a batch, and how often one layer's convolution was called."""
+    from dreamcore.backend import Batch
+
+    calls = []
+    backend.denoiser.mid_block.resnets[0].conv1.register_forward_pre_hook(lambda *_: calls.append(1))
+    draw = np.random.default_rng(0)
+    x, target = draw.standard_normal((2, 2, 4, 8, 8), np.float32)
+    batch = Batch(x, target, np.array([3, 700], np.float32), np.zeros(2, np.int64), np.full(2, 0.5, np.float32))
+    _, found = backend._gradients(*backend._inputs(batch))
+    return [gradient.asnumpy().copy() for gradient in found], len(calls)
+
+
+def test_other_files_than_safetensors_are_refused(tmp_path: Path) -> None:
+    model = Path(shutil.copytree(reference("models") / "sd1", tmp_path / "model"))
+    (model / VAE).rename(model / "vae" / "diffusion_pytorch_model.bin")
+    with pytest.raises(
+        ConfigError, match=r"diffusion_pytorch_model\.bin: the MindSpore backend reads safetensors only"
+    ):
+        load(model)
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    model = Path(shutil.copytree(reference("models") / "sd1", tmp_path / "model"))
+    file = model / TEXT
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ConfigError, match=r"text_encoder/model\.safetensors: cannot be read"):
+        load(model)
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "pndm", "dpmsolver++", "euler", "unipc"])
+def test_every_sampler_makes_pictures(scheduler: str) -> None:
+    from dreamcore.backend import SampleRequest
+
+    backend = load(reference("models") / "sd1")
+    noise = np.random.default_rng(0).standard_normal((2, 4, 8, 8), np.float32)
+    one = backend.sample(SampleRequest(["a dog", "a cat"], noise, [0, 1], 3, 5.0, scheduler))
+    assert (one.shape, one.dtype) == ((2, 32, 32, 3), np.uint8)
+    unguided = backend.sample(SampleRequest(["a dog", "a cat"], noise, [0, 1], 3, 1.0, scheduler))
+    assert not np.array_equal(one, unguided)
+    assert backend.denoiser.training is False

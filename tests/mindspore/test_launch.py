@@ -1,0 +1,107 @@
+"""Two processes that msrun starts: the same run as one with twice the batch, and no waiting for one that has died."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import load_file
+
+from dreamcore.track.metrics import read_lines
+
+from .. import needs
+from ..contract.runs import PRIOR, SMALL, small_run
+from ..crossing.cases import reference
+
+pytestmark = [needs.mindspore, pytest.mark.timeout(600)]
+BIN = Path(sys.executable).parent
+SETTINGS = SMALL | PRIOR | {"use_lora": True, "max_train_steps": 3, "logging_steps": 1, "checkpointing_steps": 2}
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
+
+
+def launch(folder: Path, settings: dict[str, Any], **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `dreambooth train` in two processes; their logs go to `folder`."""
+    flags = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    command = [
+        *(str(BIN / "msrun"), "--worker_num=2", "--local_worker_num=2", f"--master_port={free_port()}"),
+        *(f"--log_dir={folder}", "--join=True", str(BIN / "dreambooth"), "train", *flags),
+    ]
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", **environment}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def logs(folder: Path) -> str:
+    return "\n".join(file.read_text(errors="replace") for file in sorted(folder.glob("*.log")))
+
+
+def test_two_processes_equal_one(photos: Path, tmp_path: Path) -> None:
+    model = reference("models") / "sd1"
+    classes = tmp_path / "classes"
+    one = small_run(
+        model, photos, tmp_path / "one", **SETTINGS | {"train_batch_size": 2, "class_data_dir": str(classes)}
+    )
+    settings = {
+        **SETTINGS,
+        "pretrained_model_name_or_path": model,
+        "instance_data_dir": photos,
+        "output_dir": tmp_path / "two",
+        "class_data_dir": classes,
+    }
+    done = launch(tmp_path / "logs", settings)
+    assert done.returncode == 0, logs(tmp_path / "logs") + done.stderr
+    two = read_lines(tmp_path / "two" / "metrics.jsonl")
+    assert len(two) == len(one.metrics) == 3
+    for mine, theirs in zip(two, one.metrics, strict=True):
+        for name in ("loss", "loss_instance", "loss_prior", "grad_norm", "lr"):
+            assert mine[name] == pytest.approx(theirs[name], rel=1e-5), name
+    assert {f.name for f in (tmp_path / "two").glob("checkpoint-*")} == {"checkpoint-2"}
+    assert "finished" in (tmp_path / "two" / "log.txt").read_text()
+    written = [load_file(tmp_path / n / "checkpoint-2" / "lora_factors.safetensors") for n in ("one", "two")]
+    for name in written[0]:
+        assert written[0][name] == pytest.approx(written[1][name], abs=1e-6), name
+
+
+def test_a_worker_that_dies_ends_the_others(photos: Path, tmp_path: Path) -> None:
+    """Rank 1 kills itself while it loads its model, when rank 0 has begun to wait for it."""
+    dying = tmp_path / "sitecustomize.py"
+    dying.write_text(
+        "import os, sys\n"
+        "def watch(event, args):\n"
+        "    if event == 'import' and args[0] == 'mindone.diffusers' and os.environ.get('RANK_ID') == '1':\n"
+        f"        os.kill(os.getpid(), {int(signal.SIGKILL)})\n"
+        "sys.addaudithook(watch)\n"
+    )
+    settings = {
+        **SETTINGS,
+        "pretrained_model_name_or_path": reference("models") / "sd1",
+        "instance_data_dir": photos,
+        "output_dir": tmp_path / "out",
+    }
+    done = launch(tmp_path / "logs", settings, PYTHONPATH=str(tmp_path), DREAMBOOTH_JOIN_SECONDS="60")
+    assert done.returncode != 0
+    assert "exit with exception. Error code: -9" in done.stdout + done.stderr
+    assert not (tmp_path / "out" / "pytorch_lora_weights.safetensors").exists()
+
+
+def test_a_process_that_none_joins_ends(photos: Path, tmp_path: Path) -> None:
+    """One worker of two, without scheduler or fellow: the time limit ends it, and it says where it stood."""
+    model = reference("models") / "sd1"
+    flags = {**SETTINGS, "pretrained_model_name_or_path": model, "instance_data_dir": photos, "output_dir": tmp_path}
+    words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+    alone = {"MS_WORKER_NUM": "2", "MS_ROLE": "MS_WORKER", "MS_NODE_ID": "0", "MS_SCHED_HOST": "127.0.0.1"}
+    alone |= {"MS_SCHED_PORT": str(free_port()), "RANK_ID": "0", "DREAMBOOTH_JOIN_SECONDS": "2"}
+    command = [str(BIN / "dreambooth"), "train", *words]
+    done = subprocess.run(command, env={**os.environ, **alone}, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "did not find each other" in done.stderr or "join_world" in done.stderr
