@@ -43,7 +43,14 @@ def main() -> None:
             "--checkpointing_steps=1000000",
             "--seed=0",
         ]
-        theirs = [sys.executable, str(asked.script), *common, "--noise_offset=0", "--lr_warmup_steps=0", f"--resolution={asked.resolution}"]
+        theirs = [
+            sys.executable,
+            str(asked.script),
+            *common,
+            "--noise_offset=0",
+            "--lr_warmup_steps=0",
+            f"--resolution={asked.resolution}",
+        ]
         ours = [sys.executable, "-m", "dreamcore.cli", "train", *common, "--backend=paddle", "--overwrite_output_dir"]
         ours += ["--export_format=ppdiffusers", "--report_to=visualdl"]
         best: dict[tuple[str, int], tuple[float, float]] = {}
@@ -60,7 +67,9 @@ def _run(command: list[str]) -> tuple[float, float]:
     """Seconds by the clock and of the processor."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.monotonic()
-    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
+    )
     clock = time.monotonic() - started
     if done.returncode:
         sys.exit(f"{' '.join(command)}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
