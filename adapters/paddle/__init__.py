@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 
+import numpy as np
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of missing compilers and of setuptools, on every import
     import paddle  # noqa: F401
@@ -12,6 +14,7 @@ with warnings.catch_warnings():
 
 from paddlenlp.utils.log import logger
 
+np.bool = np.bool_  # type: ignore[misc]  # ppdiffusers puts Python's in its place, which NumPy 2's own comparisons stumble over
 logger.set_level("ERROR")  # theirs are of keys and tokens, which are all checked here
 ppdiffusers.utils.logging.set_verbosity_error()
 ppdiffusers.utils.logging.disable_progress_bar()

@@ -192,3 +192,12 @@ def test_an_index_of_another_library_is_understood(copy: Path) -> None:
     (copy / "model_index.json").write_text(json.dumps(index))
     with pytest.raises(ConfigError, match="text_encoder is a elsewhere.CLIPTextModel"):
         load(copy)
+
+
+def test_numpy_is_left_as_it_was() -> None:
+    """ppdiffusers replaces `np.bool`; NumPy 2 cannot compare single numbers then."""
+    import dreamcore.adapters.paddle
+
+    assert dreamcore.adapters.paddle
+    assert np.bool is np.bool_
+    np.testing.assert_array_equal(np.float32(1), np.float32(1))
