@@ -29,7 +29,7 @@ READ_ENDINGS = {
 """Ending of a down matrix in the files that diffusers and peft have written, and of its up matrix."""
 
 
-class LoraLayer(nn.Cell):  # type: ignore[misc]  # MindSpore has no types
+class LoraLayer(nn.Cell):
     """A layer and low-rank factors beside it: base(x) + scale · up(down(dropout(x))) (arXiv 2106.09685)."""
 
     def __init__(self, base: nn.Cell, rank: int, scale: float, dropout: float):

@@ -13,7 +13,7 @@ LAYERS = re.compile(r"(^|\.)(resnets|attentions|layers?)\.\d+$")
 """Cells of a UNet and of a text encoder that keep nothing but their inputs when they are recomputed."""
 
 
-class LossNetwork(nn.Cell):  # type: ignore[misc]  # MindSpore has no types
+class LossNetwork(nn.Cell):
     """The denoiser's squared error, with the text encoder before it where that trains."""
 
     def __init__(self, denoiser: nn.Cell, text_encoder: nn.Cell | None, *, uses_mask: bool):
