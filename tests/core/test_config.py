@@ -37,6 +37,8 @@ OTHER: dict[str, dict[str, Any]] = {
     "mixed_precision": {"mixed_precision": "bf16"},
     "prior_generation_precision": {"prior_generation_precision": "bf16"},
     "amp_level": {"amp_level": "O2"},
+    "mode": {"mode": "pynative"},
+    "jit_level": {"jit_level": "O0"},
     "export_format": {"export_format": "ppdiffusers"},
     "lr_scheduler": {"lr_scheduler": "cosine"},
     "lora_layers": {"lora_layers": ["to_q"]},
