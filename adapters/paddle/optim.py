@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 from dreamcore.checkpoint import EMA_FILE, OPTIMIZER_FILE
 from dreamcore.config import TrainConfig
-from dreamcore.errors import RunError
+from dreamcore.errors import ConfigError, RunError
 from dreamcore.weights import Arrays, misfit, read_safetensors, write_safetensors
 
 from .models import Named, published, published_shape, put
@@ -119,12 +119,16 @@ class Optimizer:
         """Read what `save`, of this backend or another, wrote.
 
         Raises:
+            ConfigError: the state of another optimizer.
             RunError: moments that are missing, left over or of another shape.
         """
         file = folder / OPTIMIZER_FILE
         counters = json.loads(_metadata(file)["counters"])
         if counters.get("optimizer") != "adamw":
-            raise RunError(f"{file}: the state of {counters.get('optimizer')}, which this backend does not go on with")
+            raise ConfigError(
+                f"resume_from_checkpoint: {file} holds the state of {counters.get('optimizer')}, and this run's "
+                "optimizer is adamw; go on with that one, or give --reset_optimizer to start the optimizer afresh"
+            )
         arrays = read_safetensors(file)
         self._steps = int(counters["step"])
         shapes = {f"{n}.{m}": published_shape(n, p) for n, p in self.named.items() for m in MOMENTS if self._steps}
