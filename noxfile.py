@@ -81,7 +81,7 @@ def tests_mindspore(session: nox.Session) -> None:
     """What depends on the backend, with MindSpore, beside the files that tests-torch has written."""
     install(session, "mindspore", "dev")
     shutil.rmtree("build/written/mindspore", ignore_errors=True)
-    own = ("tests/mindspore", "tests/contract", "tests/core", "tests/test_doctor.py", "tests/test_no_framework.py")
+    own = ("tests/mindspore", "tests/crossing", "tests/contract", "tests/core", "tests/test_no_framework.py")
     session.run("python", "-m", "pytest", *(session.posargs or own))
 
 
