@@ -14,8 +14,11 @@ from typing import Any
 from .diffusion import NoiseSchedule
 from .errors import ConfigError
 from .families import FAMILIES, Family
+from .tinyworld import model_path
 
 INDEX = "model_index.json"
+TINYWORLD = "tinyworld"
+"""The embedded model's name."""
 _WEIGHTS = re.compile(
     r"^(?P<base>\w+?)(?:\.(?P<variant>\w+))?(?:-\d{5}-of-\d{5})?(?:\.(?P<old_variant>\w+))?\.(?P<kind>safetensors|bin|pdparams)$"
 )
@@ -44,7 +47,9 @@ class ModelFolder:
             ConfigError: not a model, a family that is not known, files missing; says what would be right.
         """
         path = Path(name).expanduser()
-        if not path.exists():
+        if name == TINYWORLD and not path.exists():
+            path = model_path()
+        elif not path.exists():
             from .hub import download, is_repo_id
 
             if not is_repo_id(name):

@@ -14,7 +14,8 @@ class ModelSettings(Settings):
     """Which model is loaded, by what, onto which device."""
 
     pretrained_model_name_or_path: str = setting(may_change=True)
-    """Folder in diffusers layout, or a model's id on the Hugging Face Hub (its mirror: HF_ENDPOINT)."""
+    """Folder in diffusers layout, or a model's id on the Hugging Face Hub (its mirror: HF_ENDPOINT); `tinyworld` is the
+    embedded miniature."""
     revision: str | None = setting(None, may_change=True)
     """Branch, tag or commit of the model on the Hub."""
     variant: str | None = setting(None, may_change=True)
