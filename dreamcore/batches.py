@@ -36,9 +36,14 @@ class Batcher:
     noise_offset: float = 0.0
     caption_dropout: float = 0.0
 
+    def update(self, update: int, rank: int = 0) -> tuple[list[Batch], NDArray[np.int64]]:
+        """The micro-batches of an update (from 0) on one device, and `INSTANCE` or `CLASS` of each of their rows."""
+        rows = split_by_shape(self.plan.micro_batches(update, rank), self.latents.shape_of)
+        return [self.batch(some) for some in rows], np.array([s.row for some in rows for s in some], np.int64)
+
     def micro_batches(self, update: int, rank: int = 0) -> list[Batch]:
         """The micro-batches of an update (from 0) on one device."""
-        return [self.batch(rows) for rows in self._rows(update, rank)]
+        return self.update(update, rank)[0]
 
     def batch(self, rows: Sequence[Sample]) -> Batch:
         """One micro-batch of the given rows."""
@@ -58,13 +63,6 @@ class Batcher:
             seed=int(self._draw(Purpose.DROPOUT, rows[0]).integers(2**31)),
             mask=_mask([e.weights for e in encoded], latents),
         )
-
-    def row_kinds(self, update: int, rank: int = 0) -> NDArray[np.int64]:
-        """`INSTANCE` or `CLASS` of each row of an update on one device, in the order of its micro-batches."""
-        return np.array([s.row for rows in self._rows(update, rank) for s in rows], np.int64)
-
-    def _rows(self, update: int, rank: int) -> list[list[Sample]]:
-        return split_by_shape(self.plan.micro_batches(update, rank), self.latents.shape_of)
 
     def _draw(self, purpose: Purpose, sample: Sample) -> np.random.Generator:
         return generator(self.plan.seed, purpose, sample.place, sample.row)

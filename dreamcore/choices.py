@@ -82,6 +82,17 @@ def total_updates(config: TrainConfig, updates_per_epoch: int) -> int:
     return config.max_train_steps or config.num_train_epochs * updates_per_epoch
 
 
+def checked_length(length: int, longest: int) -> int:
+    """Tokens that prompts are padded or cut to: `tokenizer_max_length`, of at most the tokenizer's own.
+
+    Raises:
+        ConfigError: it is more.
+    """
+    if length > longest:
+        raise ConfigError(f"tokenizer_max_length: {length} is more than the {longest} tokens that this model takes")
+    return length
+
+
 def settings_to_write(config: TrainConfig) -> dict[str, Any]:
     """The resolved settings, with folders as absolute paths: the configuration file that repeats the run anywhere."""
     settings = config.resolved()

@@ -90,10 +90,10 @@ class _Loop:
     def update(self, update: int) -> None:
         """Update number `update` (from 0), and what is due after it."""
         p, done, last = self.p, update + 1, update + 1 == self.total
-        batches = p.batcher.micro_batches(update, self.world.rank)
+        batches, kinds = p.batcher.update(update, self.world.rank)
         lr = p.rates.at(update)
         p.backend.train_step(batches, lr)
-        self.ledger.note(done, lr, batches, p.batcher.row_kinds(update, self.world.rank))
+        self.ledger.note(done, lr, batches, kinds)
         checkpoints, validates = self.due(p.rhythm.checkpointing, done), self.due(p.rhythm.validation, done)
         if self.due(p.rhythm.logging, done) or checkpoints or validates or last:
             self.ledger.flush()

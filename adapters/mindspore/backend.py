@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamcore.backend import Batch, SampleRequest, StepResult
+from dreamcore.choices import checked_length
 from dreamcore.config import TrainConfig
 from dreamcore.config.common import ModelSettings
 from dreamcore.errors import ConfigError
@@ -133,7 +134,7 @@ class MindSporeBackend:
 
     def prepare_training(self, config: TrainConfig) -> list[str]:
         if config.tokenizer_max_length is not None:
-            self._max_length = _check_length(config.tokenizer_max_length, self._max_length)
+            self._max_length = checked_length(config.tokenizer_max_length, self._max_length)
         networks = {self.family.denoiser: self.denoiser}
         if config.train_text_encoder:
             networks[self._encoder_name] = self.text_encoder
@@ -289,12 +290,6 @@ def _tensor(array: NDArray[Any]) -> Tensor:
 
 def _as_it_is(function: Any) -> Any:
     return function
-
-
-def _check_length(length: int, longest: int) -> int:
-    if length > longest:
-        raise ConfigError(f"tokenizer_max_length: {length} is more than the {longest} tokens that this model takes")
-    return length
 
 
 def _check_precision(name: str, device: str) -> Any:

@@ -13,6 +13,7 @@ import ppdiffusers
 from numpy.typing import NDArray
 
 from dreamcore.backend import Batch, SampleRequest, StepResult
+from dreamcore.choices import checked_length
 from dreamcore.config import TrainConfig
 from dreamcore.config.common import ModelSettings
 from dreamcore.errors import ConfigError
@@ -152,7 +153,7 @@ class PaddleBackend:
     def prepare_training(self, config: TrainConfig) -> list[str]:
         check_log_folder(config.output_dir)
         if config.tokenizer_max_length is not None:
-            self._max_length = _check_length(config.tokenizer_max_length, self._max_length)
+            self._max_length = checked_length(config.tokenizer_max_length, self._max_length)
         self._trained = {self.family.denoiser: self.denoiser}
         if config.train_text_encoder:
             self._trained[self._encoder_name] = self.text_encoder
@@ -312,12 +313,6 @@ class PaddleBackend:
 
 def _half(dtype: str) -> str:
     return "bfloat16" if dtype == "float32" else dtype  # a name is asked for even where nothing is cast
-
-
-def _check_length(length: int, longest: int) -> int:
-    if length > longest:
-        raise ConfigError(f"tokenizer_max_length: {length} is more than the {longest} tokens that this model takes")
-    return length
 
 
 def _check_precision(name: str, device: str) -> str:

@@ -14,6 +14,7 @@ import transformers
 from numpy.typing import NDArray
 
 from dreamcore.backend import Batch, SampleRequest, StepResult
+from dreamcore.choices import checked_length
 from dreamcore.config import TrainConfig
 from dreamcore.config.common import ModelSettings
 from dreamcore.errors import ConfigError
@@ -119,7 +120,7 @@ class TorchBackend:
 
     def prepare_training(self, config: TrainConfig) -> list[str]:
         if config.tokenizer_max_length is not None:
-            self.words.max_length = _check_length(config.tokenizer_max_length, self.words.max_length)
+            self.words.max_length = checked_length(config.tokenizer_max_length, self.words.max_length)
         self._trained = {self.family.denoiser: self.denoiser}
         if config.train_text_encoder:
             self._trained[self._encoder_name] = self.text_encoder.to(self.device)
@@ -290,9 +291,3 @@ class TorchBackend:
         if self.device.type == "cuda":
             return tensor.pin_memory().to(self.device, non_blocking=True)
         return tensor.to(self.device)
-
-
-def _check_length(length: int, longest: int) -> int:
-    if length > longest:
-        raise ConfigError(f"tokenizer_max_length: {length} is more than the {longest} tokens that this model takes")
-    return length

@@ -146,8 +146,7 @@ def test_buckets_leave_the_update_as_it_is(tiny_model: Path, tmp_path: Path) -> 
     settings = {"aspect_ratio_buckets": True, "bucket_step": 8, **PRIOR}
     with ExitStack() as stack:
         run = prepared(tiny_model, photos, tmp_path / "out", stack, train_batch_size=4, **settings)
-        batches = run.batcher.micro_batches(0)
-        kinds = run.batcher.row_kinds(0)
+        batches, kinds = run.batcher.update(0)
     shapes = [batch.x.shape for batch in batches]
     assert sorted({shape[2:] for shape in shapes}) == [(6, 10), (8, 8), (10, 6)], shapes
     assert sum(shape[0] for shape in shapes) == 8 and kinds.tolist().count(CLASS) == 4

@@ -80,8 +80,7 @@ def test_weights_make_a_mean_over_instances_and_one_over_class_images(
     shares = {"batch_size": batch_size, "accumulation": accumulation, "world_size": world_size}
     b = batcher(plan=shares, classes=classes, prior_loss_weight=prior)
     for rank in range(world_size):
-        kinds = b.row_kinds(number, rank)
-        batches = b.micro_batches(number, rank)
+        batches, kinds = b.update(number, rank)
         weight = np.concatenate([m.weight for m in batches])
         np.testing.assert_allclose(weight[kinds == INSTANCE], 1 / b.plan.samples_per_update, rtol=1e-6)
         np.testing.assert_allclose(weight[kinds == CLASS], prior / b.plan.samples_per_update, rtol=1e-6)
@@ -148,7 +147,7 @@ def test_offset_noise_is_constant_over_a_channel() -> None:
 def test_caption_dropout_drops_that_share_of_instance_words_and_touches_nothing_else(share: float) -> None:
     plain, dropped = (batcher(caption_dropout=s, plan={"batch_size": 4}) for s in (0.0, share))
     empty = joined(dropped, lambda m: (m.prompt == WORDS.empty).astype(int), updates=100)
-    kinds = np.concatenate([dropped.row_kinds(u) for u in range(100)])
+    kinds = np.concatenate([dropped.update(u)[1] for u in range(100)])
     assert not empty[kinds == CLASS].any()
     assert abs(empty[kinds == INSTANCE].mean() - share) <= 5 * (share * (1 - share) / 400) ** 0.5
     np.testing.assert_array_equal(joined(plain, lambda m: m.x), joined(dropped, lambda m: m.x))

@@ -148,7 +148,7 @@ def test_one_device_or_four_and_resumed_or_not(stream: Any, start: int) -> None:
         for update in range(start, start + 2):
             parts = [batch for rank in range(4) for batch in resumed.micro_batches(update, rank)]
             assert rows(parts) == whole[update]
-            kinds = np.concatenate([resumed.row_kinds(update, rank) for rank in range(4)])
+            kinds = np.concatenate([resumed.update(update, rank)[1] for rank in range(4)])
             assert len(kinds) == sum(len(batch.x) for batch in parts)
 
 
