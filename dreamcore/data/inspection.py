@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image
 
 from .crop import Crop
-from .decode import Decoded, decode_bytes, read_bytes
-from .folder import ImageFolder, Photo
-from .masks import Box, read_mask, scaled_box, subject_box
+from .decode import Decoded, decode_bytes
+from .folder import ImageFolder
+from .masks import Box, scaled_box, subject_box
 from .measures import (
     BLUR_SIDE,
     BLURRED,
@@ -28,6 +28,7 @@ from .measures import (
     perceptual_hash,
     surroundings,
 )
+from .photo import Photo
 
 FEW, MANY = 3, 100
 """Fewer or more instance images than these are remarked; the paper (2208.12242) uses 3–5."""
@@ -132,7 +133,7 @@ def inspect(
     """
     rows, thumbnails, hashes, mirrored, rings = [], [], [], [], []
     for number, (photo, crop) in enumerate(zip(folder.photos, crops, strict=True)):
-        decoded = decode_bytes(read_bytes(photo.path), photo.path)
+        decoded = decode_bytes(photo.data(), photo.path, background=folder.background)
         image = decoded.image
         prompt = photo.caption if prompts is None else prompts[number]
         tokens = count_tokens(prompt) if count_tokens and prompt is not None else None
@@ -154,7 +155,7 @@ def inspect(
 
 def _row(photo: Photo, crop: Crop, decoded: Decoded, prompt: str | None, tokens: int | None, window: int | None) -> Row:
     scaled = crop.scaled_size(photo.size)
-    mask = None if photo.mask is None else subject_box(read_mask(photo.mask, photo.path, photo.size))
+    mask = None if photo.mask is None else subject_box(photo.read_mask())
     box = scaled_box(mask, photo.size, scaled) if mask else None
     left, top, _ = replace(crop, center_crop=True, random_flip=False).place(scaled, None, box)
     cut = scaled_box((left, top, left + crop.width, top + crop.height), scaled, photo.size)
