@@ -44,7 +44,8 @@ def find_dataset(name: str, config: str | None) -> Dataset:
         if answered(error):
             raise refused(error, setting, "dataset") from None
         try:
-            cached = Path(snapshot_download(name, repo_type="dataset", local_files_only=True))
+            # no file is asked for, as the client would miss those of other splits; `choose_files` misses shards
+            cached = Path(snapshot_download(name, repo_type="dataset", local_files_only=True, allow_patterns="-"))
         except Exception:
             raise refused(error, setting, "dataset") from None
     return local_dataset(cached, config)
@@ -57,7 +58,7 @@ def _fetched(repo: str, config: str | None) -> Dataset:
     sizes = {s.rfilename: int(s.size or 0) for s in about.siblings or ()}
 
     def read(name: str) -> str:
-        return Path(hf_hub_download(repo, name, repo_type="dataset", revision=about.sha)).read_text("utf-8", "replace")
+        return Path(hf_hub_download(repo, name, repo_type="dataset")).read_text("utf-8", "replace")
 
     chosen = choose_files(list(sizes), config, read, repo)
     total = sum(sizes[name] for name in chosen.files)
@@ -68,7 +69,7 @@ def _fetched(repo: str, config: str | None) -> Dataset:
     only = (
         [*chosen.files, *(name for name in sizes if name.rpartition("/")[2] in DESCRIPTIONS)] if chosen.files else None
     )
-    folder = Path(snapshot_download(repo, repo_type="dataset", revision=about.sha, allow_patterns=only))
+    folder = Path(snapshot_download(repo, repo_type="dataset", allow_patterns=only))
     return Dataset(folder, [TableFile(folder / name) for name in chosen.files], chosen.notes)
 
 

@@ -168,7 +168,9 @@ class _Loop:
         p = self.p
         if p.run_folder:
             extras = {
-                "instance_images": [str(path) for path in picture_files([s.images for s in p.inputs.subjects], p.folder)],
+                "instance_images": [
+                    str(path) for path in picture_files([s.images for s in p.inputs.subjects], p.folder)
+                ],
                 "class_images": [str(path.resolve()) for path in p.class_images],
                 "timing": {
                     "preparation, seconds": self.prepared_in,

@@ -28,6 +28,8 @@ TRAIN = "train"
 _SPLIT = re.compile(r"(?:^|[-._ 0-9/])(train|training|validation|valid|val|dev|test|testing|eval)(?=[-._ 0-9/]|$)")
 
 
+_SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})[^/]*")
+
 _Groups = dict[str, dict[str, list[str]]]
 """Configuration -> split -> files."""
 
@@ -98,6 +100,7 @@ def choose_files(names: Sequence[str], config: str | None, read: Callable[[str],
     groups = groups or _of_folders(tables)
     splits = groups[_named(list(groups), config, default, where)]
     split, notes = _split([name for name, files in splits.items() if files], where)
+    _check_shards(splits[split], where)
     return Chosen(splits[split], notes)
 
 
@@ -181,6 +184,19 @@ def _split(splits: Sequence[str], where: str) -> tuple[str, list[str]]:
         )
     others = [name for name in splits if name != chosen]
     return chosen, [f"split {chosen!r} is used, and not {', '.join(others)}"] if others else []
+
+
+def _check_shards(files: Sequence[str], where: str) -> None:
+    """Refuse a table of which a part is missing: NAME-00001-of-00003.parquet says how many there are."""
+    for name in files:
+        match = _SHARD.fullmatch(name)
+        if match is None:
+            continue
+        shards = {shard[2] for file in files if (shard := _SHARD.fullmatch(file)) and shard[1] == match[1]}
+        if len(shards) < int(match[3]):
+            raise ConfigError(
+                f"dataset_name: {where}: holds {len(shards)} of {int(match[3])} files {match[1]}-…; fetch it anew"
+            )
 
 
 def _json(text: str, where: str) -> Mapping[str, Any]:

@@ -194,7 +194,6 @@ def test_a_given_setting_is_used(name: str, tiny_model: Path, photos: Path, tmp_
         photos = with_masks(photos, tmp_path / "masked")
         given["instance_data_dir"] = str(photos)
     if "dataset_name" in (name, *given):
-        pytest.importorskip("pyarrow", reason="the extra `parquet` is not installed")
         given |= {"dataset_name": str(as_parquet(photos, tmp_path / "table")), "instance_data_dir": None}
     if given.get("use_captions"):
         photos = with_captions(photos, tmp_path / "captioned", given.get("caption_source", "auto"))

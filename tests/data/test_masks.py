@@ -90,7 +90,12 @@ def test_a_transparent_mask_file(tmp_path: Path) -> None:
     rgba[..., :3] = 255
     rgba[:20, :20, 3] = 255
     Image.fromarray(rgba).save(tmp_path / "m.png")
-    assert subject_box(read_mask((tmp_path / "m.png").read_bytes(), tmp_path / "m.png", photo, (80, 40))) == (0, 0, 20, 20)
+    assert subject_box(read_mask((tmp_path / "m.png").read_bytes(), tmp_path / "m.png", photo, (80, 40))) == (
+        0,
+        0,
+        20,
+        20,
+    )
 
 
 @pytest.mark.parametrize(
