@@ -22,10 +22,13 @@ from .measures import (
     BLUR_SIDE,
     BLURRED,
     SAME_SURROUNDINGS,
+    SAME_VIEW,
     blur,
     median_distance,
+    median_likeness,
     near_duplicates,
     perceptual_hash,
+    structure,
     surroundings,
 )
 from .photo import Photo
@@ -34,6 +37,8 @@ FEW, MANY = 3, 100
 """Fewer or more instance images than these are remarked; the paper (2208.12242) uses 3–5."""
 ENLARGED = 1.05
 LITTLE_USED = 0.5
+COMPARED = 1000
+"""Photographs that are compared with each other, at most."""
 THUMBNAIL = 192
 """Longer side of a thumbnail in pixels."""
 THUMBNAILS = 200
@@ -131,7 +136,7 @@ def inspect(
     Raises:
         ConfigError: a file has gone or is damaged.
     """
-    rows, thumbnails, hashes, mirrored, rings = [], [], [], [], []
+    rows, thumbnails, hashes, mirrored, rings, shapes = [], [], [], [], [], []
     for number, (photo, crop) in enumerate(zip(folder.photos, crops, strict=True)):
         decoded = decode_bytes(photo.data(), photo.path, background=folder.background)
         image = decoded.image
@@ -144,13 +149,25 @@ def inspect(
         hashes.append(perceptual_hash(small))
         mirrored.append(perceptual_hash(small.transpose(Image.Transpose.FLIP_LEFT_RIGHT)))
         rings.append(surroundings(small))
+        shapes.append(structure(small))
         progress(number + 1, len(folder.photos))
     names = [row.name for row in rows]
     remarks = _count(len(rows)) + _alike(names, np.stack(hashes), np.stack(mirrored))
-    if len(rows) >= FEW and median_distance(np.stack(rings[:1000])) < SAME_SURROUNDINGS:
+    if len(rows) >= FEW:
+        remarks += _throughout(np.stack(rings[:COMPARED]), np.stack(shapes[:COMPARED]))
+    return Inspection(tuple(rows), tuple(remarks), tuple(folder.notes), tuple(thumbnails))
+
+
+def _throughout(rings: np.ndarray[Any, Any], shapes: np.ndarray[Any, Any]) -> list[Remark]:
+    """What all of the photographs have in common."""
+    remarks = []
+    if median_distance(rings) < SAME_SURROUNDINGS:
         text = "the surroundings look alike in all pictures and may be learnt as part of the subject: vary the place"
         remarks.append(Remark("one background", text))
-    return Inspection(tuple(rows), tuple(remarks), tuple(folder.notes), tuple(thumbnails))
+    if median_likeness(shapes) > SAME_VIEW:
+        text = "the middle looks alike in all pictures, as if in one pose at one distance, and the model may know no "
+        remarks.append(Remark("one pose", text + "other: add pictures from other sides, nearer and farther"))
+    return remarks
 
 
 def _row(photo: Photo, crop: Crop, decoded: Decoded, prompt: str | None, tokens: int | None, window: int | None) -> Row:
