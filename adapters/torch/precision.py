@@ -47,9 +47,10 @@ def autocast(device: torch.device, dtype: torch.dtype) -> Any:
 def quicken_attention(network: torch.nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     """Let diffusers' attention layers take float32 where that is quicker, whatever the products around them take.
 
-    It is with bfloat16 on a CPU, whose backward pass takes PyTorch's kernel twice as long (`benchmarks/README.md`).
+    It is with bfloat16 on a CPU without matrix units (AMX): the backward pass takes PyTorch's bfloat16 kernel twice as
+    long there (`benchmarks/README.md`).
     """
-    if device.type == "cpu" and dtype is torch.bfloat16:
+    if device.type == "cpu" and dtype is torch.bfloat16 and not torch.cpu._is_amx_tile_supported():
         for module in network.modules():
             if hasattr(module, "processor"):
                 module.processor = _InFloat32(module.processor)

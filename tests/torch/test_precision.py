@@ -294,7 +294,7 @@ def test_clipping_in_the_update_is_clipping_before_it(max_norm: float) -> None:
         np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-6, atol=1e-7)
 
 
-def test_attention_in_bfloat16_is_computed_in_float32_on_a_cpu() -> None:
+def test_attention_in_bfloat16_is_computed_in_float32_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
     from diffusers.models.attention_processor import Attention
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -302,6 +302,7 @@ def test_attention_in_bfloat16_is_computed_in_float32_on_a_cpu() -> None:
 
     from dreamcore.adapters.torch.precision import quicken_attention
 
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     kernels: list[Any] = []
 
     class Watch(TorchDispatchMode):
