@@ -63,7 +63,7 @@ def report_data(config: DataConfig, progress: Callable[[int, int], None] = lambd
         model = ModelFolder.open(config.pretrained_model_name_or_path, config.revision, config.variant)
         size, tokenizer = image_size(config, model, lambda text: None), Tokenizer.open(model)
     crop = Crop(*size, config.center_crop, config.random_flip, config.subject_crop)
-    shapes = bucket_choice(config, crop, model.latent_factor if model else USUAL_FACTOR)
+    shapes = bucket_choice(config, crop, model.size_step if model else USUAL_FACTOR)
     subjects, held_out = open_subjects(config, crop, shapes, lambda text: None)
     inspections = [
         inspect(

@@ -25,13 +25,15 @@ def is_repo_id(name: str) -> bool:
     return bool(_REPO_ID.match(name)) and not name.startswith(".")
 
 
-def download(repo: str, revision: str | None, variant: str | None) -> Path:
-    """The local folder of a Hub model, fetched where it is not in the cache.
+def download(
+    repo: str, revision: str | None, variant: str | None, setting: str = "pretrained_model_name_or_path"
+) -> Path:
+    """The local folder of a Hub model, fetched where it is not in the cache; `setting` is who asks.
 
     Raises:
         ConfigError: vanished, gated, unknown revision, or not reachable and not in the cache.
     """
-    name = f"pretrained_model_name_or_path: {repo}"
+    name = f"{setting}: {repo}"
     require_client(name)
     from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
 
@@ -39,9 +41,10 @@ def download(repo: str, revision: str | None, variant: str | None) -> Path:
         files = [s.rfilename for s in HfApi().model_info(repo, revision=revision).siblings or ()]
         return Path(snapshot_download(repo, revision=revision, allow_patterns=_needed(files, variant)))
     except Exception as error:  # no network: each version of the client raises its own types
-        cached = None if answered(error) else try_to_load_from_cache(repo, INDEX, revision=revision)
-        if isinstance(cached, str):
-            return Path(cached).parent
+        for file in () if answered(error) else (INDEX, "config.json"):
+            cached = try_to_load_from_cache(repo, file, revision=revision)
+            if isinstance(cached, str):
+                return Path(cached).parent
         refusal = refused(error, name, "model", _successor(repo), f"revision: {revision!r} does not exist in {repo}")
     raise refusal
 
@@ -89,11 +92,13 @@ def _needed(files: list[str], variant: str | None) -> list[str]:
     needed = [f for f in files if f.endswith((".json", ".txt", ".model")) and f.count("/") <= 1]
     folders: dict[str, list[str]] = {}
     for file in files:
-        folder, _, base = file.partition("/")
-        if base and "/" not in base:
-            folders.setdefault(folder, []).append(base)
+        folder, slash, base = file.rpartition("/")
+        if "/" not in folder:
+            folders.setdefault(folder + slash, []).append(base)
+    if INDEX in files:
+        folders.pop("", None)  # beside a pipeline lies the same in one file; an autoencoder alone lies there itself
     for folder, names in folders.items():
-        needed += [f"{folder}/{name}" for name in choose_weights(names, variant) or choose_weights(names, None)]
+        needed += [f"{folder}{name}" for name in choose_weights(names, variant) or choose_weights(names, None)]
     return [*needed, INDEX]
 
 

@@ -66,10 +66,10 @@ def check_inputs(config: TrainConfig, warn: Callable[[str], None]) -> Inputs:
     Raises:
         ConfigError: naming the setting or file, what it is, and what would be right.
     """
-    model = ModelFolder.open(config.pretrained_model_name_or_path, config.revision, config.variant)
+    model = ModelFolder.of(config)
     height, width = image_size(config, model, warn)
     crop = Crop(height, width, config.center_crop, config.random_flip, config.subject_crop)
-    inputs = Inputs(model, crop, bucket_choice(config, crop, model.latent_factor), [], [])
+    inputs = Inputs(model, crop, bucket_choice(config, crop, model.size_step), [], [])
     subjects, held_out = open_subjects(config, crop, inputs.shapes, warn)
     return replace(inputs, subjects=subjects, held_out=held_out)
 

@@ -42,7 +42,8 @@ class PaddleBackend:
         self.world = join_world()
         self.dtype = _check_precision(settings.mixed_precision, self.device)
         self._amp_level = (settings.amp_level or "O1") if self.dtype != "float32" else "O0"
-        (tokenizer, encoder), *_ = self.family.text_encoders
+        part, *_ = self.family.text_encoders
+        tokenizer, encoder = part.tokenizer, part.network
         self._encoder_name = encoder
         self.denoiser = models.load_component(model, self.family.denoiser)
         self.text_encoder = models.load_component(model, encoder)
@@ -61,10 +62,10 @@ class PaddleBackend:
 
     # -- words
 
-    def tokenize(self, prompts: Sequence[str]) -> list[list[str]]:
+    def tokenize(self, prompts: Sequence[str], encoder: int = 0) -> list[list[str]]:
         return [list(self.tokenizer.tokenize(prompt)) for prompt in prompts]
 
-    def tokenizer_window(self) -> int:
+    def tokenizer_window(self, encoder: int = 0) -> int:
         return self._max_length - 2
 
     def embed(self, prompts: Sequence[str]) -> NDArray[np.float32]:
@@ -257,7 +258,7 @@ class PaddleBackend:
                 lora.save_published(self._all_factors(), self._lora_scale, folder)
                 return
             for name, network in self._trained.items():
-                models.save_component(network, self.model.path / name, folder / name)
+                models.save_component(network, self.model.folder(name), folder / name)
 
     def save_state(self, folder: Path) -> None:
         assert self._optimizer is not None, "prepare_training comes first"

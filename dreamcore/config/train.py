@@ -6,7 +6,7 @@ from typing import Literal
 
 from ..errors import ConfigError
 from .base import Settings, setting
-from .common import ModelSettings, Scheduler
+from .common import ModelSettings, Scheduler, WeightingScheme
 from .concepts import Concept
 from .photographs import DataSettings, ImageSettings, WordSettings
 
@@ -31,8 +31,8 @@ class PriorSettings(Settings):
     """Pictures generated at a time, for class images and validation."""
     prior_num_inference_steps: int = setting(50, ge=1)
     """Denoising steps for a class image."""
-    prior_guidance_scale: float = setting(7.5, ge=0)
-    """Classifier-free guidance for class images."""
+    prior_guidance_scale: float | None = setting(None, ge=0)
+    """Classifier-free guidance for class images; the default is the family's: 7.5 for SD and SDXL."""
     prior_generation_precision: Literal["no", "fp32", "fp16", "bf16"] | None = setting(None, may_change=True)
     """Precision in which class images are generated (no is fp32); the default is `mixed_precision`."""
 
@@ -51,7 +51,7 @@ class MethodSettings(Settings):
     lora_layers: list[str] | None = setting(None)
     """Endings of the denoiser's layer names that get factors; the default is the attention projections."""
     train_text_encoder: bool = setting(False)
-    """Train the text encoder as well as the denoiser."""
+    """Train the text encoders (those of CLIP) as well as the denoiser."""
     pre_compute_text_embeddings: bool = setting(False, may_change=True)
     """Embed the prompts once, before training; that is done whenever the text encoder does not train."""
     gradient_checkpointing: bool = setting(False, may_change=True)
@@ -71,8 +71,24 @@ class MethodSettings(Settings):
     """γ of min-SNR weighting (arXiv 2303.09556); 5 is usual. Left out: every timestep weighs the same."""
     noise_offset: float = setting(0.0, ge=0)
     """Amount of noise that is constant over a channel; 0.1 is usual for very dark or bright pictures."""
+    weighting_scheme: WeightingScheme | None = setting(None)
+    """Flow matching: how timesteps are drawn or weighed; the family's default is logit_normal for SD3, else none."""
+    logit_mean: float = setting(0.0)
+    """Mean of logit_normal's normal: above 0 less noise, below 0 more."""
+    logit_std: float = setting(1.0, gt=0)
+    """Deviation of logit_normal's normal."""
+    mode_scale: float = setting(1.29)
+    """Scale of weighting scheme mode."""
+    precondition_outputs: bool = setting(False)
+    """Flow matching: weigh the error in the clean latent in place of the velocity's, as diffusers' SD3 script does."""
+    resolution_shift: bool = setting(False)
+    """Flow matching: train larger pictures at more noise, as their sampling begins with more."""
+    guidance_scale: float = setting(3.5, ge=0)
+    """Strength that a model with an input for it (Flux.1 dev) is told in training."""
     tokenizer_max_length: int | None = setting(None, ge=3)
-    """Length in tokens that prompts are padded or cut to; the default is the tokenizer's own."""
+    """Length in tokens that CLIP's prompts are padded or cut to; the default is the tokenizer's own."""
+    max_sequence_length: int | None = setting(None, ge=3)
+    """Length in tokens that T5's prompts are padded or cut to; the family's default is 256 for SD3, 512 for Flux."""
 
 
 class OptimizerSettings(Settings):
@@ -91,7 +107,7 @@ class OptimizerSettings(Settings):
     learning_rate: float | None = setting(None, gt=0)
     """Learning rate; default 5e-6 for full fine-tuning, 1e-4 for LoRA."""
     text_encoder_lr: float | None = setting(None, gt=0)
-    """Learning rate of the text encoder; the default is `learning_rate`."""
+    """Learning rate of the text encoders; the default is `learning_rate`."""
     scale_lr: bool = setting(False)
     """Multiply the learning rate by batch size, accumulation and devices."""
     lr_scheduler: LRScheduler = setting("constant")
@@ -108,6 +124,8 @@ class OptimizerSettings(Settings):
     """Decay of AdamW's second moment."""
     adam_weight_decay: float = setting(1e-2, ge=0)
     """AdamW's decoupled weight decay."""
+    adam_weight_decay_text_encoder: float | None = setting(None, ge=0)
+    """AdamW's decoupled weight decay of the text encoders; the default is `adam_weight_decay`."""
     adam_epsilon: float = setting(1e-8, gt=0)
     """AdamW's ε."""
     use_8bit_adam: bool = setting(False, may_change=True)
@@ -131,10 +149,10 @@ class ValidationSettings(Settings):
     """Epochs between validations, in place of `validation_steps`."""
     validation_num_inference_steps: int = setting(25, ge=1, may_change=True)
     """Denoising steps of a validation picture."""
-    validation_guidance_scale: float = setting(7.5, ge=0, may_change=True)
-    """Classifier-free guidance of validation pictures."""
-    validation_scheduler: Scheduler = setting("dpmsolver++", may_change=True)
-    """Sampler of validation pictures."""
+    validation_guidance_scale: float | None = setting(None, ge=0, may_change=True)
+    """Classifier-free guidance of validation pictures; the default is the family's: 7.5 for SD and SDXL."""
+    validation_scheduler: Scheduler | None = setting(None, may_change=True)
+    """Sampler of validation pictures; the default is dpmsolver++ where the noise levels admit it, else euler."""
     validation_data_dir: str | None = setting(None, may_change=True)
     """Folder of photographs held out of training; their loss, at fixed noise and timesteps, is logged."""
 

@@ -188,6 +188,10 @@ class ImageFolder:
         box = self._scaled_photo(index, crop).box if crop.subject and photo.mask is not None else None
         return crop.place(crop.scaled_size(photo.size), rng, box)
 
+    def record(self, index: int, crop: Crop, rng: np.random.Generator | None) -> CropRecord:
+        """What `sample` would show of the photograph with the same `rng`."""
+        return crop.record(self.photos[index].size, self.place(index, crop, rng))
+
     def _scaled_photo(self, index: int, crop: Crop) -> _Scaled:
         key = (index, crop.height, crop.width)
         if key in self._scaled:

@@ -43,6 +43,7 @@ OTHER: dict[str, dict[str, Any]] = {
     "mode": {"mode": "pynative"},
     "jit_level": {"jit_level": "O0"},
     "export_format": {"export_format": "ppdiffusers"},
+    "weighting_scheme": {"weighting_scheme": "mode"},
     "lr_scheduler": {"lr_scheduler": "cosine"},
     "lora_layers": {"lora_layers": ["to_q"]},
     "scheduler": {"scheduler": "euler"},

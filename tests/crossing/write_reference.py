@@ -17,6 +17,7 @@ from dreamcore.config import TrainConfig
 from dreamcore.modelfolder import ModelFolder
 
 from ..tiny import draw_photos, write_tiny_model
+from ..tiny_families import WRITERS
 from .cases import CASES, COMMON, PICTURES, REFERENCE, model_of, settings
 from .operators import OPERATORS, direction, inputs
 
@@ -30,6 +31,8 @@ def main() -> None:
     models = REFERENCE / "models"
     write_tiny_model(models / "sd1")
     write_tiny_model(models / "sd2", prediction_type="v_prediction", sd2=True)
+    for name, write in WRITERS.items():
+        write(models / name)
     draw_photos(REFERENCE / "photos", size=32)
     draw_photos(REFERENCE / "classes", count=3, size=32, seed=5)
     np.savez(REFERENCE / "operators.npz", **operator_results())
