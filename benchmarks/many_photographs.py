@@ -7,7 +7,12 @@ number), opens them as a run does (`ImageFolder.open`), and streams through them
 part of training alone, every sample decoded, cropped to 512×512 and encoded by a stand-in made of NumPy; and updates of
 the embedded model with latents not cached.
 
-FIGURES
+With --samples 480 on two cores of a server (nothing else running, the files in the page cache; Pillow 13.0.0):
+
+    index    10,000 photographs in 5.8 s (7.5 s before); peak memory 48 MiB
+    stream   4.2 samples a second; peak memory 286, 452, 473, 473 MiB after each quarter: 256 MiB of it are photographs
+             kept at training size, and then it grows no more
+    train    480 samples in 162 s, imports included; peak memory 578 MiB, PyTorch's included
 """
 
 from __future__ import annotations

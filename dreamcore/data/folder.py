@@ -27,7 +27,7 @@ from .finding import look, some
 from .header import edge_digest
 from .masks import Box, scaled_box, subject_box
 from .photo import Photo
-from .table import Table
+from .table import ENDINGS, Table
 
 CACHE_BYTES = 256 << 20
 """Memory for photographs kept at training size (0.75 MiB each at 512×512); beyond it the oldest are decoded anew."""
@@ -93,6 +93,8 @@ class ImageFolder:
         if not found.images:
             skipped = f" ({'; '.join(found.notes)})" if found.notes else ""
             where = "it" if sub_folders else "it, not into a sub-folder"
+            if any(path.suffix.lower() in ENDINGS for path in folder.rglob("*")):
+                where += ", or name it as dataset_name, as which tables are read"
             raise ConfigError(f"{setting}: {folder} holds no images{skipped}; put the photographs into {where}")
         notes, remarks = list(found.notes), list[str]()
         if found.masks and not masks:

@@ -207,9 +207,9 @@ def _check_columns(path: Path, schema: Any, image: str, caption: str | None) -> 
 def _require_pyarrow(path: Path) -> None:
     try:
         import pyarrow  # noqa: F401
-    except ImportError:
+    except ImportError as error:
         raise ConfigError(
-            f"dataset_name: {path}: reading it needs pyarrow; pip install 'dreambooth[parquet]'"
+            f"dataset_name: {path}: reading it needs pyarrow ({error}); pip install 'dreambooth[parquet]'"
         ) from None
 
 

@@ -131,6 +131,11 @@ def test_what_is_not_there_is_named(settings: dict[str, Any], message: str, phot
         opened(settings.pop("dataset_name", table), **settings)
 
 
+def test_a_table_given_as_a_folder_is_told_apart(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="holds no images .*; put .*, or name it as dataset_name"):
+        ImageFolder.open(as_parquet(photos, tmp_path / "table"), setting="instance_data_dir")
+
+
 def test_damaged_files_are_named(photos: Path, tmp_path: Path) -> None:
     for table in (as_parquet(photos, tmp_path / "one"), as_saved(photos, tmp_path / "two")):
         (file,) = (f for f in table.rglob("*") if f.suffix in (".parquet", ".arrow"))
@@ -155,7 +160,7 @@ def test_only_the_name_of_a_picture_is_no_picture(tmp_path: Path) -> None:
 def test_without_pyarrow_its_package_is_named(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = as_parquet(photos, tmp_path / "table")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ConfigError, match=r"needs pyarrow; pip install 'dreambooth\[parquet\]'"):
+    with pytest.raises(ConfigError, match=r"needs pyarrow .*; pip install 'dreambooth\[parquet\]'"):
         opened(table)
 
 
