@@ -208,6 +208,10 @@ class Backend(Protocol):
         """Write weights of another form (.bin, a variant) into `folder` as plain safetensors."""
         ...
 
+    def peak_memory(self) -> int | None:
+        """Bytes of the device's memory held at most since the last call; None where there is none but the host's."""
+        ...
+
     def device_name(self) -> str:
         """The device in words, for the log."""
         ...

@@ -85,6 +85,7 @@ class _Loop:
                 self.update(update)
                 if self.agreed(stop):
                     return self.stopped(update + 1, stop)
+        p.memory.end("training")
         self.finish()
         return Run(p.folder, self.total, 0)
 
@@ -175,6 +176,7 @@ class _Loop:
                 "timing": {
                     "preparation, seconds": self.prepared_in,
                     "in all, seconds": time.monotonic() - self.started,
+                    **p.memory.stages,
                 },
             }
             with explain_disk_errors(f"writing the report to {p.folder}"):

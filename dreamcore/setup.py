@@ -31,6 +31,7 @@ from .data import ImageFolder
 from .inputs import Inputs, check_inputs
 from .latentcache import LatentCache, encoder_identity
 from .latents import Images, Latents
+from .memory import PeakMemory
 from .plan import CLASS, INSTANCE, Plan, Sample, Share
 from .prior import ClassImages
 from .prompts import Words, identifier_words, warn_of_known_words, warn_of_words
@@ -55,6 +56,7 @@ class Prepared:
     """None but on the main process, which alone writes."""
     trackers: Trackers
     backend: Backend
+    memory: PeakMemory
     batcher: Batcher
     rates: Rates
     rhythm: Rhythm
@@ -126,7 +128,10 @@ def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
 
     if run_folder:
         _claim(run_folder, resumed, settings_to_write(config), rhythm.checkpoints_kept)
+    memory_of = PeakMemory(backend, trackers.message)
     class_folders = {number: _complete_classes(one, backend, trackers) for number, one in classes.items()}
+    if classes:
+        memory_of.end("making class images")
     identity = _identity(config, inputs, class_folders, plan, name)
     if resumed:
         resumed.check_identity(identity)
@@ -140,7 +145,9 @@ def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
         if subject.concept.class_prompt is not None:  # otherwise the words of the class are among them
             warn_of_known_words(Tokenizer.open(inputs.model), identifier, warn)
     warn_of_words(backend, encoders, words.prompts, [], warn)
-    backend.set_prompts(words.prompts)
+    looked_at = [pictures.pictures.prompt, pictures.pictures.negative_prompt] if pictures else []
+    backend.set_prompts([*words.prompts, *looked_at])  # all at once, while the text encoders have the device
+    memory_of.end("encoding words")
     held_out = None
     if inputs.held_out and run_folder:
         held_out = HeldOut.encode(inputs.held_out, words, schedule, family, config.seed, backend)
@@ -150,9 +157,10 @@ def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
     batcher = Batcher(plan, schedule, latents, words, *weighting, family)
     if memory is not None:
         _encode(latents, plan.images_used(first, total, rank), trackers)
+    memory_of.end("encoding images")
     backend.park()
     return Prepared(
-        inputs, folder, run_folder, trackers, backend, batcher, rates, rhythm, pictures, held_out, first,
+        inputs, folder, run_folder, trackers, backend, memory_of, batcher, rates, rhythm, pictures, held_out, first,
         settings_to_write(config), identity, logging_dir,
         [photo.path for part in class_folders.values() for photo in part.photos], layout,
     )  # fmt: skip

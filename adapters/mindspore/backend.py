@@ -264,6 +264,13 @@ class MindSporeBackend:
     def rewrite_weights(self, files: Sequence[Path], folder: Path) -> None:
         models.rewrite_weights(files, folder)
 
+    def peak_memory(self) -> int | None:
+        if self.device == "CPU":
+            return None
+        peak = int(ms.runtime.max_memory_allocated())
+        ms.runtime.reset_max_memory_allocated()
+        return peak
+
     def device_name(self) -> str:
         return "cpu, pynative mode" if self.device == "CPU" else f"{ms.hal.get_device_name(0)}"
 

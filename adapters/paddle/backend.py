@@ -286,6 +286,13 @@ class PaddleBackend:
     def rewrite_weights(self, files: Sequence[Path], folder: Path) -> None:
         models.rewrite_weights(files, folder, paddles=self.model.index[folder.name][0] in PUBLISHED)
 
+    def peak_memory(self) -> int | None:
+        if self.device == "cpu":
+            return None
+        peak = int(paddle.device.cuda.max_memory_allocated(self.device))
+        paddle.device.cuda.reset_max_memory_allocated(self.device)
+        return peak
+
     def device_name(self) -> str:
         if self.device == "cpu":
             return "cpu"

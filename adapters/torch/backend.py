@@ -75,7 +75,8 @@ class TorchBackend:
         return np.stack([self.words.summary(p).cpu().numpy() for p in prompts])
 
     def set_prompts(self, prompts: Sequence[str]) -> None:
-        self.words.set_prompts(prompts)
+        with self._room():
+            self.words.set_prompts(prompts)
 
     # -- pictures to latents and back
 
@@ -108,6 +109,19 @@ class TorchBackend:
             raise ConfigError(f"lora: {file}: cannot be loaded into this model: {error}") from None
         pipeline.set_adapters(["lora"], [scale])
         self.words.forget()
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        """The denoiser off the device for a while: it and a text encoder such as T5 need not fit there together."""
+        if self.device.type == "cpu" or self.words.trains:
+            yield
+            return
+        home = self.denoiser.device
+        self.denoiser.to("cpu")
+        yield
+        self.park()
+        torch.cuda.empty_cache()
+        self.denoiser.to(home)
 
     def _encoders(self) -> dict[str, Any]:
         return {part.description.network: part.network for part in self.words.parts}
@@ -279,6 +293,13 @@ class TorchBackend:
 
     def rewrite_weights(self, files: Sequence[Path], folder: Path) -> None:
         models.rewrite_weights(files, folder)
+
+    def peak_memory(self) -> int | None:
+        if self.device.type != "cuda":
+            return None
+        peak = torch.cuda.max_memory_allocated(self.device)
+        torch.cuda.reset_peak_memory_stats(self.device)
+        return peak
 
     def device_name(self) -> str:
         if self.device.type == "cuda":

@@ -117,6 +117,7 @@ class Words:
             if e.group is not None and e not in model.text_encoders
         }
         self._present = torch.empty(0)
+        self._conditions: Condition | None = None
 
     @property
     def trains(self) -> bool:
@@ -135,6 +136,9 @@ class Words:
 
     def set_prompts(self, prompts: Sequence[str]) -> None:
         """The prompts that `condition` numbers: tokens where an encoder trains, its answers otherwise."""
+        if not self.trains:
+            self._conditions = join([self.embedding(p) for p in prompts])
+            return
         empty = [self._model.zeroes_empty and not prompt for prompt in prompts]
         self._present = torch.tensor([0.0 if e else 1.0 for e in empty], device=self._device)
         for part in self.parts:
@@ -170,6 +174,9 @@ class Words:
 
     def condition(self, prompt: NDArray[np.int64], to_device: ToDevice) -> Condition:
         """One row for each; text encoders that train run once for each distinct prompt of the batch."""
+        if not self.trains:
+            assert self._conditions is not None, "set_prompts comes first"
+            return self._conditions.rows(to_device(prompt))
         distinct, inverse = np.unique(prompt, return_inverse=True)
         rows = to_device(distinct)
         answers = []

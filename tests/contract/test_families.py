@@ -82,6 +82,11 @@ def test_a_run_broken_off_and_gone_on_with(
         for key in mine:
             np.testing.assert_array_equal(mine[key], theirs[key], err_msg=f"{file}: {key}")
     assert len(list((whole.folder / "samples").glob("*.png"))) == 3
+    told = json.loads((whole.folder / "report_data.json").read_text())["timing"]
+    log = (whole.folder / "log.txt").read_text()
+    for stage in ("making class images", "encoding words", "encoding images", "training"):
+        assert float(told[f"peak memory, {stage}"].removesuffix(" GiB")) > 0.05
+        assert f"peak memory while {stage}: " in log
 
 
 @pytest.mark.parametrize("family", RUNS)

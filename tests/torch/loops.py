@@ -6,6 +6,8 @@ noise is added by its schedulers, pictures are cut by Pillow.
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,9 @@ from typing import Any
 import diffusers
 import numpy as np
 import torch
-from diffusers import DDPMScheduler, EDMEulerScheduler
+from diffusers import DDPMScheduler, EDMEulerScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+from diffusers.training_utils import compute_loss_weighting_for_sd3
 from peft import LoraConfig
 from PIL import Image
 from torch import Tensor
@@ -44,9 +48,11 @@ class Loop:
 
     def __init__(self, model: Path, size: int, settings: dict[str, Any], initial_down: InitialDown):
         self.size, self.settings = size, settings
-        self.pipeline = getattr(diffusers, PIPELINES[type(self)]).from_pretrained(model)
+        index = json.loads((model / "model_index.json").read_text())
+        absent = {name: None for name, value in index.items() if value == [None, None]}
+        self.pipeline = getattr(diffusers, PIPELINES[type(self)]).from_pretrained(model, **absent)
         self.pipeline.set_progress_bar_config(disable=True)
-        self.denoiser = getattr(self.pipeline, "transformer", None) or self.pipeline.unet
+        self.denoiser = getattr(self.pipeline, self.denoiser_name)
         components = {self.denoiser_name: self.denoiser}
         if settings.get("train_text_encoder"):
             components |= {n: getattr(self.pipeline, n) for n in ("text_encoder", "text_encoder_2")[: self.clips]}
@@ -112,10 +118,10 @@ class Loop:
     def scaled(self, drawn: Tensor) -> Tensor:
         """Latents as the denoiser knows them."""
         config = self.pipeline.vae.config
-        if config.latents_mean is not None:
+        if config.get("latents_mean") is not None:
             mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (config.latents_mean, config.latents_std))
             return (drawn - mean) * config.scaling_factor / std
-        return (drawn - (config.shift_factor or 0.0)) * config.scaling_factor
+        return (drawn - (config.get("shift_factor") or 0.0)) * config.scaling_factor
 
     def _add_factors(self, component: str, network: Any, initial_down: InitialDown) -> None:
         rank = self.settings["rank"]
@@ -164,4 +170,91 @@ class StableDiffusionXL(Loop):
         return (scheduler.precondition_outputs(noisy, answer, sigma) - latents).square().mean((1, 2, 3))
 
 
-PIPELINES: dict[type[Loop], str] = {StableDiffusionXL: "StableDiffusionXLPipeline"}
+class FlowMatching(Loop):
+    """Flow matching (2403.03206): x = (1 − σ)·z + σ·ε, answered by ε − z; timesteps as diffusers' scripts draw them."""
+
+    denoiser_name = "transformer"
+    scheme = "none"
+
+    def timestep(self, stream: np.random.Generator) -> int:
+        scheme = self.settings.get("weighting_scheme", self.scheme)
+        if scheme == "logit_normal":
+            mean, deviation = self.settings.get("logit_mean", 0.0), self.settings.get("logit_std", 1.0)
+            u = 1 / (1 + math.exp(-(mean + deviation * stream.standard_normal())))
+        else:
+            u = stream.random()
+        if scheme == "mode":
+            u = 1 - u - self.settings.get("mode_scale", 1.29) * (math.cos(math.pi * u / 2) ** 2 - 1 + u)
+        return int(u * 1000)
+
+    def losses(self, rows: Sequence[Row]) -> Tensor:
+        latents, noise, timesteps = self._stacked(rows)
+        scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.pipeline.scheduler.config)
+        sigma, times = scheduler.sigmas[timesteps], scheduler.timesteps[timesteps]
+        if self.settings.get("resolution_shift"):
+            tokens = (latents.shape[2] // 2) * (latents.shape[3] // 2)
+            sizes = {k: scheduler.config[k] for k in ("base_shift", "max_shift")}
+            mu = calculate_shift(
+                tokens, scheduler.config["base_image_seq_len"], scheduler.config["max_image_seq_len"], **sizes
+            )
+            sigma = scheduler.time_shift(mu, 1.0, sigma)
+            times = sigma * 1000
+        s = sigma.view(-1, 1, 1, 1)
+        answer = self.answer((1 - s) * latents + s * noise, times, [r.prompt for r in rows])
+        squared = (answer - (noise - latents)).square()
+        if self.settings.get("precondition_outputs"):
+            noisy = (1 - s) * latents + s * noise
+            squared = (noisy - s * answer - latents).square()
+        scheme = self.settings.get("weighting_scheme", self.scheme)
+        return (compute_loss_weighting_for_sd3(scheme, s) * squared).mean((1, 2, 3))
+
+    def answer(self, noisy: Tensor, times: Tensor, prompts: list[str]) -> Tensor:
+        """The denoiser's, [B, C, h, w]."""
+        raise NotImplementedError
+
+
+class StableDiffusion3(FlowMatching):
+    """Logit-normal timesteps by default."""
+
+    scheme = "logit_normal"
+
+    def answer(self, noisy: Tensor, times: Tensor, prompts: list[str]) -> Tensor:
+        words, _, pooled, _ = self.pipeline.encode_prompt(
+            prompts,
+            None,
+            None,
+            do_classifier_free_guidance=False,
+            max_sequence_length=self.settings.get("max_sequence_length", 256),
+        )
+        return self.denoiser(noisy, words, pooled, times).sample
+
+
+class Flux(FlowMatching):
+    """On packed latents, told the strength of guidance."""
+
+    clips = 1
+
+    def answer(self, noisy: Tensor, times: Tensor, prompts: list[str]) -> Tensor:
+        words, pooled, word_ids = self.pipeline.encode_prompt(prompts, max_sequence_length=512)
+        b, c, h, w = noisy.shape
+        told = None
+        if self.denoiser.config.guidance_embeds:
+            told = torch.full((b,), self.settings.get("guidance_scale", 3.5))
+        packed = self.denoiser(
+            hidden_states=self.pipeline._pack_latents(noisy, b, c, h, w),
+            timestep=times / 1000,
+            guidance=told,
+            pooled_projections=pooled,
+            encoder_hidden_states=words,
+            txt_ids=word_ids,
+            img_ids=self.pipeline._prepare_latent_image_ids(b, h // 2, w // 2, "cpu", torch.float32),
+        ).sample
+        factor = self.pipeline.vae_scale_factor
+        return self.pipeline._unpack_latents(packed, h * factor, w * factor, factor)
+
+
+PIPELINES: dict[type[Loop], str] = {
+    StableDiffusionXL: "StableDiffusionXLPipeline",
+    StableDiffusion3: "StableDiffusion3Pipeline",
+    Flux: "FluxPipeline",
+}

@@ -33,6 +33,7 @@ COMMON: dict[str, Any] = {
 }
 LORA = {"use_lora": True, "rank": 4, "learning_rate": 2e-3}
 WORDS = {"train_text_encoder": True, "text_encoder_lr": 1e-4, "adam_weight_decay_text_encoder": 0.1}
+JOINT = ["attn.to_q", "attn.add_k_proj", "attn.to_out.0"]
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     # name: (family, how its model is made, settings)
     "sdxl": ("sdxl", {}, {}),
@@ -40,6 +41,21 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "sdxl lora": ("sdxl", {}, LORA | {"lora_layers": ["to_q", "to_v", "ff.net.2"]}),
     "sdxl lora with text encoders": ("sdxl", {}, LORA | WORDS),
     "sdxl edm": ("sdxl", {"edm": True}, LORA),
+    "sd3": ("sd3", {}, {}),
+    "sd3 without T5, mode": ("sd3", {"t5": False}, {"weighting_scheme": "mode", "max_sequence_length": 20}),
+    "sd3.5 lora with text encoders": ("sd3", {"large": True}, LORA | WORDS | {"lora_layers": JOINT}),
+    "sd3 preconditioned sigma_sqrt": (
+        "sd3",
+        {},
+        LORA | {"lora_layers": JOINT, "weighting_scheme": "sigma_sqrt", "precondition_outputs": True},
+    ),
+    "flux": ("flux", {}, {"guidance_scale": 1.5}),
+    "flux lora with text encoder": ("flux", {}, LORA | WORDS | {"lora_layers": JOINT, "weighting_scheme": "cosmap"}),
+    "flux schnell, shifted": (
+        "flux",
+        {"guidance_embeds": False},
+        {"resolution_shift": True, "weighting_scheme": "logit_normal", "logit_mean": 0.5, "logit_std": 0.7},
+    ),
 }
 
 
@@ -56,7 +72,9 @@ def expected(model: Path, folders: list[Path], family: str, settings: dict[str, 
     """The loop's measurements."""
     from . import loops
 
-    loop = {"sdxl": loops.StableDiffusionXL}[family](model, SIZE, settings, partial(initial_down, SEED))
+    loop = {"sdxl": loops.StableDiffusionXL, "sd3": loops.StableDiffusion3, "flux": loops.Flux}[family](
+        model, SIZE, settings, partial(initial_down, SEED)
+    )
     plan = Plan.single(SEED, instances=5, classes=3, batch_size=2)
     shape = (loop.pipeline.vae.config.latent_channels, SIZE // 4, SIZE // 4)
 
