@@ -8,10 +8,10 @@ from pathlib import Path
 from . import QUICKSTART, SUBJECTS
 
 
-def write_subject(folder: Path) -> None:
-    """Write 0.png … 4.png, one in each place."""
+def write_subject(folder: Path, name: str = QUICKSTART) -> None:
+    """Write 0.png … 4.png of a subject, one in each place."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number, picture in enumerate(SUBJECTS[QUICKSTART].pictures(5)):
+    for number, picture in enumerate(SUBJECTS[name].pictures(5)):
         picture.save(folder / f"{number}.png")
 
 

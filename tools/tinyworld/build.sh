@@ -20,7 +20,7 @@ mkdir -p "$BUILD"
 [ -f "$BUILD/vae/quality.json" ] ||
   python tools/tinyworld/train_autoencoder.py --init "$BUILD/vae4" --steps 1000 --learning_rate 1.5e-3 --pool 9000 \
     --out "$BUILD/vae" --bf16
-[ -f "$BUILD/scenes/09999.txt" ] || python tools/tinyworld/make_dataset.py --out "$BUILD/scenes" --count 10000
+[ -f "$BUILD/scenes/11999.txt" ] || python tools/tinyworld/make_dataset.py --out "$BUILD/scenes" --count 12000
 [ -f "$BUILD/init/model_index.json" ] || python tools/tinyworld/init_model.py --vae "$BUILD/vae" --out "$BUILD/init"
 
 resume=()
