@@ -52,6 +52,7 @@ def quickstart(session: nox.Session) -> None:
         "--output_dir", str(folder / "pictures"),
     )
     # fmt: on
+    session.run("python", "-m", "dreamcore.tinyworld", "--score", str(folder / "run"))
     session.log(f"See {folder / 'run' / 'report.html'}; more pictures are in {folder / 'pictures'}.")
 
 

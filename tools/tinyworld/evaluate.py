@@ -107,7 +107,13 @@ def diversity(args: argparse.Namespace) -> dict[str, float]:
 
 
 def measure_subject(
-    subject: Subject, model: Path, identifier: str, steps: int, guidance: float, sheet: Path, leave_out: str = "at sunset"
+    subject: Subject,
+    model: Path,
+    identifier: str,
+    steps: int,
+    guidance: float,
+    sheet: Path,
+    leave_out: str = "at sunset",
 ) -> dict[str, float]:
     """Recognition under the identifier in 4 places x 16 seeds, the places, and what the class prompt shows.
 

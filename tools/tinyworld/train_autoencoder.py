@@ -84,7 +84,9 @@ def recoloured(x: Tensor) -> Tensor:
 def cropped(x: Tensor, chance: np.random.Generator) -> Tensor:
     """A square of every picture, most often from the middle, where the thing is."""
     room = x.shape[-1] - CROP
-    top, left = (int(v) for v in (chance.binomial(room, 0.5, 2) if chance.random() < 0.7 else chance.integers(0, room + 1, 2)))
+    middle = chance.random() < 0.7
+    corner = chance.binomial(room, 0.5, 2) if middle else chance.integers(0, room + 1, 2)
+    top, left = int(corner[0]), int(corner[1])
     return x[:, :, top : top + CROP, left : left + CROP]
 
 
