@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from dreamcore.families import FAMILIES
+from dreamcore.modelfolder import ModelFolder
+
 BUILD = Path(__file__).parents[2] / "build"
 REFERENCE = BUILD / "reference"
 """What PyTorch writes for the others to be compared with (`python -m tests.crossing.write_reference`)."""
@@ -51,6 +54,15 @@ CASES: dict[str, dict[str, Any]] = {
     "text encoder": {"train_text_encoder": True, "train_batch_size": 1},
     "v-prediction with min-SNR": {"snr_gamma": 5.0},
 }
+PRIOR = {"with_prior_preservation": True, "class_prompt": "a photo of dog", "num_class_images": 3}
+LORA = {"use_lora": True, "rank": 4, "lora_alpha": 8, "learning_rate": 2e-3, "train_text_encoder": True}
+FAMILY_UPDATES = {"max_train_steps": 30}
+PIPELINES = {"sdxl": "StableDiffusionXLPipeline", "sd3": "StableDiffusion3Pipeline", "flux": "FluxPipeline"}
+for _family in PIPELINES:
+    CASES[f"{_family} with prior"] = PRIOR | FAMILY_UPDATES
+    CASES[f"{_family} lora"] = LORA | FAMILY_UPDATES
+CONTINUED = [case for case in CASES if case in ("full with prior", "lora") or case.partition(" ")[0] in PIPELINES]
+"""Cases that one backend begins and another goes on with."""
 
 
 def settings(case: str, output: Path) -> dict[str, Any]:
@@ -66,9 +78,22 @@ def settings(case: str, output: Path) -> dict[str, Any]:
     }
 
 
+def pictures_of(model: Path) -> dict[str, Any]:
+    """Settings of pictures of a model, or of what was trained from it, with a sampler that it knows."""
+    return PICTURES | {"scheduler": ModelFolder.open(str(model)).schedule.samplers[0]}
+
+
 def model_of(case: str) -> Path:
     """The untrained model of a case."""
+    if (family := case.partition(" ")[0]) in PIPELINES:
+        return REFERENCE / "models" / family
     return REFERENCE / "models" / ("sd2" if case.startswith("v-") else "sd1")
+
+
+def runs_on(backend: str, case: str) -> bool:
+    """Whether a backend runs the case's family."""
+    pipeline = PIPELINES.get(case.partition(" ")[0], "StableDiffusionPipeline")
+    return backend in FAMILIES[pipeline].backends
 
 
 def reference_run(case: str) -> Path:

@@ -18,7 +18,7 @@ from dreamcore.modelfolder import ModelFolder
 
 from ..tiny import draw_photos, write_tiny_model
 from ..tiny_families import WRITERS
-from .cases import CASES, COMMON, PICTURES, REFERENCE, model_of, settings
+from .cases import CASES, COMMON, REFERENCE, model_of, pictures_of, settings
 from .operators import OPERATORS, direction, inputs
 
 PROMPTS = ["a photo of sks dog in snow", "", "a red teapot on grass, " * 20]
@@ -47,7 +47,7 @@ def main() -> None:
             pretrained_model_name_or_path=str(model_of(case) if lora else run.folder),
             output_dir=str(REFERENCE / "pictures" / case),
             **lora,
-            **PICTURES,
+            **pictures_of(model_of(case)),
         )
     (REFERENCE / "complete").touch()
 
