@@ -164,14 +164,18 @@ def settings_to_write(config: TrainConfig) -> dict[str, Any]:
     for name in ("resume_from_checkpoint", "reset_optimizer", "overwrite_output_dir"):
         settings.pop(name, None)
     for name, value in settings.items():
-        is_path = name.endswith("_dir") or name == "pretrained_model_name_or_path"
-        if is_path and name != "logging_dir" and Path(str(value)).expanduser().exists():
-            settings[name] = str(Path(str(value)).expanduser().resolve())
+        settings[name] = _absolute(name, value)
     for concept in settings.get("concepts", ()):
-        for name in ("instance_data_dir", "class_data_dir"):
-            if concept[name] is not None and Path(concept[name]).expanduser().exists():
-                concept[name] = str(Path(concept[name]).expanduser().resolve())
+        concept |= {name: _absolute(name, value) for name, value in concept.items()}
     return settings
+
+
+def _absolute(name: str, value: Any) -> Any:
+    """A setting's value; where it names a folder or file that is there, by its absolute path."""
+    is_path = name.endswith("_dir") or name in ("pretrained_model_name_or_path", "dataset_name")
+    if value is None or not is_path or name == "logging_dir" or not Path(str(value)).expanduser().exists():
+        return value
+    return str(Path(str(value)).expanduser().resolve())
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ class Latents:
         images = self._images[sample.concept, sample.row]
         photo, crop = images.folder.photos[sample.image], images.crops[sample.image]
         place = images.folder.place(sample.image, crop, self._draw(sample))
-        key = self._kept.key(photo, crop, place, images.outside_weight)
+        key = self._kept.key(photo, crop, place, images.outside_weight, images.folder.background)
         planes = self._kept.get(key)
         if planes is None:
             planes = self._planes(sample)

@@ -20,6 +20,7 @@ from .export import write_model
 from .files import explain_disk_errors, write_atomically
 from .ledger import Ledger
 from .report import write_report
+from .report.pictures import picture_files
 from .runfolder import METRICS, REPORT_DATA, SAMPLES
 from .setup import Prepared, prepare
 from .signals import StopRequest
@@ -168,7 +169,9 @@ class _Loop:
         p = self.p
         if p.run_folder:
             extras = {
-                "instance_images": [str(photo.path.resolve()) for s in p.inputs.subjects for photo in s.images.photos],
+                "instance_images": [
+                    str(path) for path in picture_files([s.images for s in p.inputs.subjects], p.folder)
+                ],
                 "class_images": [str(path.resolve()) for path in p.class_images],
                 "timing": {
                     "preparation, seconds": self.prepared_in,

@@ -58,11 +58,11 @@ def instance_prompts(config: TrainConfig, concept: Concept, folder: ImageFolder,
             + (f" and {len(wordless) - 5} more" if len(wordless) > 5 else "")
         )
     texts = [concept.instance_prompt or "", *(caption for caption in captions if caption is not None)]
-    if config.use_captions:
+    if config.captioned:
         texts.append(config.caption_template)
     places = _places(config, concept, texts)
     whole = Wording(concept.instance_prompt or "", *places)
-    if not config.use_captions:
+    if not config.captioned:
         return [[whole.prompt(None)]] * len(captions)
     shuffles = config.shuffle_tags
     wording = Wording(config.caption_template, *places, shuffles, config.keep_tags if shuffles else 0)

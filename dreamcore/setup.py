@@ -223,7 +223,7 @@ def _class_plan(config: TrainConfig, inputs: Inputs, prompt: str, folder: Path) 
         "height": inputs.crop.height,
         "width": inputs.crop.width,
     }
-    return _ClassPlan(ClassImages(folder, recipe), pictures, config.num_class_images)
+    return _ClassPlan(ClassImages(folder, recipe, config.background), pictures, config.num_class_images)
 
 
 def _complete_classes(classes: _ClassPlan, backend: Backend, trackers: Trackers) -> ImageFolder:

@@ -8,88 +8,10 @@ from ..errors import ConfigError
 from .base import Settings, setting
 from .common import ModelSettings, Scheduler, WeightingScheme
 from .concepts import Concept
+from .photographs import DataSettings, ImageSettings, WordSettings
 
 ExportFormat = Literal["diffusers", "ppdiffusers"]
 LRScheduler = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
-
-
-class DataSettings(Settings):
-    """The photographs."""
-
-    instance_data_dir: str | None = setting(None, may_change=True)
-    """Folder with the photographs of the subject."""
-    instance_prompt: str | None = setting(None)
-    """Words for the subject: an identifier and its class, "a photo of sks dog"; may hold {identifier} and {class}."""
-    concepts: list[Concept] | None = setting(None)
-    """Several subjects at once, each with folder, prompts, weight and repeats; in a configuration file only."""
-    sub_folders: bool = setting(False)
-    """Take the photographs of sub-folders too."""
-    repeats: int = setting(1, ge=1)
-    """Times that each photograph counts in an epoch."""
-    validation_share: float = setting(0.0, ge=0, lt=1)
-    """Share of the photographs that is held out of training; their loss, at fixed noise and timesteps, is logged."""
-
-
-class WordSettings(Settings):
-    """The words that each photograph is trained with."""
-
-    use_captions: bool = setting(False)
-    """Take each photograph's own words; the instance prompt serves those without."""
-    caption_source: Literal["auto", "files", "metadata", "file_names"] = setting("auto")
-    """Where they are: NAME.txt or .caption beside it, metadata.jsonl or .csv, either of these, or its own name."""
-    caption_column: str = setting("text")
-    """Column of the captions in the metadata."""
-    missing_caption: Literal["prompt", "error"] = setting("prompt")
-    """What a photograph without caption means: the instance prompt, or an error."""
-    caption_template: str = setting("{caption}")
-    """Prompt of a photograph with caption, with places for {caption}, {identifier} and {class}."""
-    identifier: str | None = setting(None)
-    """The rare word for the subject, which {identifier} stands for."""
-    class_word: str | None = setting(None)
-    """What the subject is one of, which {class} stands for."""
-    shuffle_tags: bool = setting(False)
-    """Train with the tags of a caption (what its commas part) in several orders."""
-    keep_tags: int = setting(0, ge=0)
-    """Tags at the caption's beginning that keep their places."""
-    caption_variants: int = setting(16, ge=1)
-    """Orders drawn of each caption's tags."""
-    caption_dropout: float = setting(0.0, ge=0, le=1)
-    """Share of samples trained with empty words, which teaches unconditional prediction."""
-
-
-class ImageSettings(Settings):
-    """How a photograph becomes a training image."""
-
-    resolution: int | None = setting(None, gt=0)
-    """Side of the square training image in pixels; the default is the model's own."""
-    height: int | None = setting(None, gt=0)
-    """Height of the training image in pixels, with `width`, in place of `resolution`."""
-    width: int | None = setting(None, gt=0)
-    """Width of the training image in pixels, with `height`, in place of `resolution`."""
-    center_crop: bool = setting(False)
-    """Crop around the middle; otherwise each sample is cropped at random."""
-    random_flip: bool = setting(False)
-    """Mirror half of the samples left to right."""
-    subject_crop: bool = setting(False)
-    """Keep the subject inside the crop, where NAME-mask.png or an alpha channel shows it."""
-    masked_loss: bool = setting(False)
-    """Weigh the loss by place: 1 on the subject that the mask shows, `outside_weight` around it, scaled to mean 1."""
-    outside_weight: float = setting(0.1, ge=0, le=1)
-    """Weight of the surroundings in a masked loss."""
-    aspect_ratio_buckets: bool = setting(False)
-    """Train each photograph in a shape near its own, of the same pixel count, so that little is cropped away."""
-    bucket_step: int = setting(64, ge=1)
-    """Sides of the buckets are multiples of this."""
-    cache_latents: bool = setting(True, may_change=True)
-    """Encode each image variant once, before training; off means encoding anew in every update."""
-    instance_variants: int = setting(16, ge=0)
-    """Random crops and flips kept of each instance image; 0 draws a new one for every sample."""
-    class_variants: int = setting(4, ge=0)
-    """Random crops and flips kept of each class image; 0 draws a new one for every sample."""
-    cache_memory_gb: float = setting(4.0, gt=0, may_change=True)
-    """Memory for cached latents in GiB; what goes beyond is kept on disk in the output folder during the run."""
-    latent_cache_dir: str | None = setting(None, may_change=True)
-    """Folder that keeps cached latents for later runs, by content: image, transform, VAE and size."""
 
 
 class PriorSettings(Settings):
@@ -278,6 +200,8 @@ class TrainConfig(
             raise ConfigError("height and width: give both or neither")
         if self.height is not None and self.resolution is not None:
             raise ConfigError("resolution: given together with height and width; give one or the other")
+        if "alpha_color" in self.model_fields_set:
+            _ = self.background
         self._check_concepts()
         if self.pre_compute_text_embeddings and self.train_text_encoder:
             raise ConfigError(
@@ -289,14 +213,24 @@ class TrainConfig(
         if self.validation_epochs is not None and "validation_steps" in self.model_fields_set:
             raise ConfigError("validation_epochs: given together with validation_steps; give one or the other")
 
+    @property
+    def background(self) -> tuple[int, int, int]:
+        """`alpha_color` as RGB, 0…255."""
+        from PIL import ImageColor
+
+        try:
+            red, green, blue, *_ = ImageColor.getrgb(self.alpha_color)
+        except ValueError:
+            raise ConfigError(f"alpha_color: {self.alpha_color!r} is no colour; give a name, or #rrggbb") from None
+        return red, green, blue
+
     def _check_concepts(self) -> None:
         example = '"a photo of sks dog", for instance'
         if self.concepts is None:
-            if self.instance_data_dir is None:
-                raise ConfigError("instance_data_dir: required, but not given")
+            self.subjects()[0].check()
             if self.with_prior_preservation and not self.class_prompt:
                 raise ConfigError('class_prompt: with_prior_preservation needs one; "a photo of dog", for instance')
-            if self.instance_prompt is None and not self.use_captions:
+            if self.instance_prompt is None and not self.captioned and self._words_required():
                 raise ConfigError(f"instance_prompt: required unless use_captions is on; {example}")
             return
         for name in sorted(Concept.model_fields.keys() & self.model_fields_set - {"identifier", "class_word"}):
@@ -305,21 +239,28 @@ class TrainConfig(
         if not self.concepts:
             raise ConfigError("concepts: an empty list; give at least one concept, or leave the list out")
         for number, concept in enumerate(self.concepts):
-            concept.check(f"concepts.{number}")
-            if concept.instance_prompt is None and not self.use_captions:
+            concept.check(f"concepts.{number}.")
+            if concept.instance_prompt is None and not self.captioned and self._words_required():
                 raise ConfigError(f"concepts.{number}.instance_prompt: required unless use_captions is on; {example}")
             if concept.class_prompt is not None and not self.with_prior_preservation:
                 raise ConfigError(f"concepts.{number}.class_prompt: has no use without with_prior_preservation")
         if self.with_prior_preservation and all(concept.class_prompt is None for concept in self.concepts):
             raise ConfigError("class_prompt: with_prior_preservation needs one in at least one concept")
 
+    def _words_required(self) -> bool:
+        """Whether photographs need a prompt or captions."""
+        return True
+
     def subjects(self) -> list[Concept]:
         """The concepts; without a list of them, the one that the settings themselves describe."""
         if self.concepts is not None:
             return self.concepts
-        assert self.instance_data_dir is not None, "`check` asks for it"
-        prior = {}
-        if self.with_prior_preservation:
-            prior = {"class_prompt": self.class_prompt, "class_data_dir": self.class_data_dir}
-        names = {"instance_prompt": self.instance_prompt, "repeats": self.repeats}
-        return [Concept(instance_data_dir=self.instance_data_dir, **names, **prior)]  # type: ignore[arg-type]
+        names = ["instance_data_dir", "dataset_name", "dataset_config_name", "instance_prompt", "repeats"]
+        names += ["validation_data_dir", *(["class_prompt", "class_data_dir"] if self.with_prior_preservation else [])]
+        return [Concept(**{name: getattr(self, name) for name in names})]
+
+    @property
+    def captioned(self) -> bool:
+        """Whether photographs may have words of their own."""
+        named = {"dataset_name", "caption_column"} <= self.given().keys() and self.dataset_name is not None
+        return self.use_captions or named

@@ -17,6 +17,7 @@ from dreamcore.config import TrainConfig
 from dreamcore.errors import ConfigError
 from dreamcore.setup import prepare
 
+from ..tables import as_parquet
 from .runs import PRIOR, configuration
 from .test_families import RUNS
 
@@ -35,6 +36,9 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "mixed_precision": ("no", None),
     "allow_tf32": (False, None),
     "amp_level": ("O1", {"mixed_precision": "no"}),
+    "dataset_name": (None, None),
+    "dataset_config_name": ("default", {"dataset_name": "table"}),
+    "image_column": ("image", {"dataset_name": "table"}),
     "instance_prompt": ("a toy", None),
     "concepts": (None, None),
     "sub_folders": (False, None),
@@ -56,6 +60,7 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "width": (64, {"height": 32, "resolution": None}),
     "center_crop": (False, None),
     "random_flip": (True, None),
+    "alpha_color": ("black", None),
     "subject_crop": (True, None),
     "masked_loss": (True, None),
     "outside_weight": (0.5, {"masked_loss": True}),
@@ -145,7 +150,9 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
 }
 ELSEWHERE = {"variant", "revision", "amp_level", "mode", "jit_level"}
 """Settings of the model's place, which loading's own tests give, and of GPUs or of one backend alone."""
-CONTRADICTING = {"aspect_ratio_buckets", "height", "width", "with_prior_preservation", "num_train_epochs"}
+CONTRADICTING = {
+    *("aspect_ratio_buckets", "height", "width", "with_prior_preservation", "num_train_epochs", "dataset_config_name"),
+}
 """Settings that are errors of another kind when alone, which the configuration's own tests show."""
 
 BACKEND = installed_backends()[0]
@@ -207,6 +214,8 @@ def test_a_given_setting_is_used(
     if "masked_loss" in given or "subject_crop" in given:
         photos = with_masks(photos, tmp_path / "masked")
         given["instance_data_dir"] = str(photos)
+    if "dataset_name" in (name, *given):
+        given |= {"dataset_name": str(as_parquet(photos, tmp_path / "table")), "instance_data_dir": None}
     if given.get("use_captions"):
         photos = with_captions(photos, tmp_path / "captioned", given.get("caption_source", "auto"))
         given["instance_data_dir"] = str(photos)
