@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,7 @@ def write_t5(network: Path, tokenizer: Path, width: int) -> None:
     write_json(
         tokenizer / "tokenizer_config.json", {"tokenizer_class": "T5Tokenizer", "model_max_length": 512, **marks}
     )
+    _write_spiece(tokenizer / "spiece.model", pieces)
     encoder = T5EncoderModel(
         T5Config(
             vocab_size=len(pieces),
@@ -209,6 +211,32 @@ def write_t5(network: Path, tokenizer: Path, width: int) -> None:
     file = network / "model.safetensors"
     tensors = {name.replace("encoder.embed_tokens.", "shared."): t for name, t in load_file(file).items()}
     save_file(tensors, file, metadata={"format": "pt"})
+
+
+def _write_spiece(file: Path, pieces: list[str]) -> None:
+    """The same unigram pieces as a SentencePiece model, which older readers want: its protocol buffer by hand."""
+
+    def record(field: int, content: bytes) -> bytes:
+        return bytes([field << 3 | 2, len(content)]) + content
+
+    def number(field: int, value: int) -> bytes:
+        return _varint(field << 3) + _varint(value)
+
+    content = b""
+    for i, piece in enumerate(pieces):
+        kind = {"<unk>": 2, "<pad>": 3, "</s>": 3}.get(piece, 1)
+        text, score = record(1, piece.encode()), b"\x15" + struct.pack("<f", -1.0 - 0.1 * i)
+        content += record(1, text + score + number(3, kind))
+    trainer = number(3, 1) + number(40, 2) + number(41, 2**64 - 1) + number(42, 1) + number(43, 0)
+    file.write_bytes(content + record(2, trainer) + record(3, record(1, b"identity")))
+
+
+def _varint(value: int) -> bytes:
+    parts = []
+    while value > 127:
+        parts.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*parts, value])
 
 
 WRITERS: dict[str, Callable[..., Path]] = {"sdxl": write_sdxl, "sd3": write_sd3, "flux": write_flux}

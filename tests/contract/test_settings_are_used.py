@@ -160,7 +160,6 @@ FLOW = dict.fromkeys(("weighting_scheme", "logit_mean", "logit_std", "mode_scale
 FLOW |= dict.fromkeys(("resolution_shift", "max_sequence_length", "drop_t5"), "sd3") | {"guidance_scale": "flux"}
 """Settings of some families alone -> the model that shows their use; on Stable Diffusion they are refused."""
 TORCH_ONLY = {"allow_tf32", "channels_last", "compile", "use_8bit_adam", "prior_generation_precision"}
-TORCH_ONLY |= {"adam_weight_decay_text_encoder"}
 """Settings that only PyTorch's adapter knows: any other refuses them, whatever they say."""
 
 

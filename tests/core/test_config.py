@@ -203,6 +203,14 @@ def test_a_misspelt_name_is_told_the_nearest(name: str, near: str) -> None:
         train(zzzz=1)
 
 
+def test_what_changes_the_objective_is_off() -> None:
+    """ppdiffusers' script adds offset noise of 1.0 unless it is told not to."""
+    config = train()
+    assert config.noise_offset == 0
+    assert config.snr_gamma is None and config.weighting_scheme is None
+    assert not config.precondition_outputs and not config.resolution_shift
+
+
 def test_configurations_cannot_be_changed() -> None:
     with pytest.raises(Exception, match="frozen"):
         train().seed = 1  # type: ignore[misc]

@@ -18,7 +18,7 @@ from dreamcore.modelfolder import ModelFolder
 
 from ..tiny import draw_photos, write_tiny_model
 from ..tiny_families import WRITERS
-from .cases import CASES, COMMON, PICTURES, REFERENCE, UPDATES, model_of, settings
+from .cases import CASES, COMMON, FAMILY_CASES, FAMILY_UPDATES, REFERENCE, UPDATES, model_of, pictures_of, settings
 from .operators import OPERATORS, direction, inputs
 
 PROMPTS = ["a photo of sks dog in snow", "", "a red teapot on grass, " * 20]
@@ -41,6 +41,8 @@ def main() -> None:
     for case in CASES:
         for updates in sorted(set(UPDATES.values())):
             write_run(case, updates)
+    for case in FAMILY_CASES:
+        write_run(case, FAMILY_UPDATES)
     (REFERENCE / "complete").touch()
 
 
@@ -49,13 +51,13 @@ def write_run(case: str, updates: int) -> None:
     where = {"backend": "torch", "device": "cpu"}
     folder = REFERENCE / "runs" / case
     run = dreamcore.train(**where, **settings(case, folder, updates), resume_from_checkpoint="latest")
-    lora = {"lora": str(run.folder)} if CASES[case].get("use_lora") else {}
+    lora = {"lora": str(run.folder)} if (CASES | FAMILY_CASES)[case].get("use_lora") else {}
     dreamcore.generate(
         **where,
         pretrained_model_name_or_path=str(model_of(case) if lora else run.folder),
         output_dir=str(REFERENCE / "pictures" / str(updates) / case),
         **lora,
-        **PICTURES,
+        **pictures_of(case),
     )
 
 
