@@ -16,6 +16,7 @@ from dreamcore.choices import checked_length
 from dreamcore.config import TrainConfig
 from dreamcore.config.common import ModelSettings
 from dreamcore.errors import ConfigError
+from dreamcore.lossscale import LossScale
 from dreamcore.modelfolder import ModelFolder
 
 from .devices import choose_device  # isort: skip  # before MindSpore: it settles how MindSpore starts
@@ -27,7 +28,7 @@ from . import lora, models
 from .buckets import flatten_all
 from .launch import join_world, sum_over_ranks
 from .network import LossNetwork, encode, gradient_function, recompute
-from .optim import LossScale, MovingAverage, Optimizer
+from .optim import MovingAverage, Optimizer
 
 DTYPES = {"no": ms.float32, "fp16": ms.float16, "bf16": ms.bfloat16}
 

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import mindspore as ms
@@ -22,34 +22,12 @@ from dreamcore.checkpoint import EMA_FILE, OPTIMIZER_FILE
 from dreamcore.choices import weight_decays
 from dreamcore.config import TrainConfig
 from dreamcore.errors import RunError
+from dreamcore.lossscale import LossScale
 
 from .buckets import Bucket, make_buckets
 from .models import Arrays, Weights, misfit, read_weights, save_arrays
 
 FIRST, SECOND = ".exp_avg", ".exp_avg_sq"
-
-
-@dataclass
-class LossScale:
-    """fp16's dynamic loss scale: halved by an overflow, whose update is skipped; doubled after a long run without.
-
-    Its counters are torch's GradScaler's, so that they travel in checkpoints.
-    """
-
-    scale: float = 65536.0
-    growth_factor: float = 2.0
-    backoff_factor: float = 0.5
-    growth_interval: int = 2000
-    _growth_tracker: int = 0
-
-    def update(self, *, overflow: bool) -> None:
-        """Take in how an update ended."""
-        self._growth_tracker = 0 if overflow else self._growth_tracker + 1
-        if overflow:
-            self.scale *= self.backoff_factor
-        elif self._growth_tracker == self.growth_interval:
-            self.scale *= self.growth_factor
-            self._growth_tracker = 0
 
 
 class Optimizer:

@@ -16,11 +16,12 @@ from dreamcore.config import TrainConfig
 from dreamcore.config.common import ModelSettings
 from dreamcore.errors import ConfigError
 from dreamcore.layouts import PUBLISHED
+from dreamcore.lossscale import LossScale
 from dreamcore.modelfolder import ModelFolder
 
 from . import lora, models
 from .launch import check_log_folder, choose_device, join_world, sum_gradients
-from .optim import LossScale, MovingAverage, Optimizer
+from .optim import MovingAverage, Optimizer
 from .sampling import make_latents, make_pipeline, make_scheduler, to_pixels
 from .words import Part, Words, join
 
