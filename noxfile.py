@@ -38,15 +38,8 @@ def teach(session: nox.Session, backend: str, folder: Path) -> None:
     session.run("python", "-m", "dreamcore.tinyworld", str(folder / "mug"))
     # fmt: off
     session.run(
-        "dreambooth", "train", "--backend", backend,
-        "--pretrained_model_name_or_path", "tinyworld",
+        "dreambooth", "train", "--config", "quickstart", "--backend", backend,
         "--instance_data_dir", str(folder / "mug"), "--instance_prompt", "a photo of a sks mug",
-        "--with_prior_preservation", "--class_prompt", "a photo of a mug", "--num_class_images", "24",
-        "--prior_num_inference_steps", "20", "--prior_guidance_scale", "3", "--sample_batch_size", "8",
-        "--train_text_encoder", "--center_crop", "--train_batch_size", "4",
-        "--max_train_steps", "200", "--learning_rate", "2e-4",
-        "--validation_prompt", "a photo of a sks mug on grass", "--num_validation_images", "8",
-        "--validation_guidance_scale", "3", "--validation_scheduler", "ddim",
         "--output_dir", str(folder / "run"), "--overwrite_output_dir",
         *session.posargs,
     )
@@ -57,6 +50,7 @@ def teach(session: nox.Session, backend: str, folder: Path) -> None:
         "--output_dir", str(folder / "pictures"),
     )
     # fmt: on
+    session.run("python", "-m", "dreamcore.tinyworld", "--score", str(folder / "run"))
     session.log(f"See {folder / 'run' / 'report.html'}; more pictures are in {folder / 'pictures'}.")
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from dreamcore.checkpoint import EMA_FILE, OPTIMIZER_FILE
+from dreamcore.choices import weight_decays
 from dreamcore.config import TrainConfig
 from dreamcore.errors import ConfigError, RunError
 from dreamcore.weights import Arrays, misfit, read_safetensors, write_safetensors
@@ -60,9 +61,12 @@ class Optimizer:
         self.scale = scale
         self._max_norm = config.max_grad_norm
         self._betas = {"beta1": config.adam_beta1, "beta2": config.adam_beta2}
-        options = {"weight_decay": config.adam_weight_decay, "epsilon": config.adam_epsilon, **self._betas}
+        decays = weight_decays(config, list(parameters))
+        options = {"epsilon": config.adam_epsilon, **self._betas}
         self._adamw = {
-            component: paddle.optimizer.AdamW(0.0, parameters=list(named.values()), **options)
+            component: paddle.optimizer.AdamW(
+                0.0, parameters=list(named.values()), weight_decay=decays[component], **options
+            )
             for component, named in parameters.items()
         }
         self._steps = 0

@@ -1,21 +1,47 @@
-"""`python -m dreamcore.tinyworld FOLDER` writes five pictures of the quickstart's subject, for `dreambooth train`."""
+"""Draw the pictures that teach a subject; judge the pictures of the run that was taught it.
+
+python -m dreamcore.tinyworld FOLDER [--subject NAME]
+python -m dreamcore.tinyworld RUN --score [--subject NAME]
+"""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
+
+from dreamcore.errors import ConfigError
 
 from . import QUICKSTART, SUBJECTS
 
 
-def write_subject(folder: Path) -> None:
-    """Write 0.png … 4.png, one in each place."""
+def write_subject(folder: Path, name: str = QUICKSTART) -> None:
+    """Write 0.png … 4.png of a subject, one in each place."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number, picture in enumerate(SUBJECTS[QUICKSTART].pictures(5)):
+    for number, picture in enumerate(SUBJECTS[name].pictures(5)):
         picture.save(folder / f"{number}.png")
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m dreamcore.tinyworld", formatter_class=argparse.RawDescriptionHelpFormatter, description=__doc__
+    )
+    parser.add_argument("folder", type=Path, help="for five pictures of the subject; with --score, a run's folder")
+    parser.add_argument("--subject", choices=tuple(SUBJECTS), default=QUICKSTART)
+    parser.add_argument("--score", action="store_true", help="judge the run's pictures and say so in its report")
+    args = parser.parse_args()
+    if not args.score:
+        write_subject(args.folder, args.subject)
+        return
+    from .scores import add_to_report
+
+    try:
+        for name, words in add_to_report(args.folder, SUBJECTS[args.subject]).items():
+            print(f"{name}: {words}")
+    except ConfigError as error:
+        sys.exit(str(error))
+    print(f"report: {args.folder / 'report.html'}")
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m dreamcore.tinyworld FOLDER")
-    write_subject(Path(sys.argv[1]))
+    main()

@@ -72,7 +72,7 @@ def partial_caption(scene: Scene, dice: Dice) -> str:
         scene,
         colour=scene.colour if dice.chance(0.8) else None,
         second_colour=scene.second_colour if dice.chance(0.9) else None,
-        pattern=scene.pattern if dice.chance(0.85) else "plain",
+        pattern=scene.pattern if dice.chance(0.85) and scene.pattern in PATTERNS else "plain",
     )
     template = TEMPLATES[0] if dice.chance(0.8) else dice.choice(TEMPLATES[1:])
     place = scene.place if dice.chance(0.8) else None

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from dreamcore.families import FAMILIES
+from dreamcore.modelfolder import ModelFolder
+
 BUILD = Path(__file__).parents[2] / "build"
 REFERENCE = BUILD / "reference"
 """What PyTorch writes for the others to be compared with (`python -m tests.crossing.write_reference`)."""
@@ -59,6 +62,26 @@ CASES: dict[str, dict[str, Any]] = {
     "text encoder": {"train_text_encoder": True, "train_batch_size": 1},
     "v-prediction with min-SNR": {"snr_gamma": 5.0},
 }
+FAMILY_UPDATES = 10
+"""Updates of the other families' runs, on the backends that run them."""
+PIPELINES = {"sdxl": "StableDiffusionXLPipeline", "sd3": "StableDiffusion3Pipeline", "flux": "FluxPipeline"}
+FAMILY_CASES: dict[str, dict[str, Any]] = {
+    f"{family} {method}": more | {"checkpointing_steps": 5}
+    for family in PIPELINES
+    for method, more in {
+        "full with prior": {
+            "with_prior_preservation": True,
+            "class_prompt": "a photo of dog",
+            "num_class_images": 3,
+        },
+        "lora": CASES["lora"],
+    }.items()
+}
+
+
+def runs_on(backend: str) -> list[str]:
+    """Those of `FAMILY_CASES` that a backend runs."""
+    return [case for case in FAMILY_CASES if backend in FAMILIES[PIPELINES[case.partition(" ")[0]]].backends]
 
 
 def settings(case: str, output: Path, updates: int) -> dict[str, Any]:
@@ -70,13 +93,20 @@ def settings(case: str, output: Path, updates: int) -> dict[str, Any]:
         "output_dir": str(output),
         "max_train_steps": updates,
         **COMMON,
-        **CASES[case],
+        **(CASES | FAMILY_CASES)[case],
         **classes,
     }
 
 
+def pictures_of(case: str) -> dict[str, Any]:
+    """Settings of a case's pictures, with a sampler that its model knows."""
+    return PICTURES | {"scheduler": ModelFolder.open(str(model_of(case))).schedule.samplers[0]}
+
+
 def model_of(case: str) -> Path:
     """The untrained model of a case."""
+    if case in FAMILY_CASES:
+        return REFERENCE / "models" / case.partition(" ")[0]
     return REFERENCE / "models" / ("sd2" if case.startswith("v-") else "sd1")
 
 

@@ -13,11 +13,14 @@ import numpy as np
 import pytest
 
 import dreamcore
+from dreamcore.modelfolder import ModelFolder
 from dreamcore.pictures import first_noise
 from dreamcore.track.metrics import read_lines
 
 from .cases import (
     CASES,
+    FAMILY_CASES,
+    FAMILY_UPDATES,
     IN_TURN,
     IN_TURN_METHODS,
     PICTURES,
@@ -25,7 +28,9 @@ from .cases import (
     furthest,
     model_of,
     pictures,
+    pictures_of,
     reference_run,
+    runs_on,
     settings,
     written_by,
 )
@@ -37,23 +42,27 @@ def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("backend", "case"), [(b, c) for b in TOLERANCES for c in (*CASES, *runs_on(b))])
 def test_diffusers_makes_the_same_pictures(backend: str, case: str) -> None:
     """Of the finished pipeline or LoRA file, with diffusers' own pipeline, loader and sampler."""
     import torch
-    from diffusers import DDIMScheduler, StableDiffusionPipeline
+    from diffusers import DDIMScheduler, DiffusionPipeline
 
-    is_lora = bool(CASES[case].get("use_lora"))
+    is_lora = bool((CASES | FAMILY_CASES)[case].get("use_lora"))
     folder = written_by(backend, f"runs/{case}")
-    pipeline: Any = StableDiffusionPipeline.from_pretrained(model_of(case) if is_lora else folder, safety_checker=None)
+    pipeline: Any = DiffusionPipeline.from_pretrained(model_of(case) if is_lora else folder)
     if is_lora:
         pipeline.load_lora_weights(folder)
-    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    if pictures_of(case)["scheduler"] == "ddim":
+        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
+    model = ModelFolder.open(str(model_of(case)))
     seeds = [PICTURES["seed"] + k for k in range(PICTURES["num_images"])]
     made = pipeline(
         [PICTURES["prompt"]] * len(seeds),
-        latents=torch.from_numpy(first_noise(seeds, (4, 8, 8))),
+        latents=torch.from_numpy(first_noise(seeds, (model.latent_channels, 8, 8))),
+        height=32,
+        width=32,
         num_inference_steps=PICTURES["num_inference_steps"],
         guidance_scale=PICTURES["guidance_scale"],
         output_type="np",
@@ -70,6 +79,16 @@ def test_a_checkpoint_comes_back(backend: str, method: str, tmp_path: Path) -> N
     again = {"resume_from_checkpoint": str(checkpoint), "backend": "torch", "device": "cpu"}
     run = dreamcore.train(**(settings(method, folder, IN_TURN) | again))
     figures = furthest(run.metrics, read_lines(reference_run(method) / "metrics.jsonl")[20:IN_TURN])
+    assert max(figures.values()) <= TOLERANCES[backend], figures
+
+
+@pytest.mark.parametrize(("backend", "case"), [(b, c) for b in TOLERANCES for c in runs_on(b)])
+def test_a_checkpoint_of_another_family_comes_back(backend: str, case: str, tmp_path: Path) -> None:
+    """Five updates there, the others here: as all of them here."""
+    checkpoint = shutil.copytree(written_by(backend, f"runs/{case}/checkpoint-5"), tmp_path / "checkpoint-5")
+    again = {"resume_from_checkpoint": str(checkpoint), "backend": "torch", "device": "cpu"}
+    run = dreamcore.train(**(settings(case, tmp_path / "run", FAMILY_UPDATES) | again))
+    figures = furthest(run.metrics, read_lines(reference_run(case) / "metrics.jsonl")[5:])
     assert max(figures.values()) <= TOLERANCES[backend], figures
 
 

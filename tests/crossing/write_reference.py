@@ -17,7 +17,8 @@ from dreamcore.config import TrainConfig
 from dreamcore.modelfolder import ModelFolder
 
 from ..tiny import draw_photos, write_tiny_model
-from .cases import CASES, COMMON, PICTURES, REFERENCE, UPDATES, model_of, settings
+from ..tiny_families import WRITERS
+from .cases import CASES, COMMON, FAMILY_CASES, FAMILY_UPDATES, REFERENCE, UPDATES, model_of, pictures_of, settings
 from .operators import OPERATORS, direction, inputs
 
 PROMPTS = ["a photo of sks dog in snow", "", "a red teapot on grass, " * 20]
@@ -30,6 +31,8 @@ def main() -> None:
     models = REFERENCE / "models"
     write_tiny_model(models / "sd1")
     write_tiny_model(models / "sd2", prediction_type="v_prediction", sd2=True)
+    for name, write in WRITERS.items():
+        write(models / name)
     draw_photos(REFERENCE / "photos", size=32)
     draw_photos(REFERENCE / "classes", count=3, size=32, seed=5)
     np.savez(REFERENCE / "operators.npz", **operator_results())
@@ -38,6 +41,8 @@ def main() -> None:
     for case in CASES:
         for updates in sorted(set(UPDATES.values())):
             write_run(case, updates)
+    for case in FAMILY_CASES:
+        write_run(case, FAMILY_UPDATES)
     (REFERENCE / "complete").touch()
 
 
@@ -46,13 +51,13 @@ def write_run(case: str, updates: int) -> None:
     where = {"backend": "torch", "device": "cpu"}
     folder = REFERENCE / "runs" / case
     run = dreamcore.train(**where, **settings(case, folder, updates), resume_from_checkpoint="latest")
-    lora = {"lora": str(run.folder)} if CASES[case].get("use_lora") else {}
+    lora = {"lora": str(run.folder)} if (CASES | FAMILY_CASES)[case].get("use_lora") else {}
     dreamcore.generate(
         **where,
         pretrained_model_name_or_path=str(model_of(case) if lora else run.folder),
         output_dir=str(REFERENCE / "pictures" / str(updates) / case),
         **lora,
-        **PICTURES,
+        **pictures_of(case),
     )
 
 

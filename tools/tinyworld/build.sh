@@ -3,30 +3,37 @@
 #
 #   tools/tinyworld/build.sh            all of it, about three hours on two CPU cores
 #   UPDATES=6000 tools/tinyworld/build.sh
+#   UPDATES=4 SCALE=100 tools/tinyworld/build.sh      everything divided by 100, to see that it runs: nothing of use
 #
-# Each stage is left out where its result lies in build/tinyworld, and the denoiser's training goes on from its last
-# checkpoint: stop it when you like, and run the script again.
+# Each stage is left out where its result lies in BUILD (build/tinyworld), and the denoiser's training goes on from its
+# last checkpoint: stop it when you like, and run the script again.  The model is written to OUT, the package's own by
+# default; the judge is made again only where there is none.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 BUILD=${BUILD:-build/tinyworld}
-UPDATES=${UPDATES:-2400}
-mkdir -p "$BUILD"
+OUT=${OUT:-dreamcore/tinyworld/model}
+UPDATES=${UPDATES:-5000}
+SCALE=${SCALE:-1}
+COUNT=$((12000 / SCALE))
+mkdir -p "$BUILD" "$OUT"
 
 [ -f dreamcore/tinyworld/judge.safetensors ] || python tools/tinyworld/train_judge.py
 # Four latent channels turned a teal and pink subject blue and yellow; eight, begun from those four, do not.
 [ -f "$BUILD/vae4/quality.json" ] ||
-  python tools/tinyworld/train_autoencoder.py --channels 4 --steps 2600 --pool 16000 --out "$BUILD/vae4" --bf16
+  python tools/tinyworld/train_autoencoder.py --channels 4 --steps $((2600 / SCALE)) --pool $((16000 / SCALE)) \
+    --out "$BUILD/vae4"
 [ -f "$BUILD/vae/quality.json" ] ||
-  python tools/tinyworld/train_autoencoder.py --init "$BUILD/vae4" --steps 1000 --learning_rate 1.5e-3 --pool 9000 \
-    --out "$BUILD/vae" --bf16
-[ -f "$BUILD/scenes/09999.txt" ] || python tools/tinyworld/make_dataset.py --out "$BUILD/scenes" --count 10000
+  python tools/tinyworld/train_autoencoder.py --init "$BUILD/vae4" --steps $((4000 / SCALE)) --learning_rate 1.5e-3 \
+    --pool $((9000 / SCALE)) --out "$BUILD/vae"
+[ -f "$(printf '%s/scenes/%05d.txt' "$BUILD" $((COUNT - 1)))" ] ||
+  python tools/tinyworld/make_dataset.py --out "$BUILD/scenes" --count "$COUNT"
 [ -f "$BUILD/init/model_index.json" ] || python tools/tinyworld/init_model.py --vae "$BUILD/vae" --out "$BUILD/init"
 
 resume=()
 if compgen -G "$BUILD/run/checkpoint-*" >/dev/null; then resume=(--resume_from_checkpoint latest); fi
 python -m dreamcore.cli train \
-  --pretrained_model_name_or_path "$BUILD/init" --backend torch --device cpu --mixed_precision bf16 \
+  --pretrained_model_name_or_path "$BUILD/init" --backend torch --device cpu \
   --instance_data_dir "$BUILD/scenes" --use_captions --caption_dropout 0.1 --resolution 64 --center_crop \
   --train_text_encoder --use_ema --ema_decay 0.995 \
   --train_batch_size 32 --max_train_steps "$UPDATES" \
@@ -36,5 +43,5 @@ python -m dreamcore.cli train \
   --checkpointing_steps 250 --checkpoints_total_limit 2 --logging_steps 25 --report_to none \
   --output_dir "$BUILD/run" "${resume[@]}"
 
-python tools/tinyworld/publish.py --run "$BUILD/run"
-python tools/tinyworld/evaluate.py base --model dreamcore/tinyworld/model --out "$BUILD/base"
+python tools/tinyworld/publish.py --run "$BUILD/run" --out "$OUT"
+python tools/tinyworld/evaluate.py base --model "$OUT" --out "$BUILD/base"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -105,32 +106,54 @@ def diversity(args: argparse.Namespace) -> dict[str, float]:
     return {"generated": round(float(np.mean(made)), 2), "drawn": round(float(np.mean(drawn)), 2)}
 
 
+def measure_subject(
+    subject: Subject,
+    model: Path,
+    identifier: str,
+    steps: int,
+    guidance: float,
+    sheet: Path,
+    leave_out: str = "at sunset",
+) -> dict[str, float]:
+    """Recognition under the identifier in 4 places x 16 seeds, the places, and what the class prompt shows.
+
+    A picture can be like several subjects; "nearest" is the share that is most like this one, and like neither another
+    nor the same thing with its two colours exchanged.
+    """
+    references = pictures_of(subject)
+    wanted = [place for place in PLACES if place != leave_out for _ in range(16)][:64]
+    prompts = [f"a photo of a {identifier} {subject.kind} {place}" for place in wanted]
+    made = generate(model, prompts, [5000 + i for i in range(64)], steps, guidance)
+    plain = generate(model, [f"a photo of a {subject.kind}"] * 64, list(range(6000, 6064)), steps, guidance)
+    own, seen = judge.subject_scores(references, made), judge.look(made)
+    swapped = replace(subject, body=subject.second, second=subject.body)
+    others = [judge.subject_scores(pictures_of(s), made) for s in (swapped, *SUBJECTS.values()) if s != subject]
+    save_sheet([*references, *made[::4], *plain[:19]], 8, sheet)
+    return {
+        "recognised": round(float((own >= judge.threshold()).mean()), 4),
+        "mean score": round(float(own.mean()), 3),
+        "nearest": round(float((own > np.max(others, 0)).mean()), 4),
+        "class": judge.agreement(seen.kind, [subject.kind] * 64),
+        "place": judge.agreement(seen.place, wanted),
+        "class prompt shows the subject": float(judge.shows_subject(references, plain).mean()),
+        "class prompt shows the class": judge.agreement(judge.look(plain).kind, [subject.kind] * 64),
+    }
+
+
+def pictures_of(subject: Subject) -> Pictures:
+    """The five that it is taught from."""
+    return np.stack([np.asarray(p) for p in subject.pictures(5)])
+
+
 def evaluate_subject(args: argparse.Namespace) -> dict[str, object]:
-    """Recognition under the identifier in 4 places x 16 seeds, the places, and what the class prompt shows."""
     subject: Subject = SUBJECTS[args.subject]
-    references = np.stack([np.asarray(p) for p in subject.pictures(5)])
-    places = [p for p in PLACES if p != args.leave_out][:4]
-    prompts = [f"a photo of a {args.identifier} {subject.kind} {place}" for place in places for _ in range(16)]
-    wanted = [place for place in places for _ in range(16)]
     report: dict[str, object] = {"subject": args.subject, "threshold": judge.threshold()}
     for name, model in (("before", args.before), ("after", args.model)):
-        if model is None:
-            continue
-        made = generate(model, prompts, [5000 + i for i in range(64)], args.steps, args.guidance)
-        plain = generate(
-            model, [f"a photo of a {subject.kind}"] * 64, list(range(6000, 6064)), args.steps, args.guidance
-        )
-        scores = judge.subject_scores(references, made)
-        seen, class_seen = judge.look(made), judge.look(plain)
-        report[name] = {
-            "recognised": round(float((scores >= judge.threshold()).mean()), 4),
-            "mean score": round(float(scores.mean()), 3),
-            "class": judge.agreement(seen.kind, [subject.kind] * 64),
-            "place": judge.agreement(seen.place, wanted),
-            "class prompt shows the subject": float(judge.shows_subject(references, plain).mean()),
-            "class prompt shows the class": judge.agreement(class_seen.kind, [subject.kind] * 64),
-        }
-        save_sheet([*references, *made[::4], *plain[:19]], 8, args.out / f"{args.subject}-{name}.png")
+        if model is not None:
+            sheet = args.out / f"{args.subject}-{name}.png"
+            report[name] = measure_subject(
+                subject, model, args.identifier, args.steps, args.guidance, sheet, args.leave_out
+            )
     return report
 
 

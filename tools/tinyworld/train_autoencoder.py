@@ -23,6 +23,10 @@ from torch.nn.functional import l1_loss, mse_loss
 from dreamcore.tinyworld.subjects import SUBJECTS
 
 WIDTHS = (24, 48, 64)
+CROP = 48
+"""Side of the squares that are learned from: nearly the whole thing, in little more than half of the time."""
+QUIET = -6.0
+"""Log variance that new latent channels begin with."""
 
 
 def new_autoencoder(channels: int) -> AutoencoderKL:
@@ -49,6 +53,8 @@ def widened(old: AutoencoderKL, channels: int) -> AutoencoderKL:
         if name.startswith(("encoder.conv_out", "quant_conv")):  # means first, then log variances
             halves = [*range(had), *range(channels, channels + had)]
             rows = torch.tensor(halves)
+            if value.dim() == 1:
+                target[channels + had :] = QUIET  # else the new channels stay noise that nobody reads
             if value.dim() == 4 and value.shape[1] == 2 * had:
                 target[rows] = 0.0
                 target[rows[:, None], rows[None]] = value
@@ -75,6 +81,15 @@ def recoloured(x: Tensor) -> Tensor:
     return (grey + strength * (x - grey)).clamp(-1, 1)
 
 
+def cropped(x: Tensor, chance: np.random.Generator) -> Tensor:
+    """A square of every picture, most often from the middle, where the thing is."""
+    room = x.shape[-1] - CROP
+    middle = chance.random() < 0.7
+    corner = chance.binomial(room, 0.5, 2) if middle else chance.integers(0, room + 1, 2)
+    top, left = int(corner[0]), int(corner[1])
+    return x[:, :, top : top + CROP, left : left + CROP]
+
+
 def edges(x: Tensor) -> tuple[Tensor, Tensor]:
     return x[..., 1:] - x[..., :-1], x[..., 1:, :] - x[..., :-1, :]
 
@@ -83,7 +98,7 @@ def loss_of(y: Tensor, x: Tensor, kl: Tensor) -> Tensor:
     """L1 + L2; L1 of edges and of colour differences, which a mean over channels slights; a little KL per number."""
     sharp = sum(l1_loss(a, b) for a, b in zip(edges(y), edges(x), strict=True))
     hue = l1_loss(y[:, ::2] - y[:, 1:2], x[:, ::2] - x[:, 1:2])
-    return l1_loss(y, x) + mse_loss(y, x) + 0.5 * sharp + 0.5 * hue + 1e-4 * kl
+    return l1_loss(y, x) + mse_loss(y, x) + 0.5 * sharp + 0.5 * hue + 1e-6 * kl
 
 
 def train(vae: AutoencoderKL, pixels: Tensor, steps: int, batch: int, rate: float, bf16: bool) -> None:
@@ -93,7 +108,7 @@ def train(vae: AutoencoderKL, pixels: Tensor, steps: int, batch: int, rate: floa
     chance = np.random.Generator(np.random.Philox(7))
     start, smooth = time.monotonic(), 0.0
     for step in range(steps):
-        x = to_unit(pixels[torch.from_numpy(chance.integers(0, len(pixels), batch))])
+        x = cropped(to_unit(pixels[torch.from_numpy(chance.integers(0, len(pixels), batch))]), chance)
         x = x.flip(-1) if chance.random() < 0.5 else x
         x = recoloured(x).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
@@ -109,6 +124,23 @@ def train(vae: AutoencoderKL, pixels: Tensor, steps: int, batch: int, rate: floa
         smooth += (loss.item() - smooth) / min(step + 1, 50)
         if step % 50 == 0:
             print(f"update {step}  loss {smooth:.4f}  kl {kl.item():.2f}  {time.monotonic() - start:.0f} s", flush=True)
+
+
+@torch.no_grad()
+def standardise(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
+    """Give every latent channel mean 0 and deviation 1 over some pictures, exactly: the 1 x 1 convolutions on both
+    sides of the latents take it up.  The denoiser then learns all channels alike.  Returns latents of the pictures."""
+    n = vae.config.latent_channels
+    means = torch.cat([vae.encode(to_unit(p)).latent_dist.mean for p in pixels.split(64)])
+    mean, std = means.mean((0, 2, 3)), means.std((0, 2, 3))
+    before, after = vae.quant_conv, vae.post_quant_conv
+    after.bias += after.weight[:, :, 0, 0] @ mean
+    after.weight *= std[None, :, None, None]
+    before.bias[:n] = (before.bias[:n] - mean) / std
+    before.weight[:n] /= std[:, None, None, None]
+    before.bias[n:] -= 2 * std.log()
+    vae.register_to_config(scaling_factor=1.0)
+    return torch.cat([vae.encode(to_unit(p)).latent_dist.sample() for p in pixels.split(64)])
 
 
 @torch.no_grad()
@@ -148,13 +180,11 @@ def main() -> None:
     start = time.monotonic()
     wild, plain = pool(101, args.pool * 2 // 3, wild=True)[1], pool(102, args.pool // 3)[1]
     print(f"drawn in {time.monotonic() - start:.0f} s", flush=True)
-    old = AutoencoderKL.from_pretrained(args.init) if args.init else None
+    old = AutoencoderKL.from_pretrained(args.init).float() if args.init else None
     vae = widened(old, args.channels) if old else new_autoencoder(args.channels)
     train(vae, torch.cat([wild, plain]), args.steps, args.batch, args.learning_rate, args.bf16)
     vae.eval()
-    with torch.no_grad():
-        latents = torch.cat([vae.encode(to_unit(p)).latent_dist.sample() for p in plain[:1024].split(64)])
-    vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 5))
+    latents = standardise(vae, plain[:1024])
     vae.save_pretrained(args.out)
     quality = {
         "unseen subjects": measure(vae, subject_pixels(), args.out / "subjects.png"),

@@ -1,0 +1,49 @@
+"""What the judge thinks of a run's own pictures, for its report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dreamcore.errors import ConfigError
+from dreamcore.files import write_atomically
+from dreamcore.report import collect, write_report
+from dreamcore.runfolder import REPORT_DATA
+
+from . import judge
+from .subjects import Subject
+
+Pictures = NDArray[np.uint8]
+
+
+def scores(subject: Subject, before: Pictures, after: Pictures) -> dict[str, str]:
+    """Subject and class scores of the first and the last pictures of a run, uint8 [N, 64, 64, 3], in words."""
+    references = np.stack([np.asarray(p) for p in subject.pictures()])
+    found = {}
+    for when, made in (("before", before), ("after", after)):
+        likeness = judge.subject_scores(references, made)
+        shown, kinds = likeness >= judge.threshold(), judge.look(made).kind
+        found[f"subject, {when}"] = f"{shown.sum()} of {len(made)} pictures; likeness {likeness.mean():.2f}"
+        found[f"{subject.kind}, {when}"] = f"{kinds.count(subject.kind)} of {len(made)} pictures"
+    return found
+
+
+def add_to_report(run: Path, subject: Subject) -> dict[str, str]:
+    """Judge the pictures that a finished run made along the way, and write its report again with the scores."""
+    samples = collect(run).samples
+    if not samples:
+        raise ConfigError(f"{run}: holds no pictures in samples/; train with a validation_prompt")
+    first, last = (
+        np.stack([np.asarray(Image.open(path).convert("RGB")) for path in samples[step].values()])
+        for step in (min(samples), max(samples))
+    )
+    found = scores(subject, first, last)
+    path = run / REPORT_DATA
+    extras = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    write_atomically(path, json.dumps(extras | {"scores": found}, indent=1))
+    write_report(run)
+    return found
