@@ -18,8 +18,8 @@ nox.options.tags = ["tests"]
 FRAMEWORKS = {"torch": "torch==2.13.0", "paddle": "paddlepaddle==3.3.1", "mindspore": "mindspore==2.7.1"}
 """Backend -> its framework, installed first and by its exact version: so pip takes a CPU build that lies at hand."""
 
-PADDLES_TESTS = (
-    "tests/paddle", "tests/crossing", "tests/contract", "tests/torch/test_kill.py", "tests/torch/test_full_disk.py",
+SHARED_TESTS = (
+    "tests/crossing", "tests/contract", "tests/torch/test_kill.py", "tests/torch/test_full_disk.py",
     "tests/core", "tests/track", "tests/test_doctor.py", "tests/test_no_framework.py", "tests/test_packaging.py",
 )  # fmt: skip
 """What depends on the backend or on its environment."""
@@ -32,21 +32,19 @@ def install(session: nox.Session, backend: str, *extras: str) -> None:
     session.install("--editable", f".[{','.join((backend, *extras))}]", constraints)
 
 
-@nox.session
-def quickstart(session: nox.Session) -> None:
+def teach(session: nox.Session, backend: str, folder: Path) -> None:
     """Teach the embedded miniature model a mug that it has never seen, on the CPU, and make pictures with it."""
-    install(session, "torch")
-    folder = Path("quickstart")
+    install(session, backend)
     session.run("python", "-m", "dreamcore.tinyworld", str(folder / "mug"))
     # fmt: off
     session.run(
-        "dreambooth", "train", "--config", "quickstart",
+        "dreambooth", "train", "--config", "quickstart", "--backend", backend,
         "--instance_data_dir", str(folder / "mug"), "--instance_prompt", "a photo of a sks mug",
         "--output_dir", str(folder / "run"), "--overwrite_output_dir",
         *session.posargs,
     )
     session.run(
-        "dreambooth", "generate",
+        "dreambooth", "generate", "--backend", backend,
         "--pretrained_model_name_or_path", str(folder / "run"),
         "--prompt", "a photo of a sks mug in snow", "--num_images", "8", "--guidance_scale", "3",
         "--output_dir", str(folder / "pictures"),
@@ -54,6 +52,24 @@ def quickstart(session: nox.Session) -> None:
     # fmt: on
     session.run("python", "-m", "dreamcore.tinyworld", "--score", str(folder / "run"))
     session.log(f"See {folder / 'run' / 'report.html'}; more pictures are in {folder / 'pictures'}.")
+
+
+@nox.session
+def quickstart(session: nox.Session) -> None:
+    """Teach the embedded miniature model a mug that it has never seen, on the CPU, and make pictures with it."""
+    teach(session, "torch", Path("quickstart"))
+
+
+@nox.session(name="quickstart-paddle")
+def quickstart_paddle(session: nox.Session) -> None:
+    """The same with Paddle."""
+    teach(session, "paddle", Path("quickstart") / "paddle")
+
+
+@nox.session(name="quickstart-mindspore")
+def quickstart_mindspore(session: nox.Session) -> None:
+    """The same with MindSpore."""
+    teach(session, "mindspore", Path("quickstart") / "mindspore")
 
 
 @nox.session(name="tests-torch", tags=["tests"])
@@ -64,21 +80,20 @@ def tests_torch(session: nox.Session) -> None:
     session.run("python", "-m", "tests.crossing.write_reference", silent=True)
 
 
-@nox.session(name="tests-paddle", tags=["tests"])
-def tests_paddle(session: nox.Session) -> None:
-    """What depends on the backend, with Paddle, beside the files that tests-torch has written."""
-    install(session, "paddle", "dev")
-    shutil.rmtree("build/written/paddle", ignore_errors=True)
-    session.run("python", "-m", "pytest", *(session.posargs or PADDLES_TESTS))
-
-
-@nox.session(name="tests-mindspore")
+@nox.session(name="tests-mindspore", tags=["tests"])
 def tests_mindspore(session: nox.Session) -> None:
     """What depends on the backend, with MindSpore, beside the files that tests-torch has written."""
     install(session, "mindspore", "dev")
     shutil.rmtree("build/written/mindspore", ignore_errors=True)
-    own = ("tests/mindspore", "tests/crossing", "tests/contract", "tests/core", "tests/test_no_framework.py")
-    session.run("python", "-m", "pytest", *(session.posargs or own))
+    session.run("python", "-m", "pytest", *(session.posargs or ("tests/mindspore", *SHARED_TESTS)))
+
+
+@nox.session(name="tests-paddle", tags=["tests"])
+def tests_paddle(session: nox.Session) -> None:
+    """What depends on the backend, with Paddle, beside the files that tests-torch and tests-mindspore have written."""
+    install(session, "paddle", "dev")
+    shutil.rmtree("build/written/paddle", ignore_errors=True)
+    session.run("python", "-m", "pytest", *(session.posargs or ("tests/paddle", *SHARED_TESTS)))
 
 
 @nox.session(name="tests-crossing", tags=["tests"], venv_backend="none")

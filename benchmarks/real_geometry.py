@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from .random_model import GEOMETRIES
+from .runner import measure_whole_run
 
 ROOT = Path(__file__).parents[1]
 
@@ -44,6 +45,7 @@ def _train(asked: argparse.Namespace, model: Path, scratch: Path) -> float:
     from tests.tiny import draw_photos
 
     resolution = asked.resolution or GEOMETRIES[asked.geometry].resolution
+    measure_whole_run()
     started = time.perf_counter()
     run = dreamcore.train(
         pretrained_model_name_or_path=str(model),

@@ -120,7 +120,7 @@ def _kind(field: FieldInfo) -> Any:
 
 def _members(field: FieldInfo) -> tuple[Any, ...]:
     kind = field.annotation
-    return typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    return typing.get_args(kind) if typing.get_origin(kind) in (types.UnionType, typing.Union) else (kind,)
 
 
 def _value(field: FieldInfo, text: Any) -> Any:

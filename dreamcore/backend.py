@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,9 +38,9 @@ class Batch:
     """One micro-batch of B rows, all of one shape."""
 
     x: Float
-    """[B, C, h, w] noisy latents, as the network receives them."""
+    """[B, C, h, w] noisy latents, as the network receives them; of some families tokens, [B, tokens, width]."""
     target: Float
-    """[B, C, h, w] what the network must answer."""
+    """What the network must answer, of the same shape."""
     t: Float
     """[B] timesteps, as the network receives them."""
     prompt: NDArray[np.int64]
@@ -50,9 +50,9 @@ class Batch:
     seed: int = 0
     """Seeds what is random inside the network (LoRA dropout)."""
     mask: Float | None = None
-    """[B, 1, h, w] weights of the squared error's elements."""
-    extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    """Inputs that only some families have, under the names of their description."""
+    """[B, 1, h, w] weights of the squared error's elements; [B, tokens, width] beside tokens."""
+    extra: Mapping[str, Float] = field(default_factory=dict)
+    """Inputs that only some families have, under the names of their description (`Family.extra`)."""
 
 
 @dataclass(frozen=True)
@@ -133,16 +133,16 @@ class Backend(Protocol):
 
     world: World
 
-    def tokenize(self, prompts: Sequence[str]) -> list[list[str]]:
-        """Each prompt's tokens, without padding or cutting, without begin and end marks."""
+    def tokenize(self, prompts: Sequence[str], encoder: int = 0) -> list[list[str]]:
+        """Each prompt's tokens for a text encoder, without padding or cutting, without begin and end marks."""
         ...
 
-    def tokenizer_window(self) -> int:
-        """Tokens of a prompt that the text encoder sees, without begin and end marks."""
+    def tokenizer_window(self, encoder: int = 0) -> int:
+        """Tokens of a prompt that a text encoder sees, without begin and end marks."""
         ...
 
     def embed(self, prompts: Sequence[str]) -> Float:
-        """[N, W] the text encoder's answer at each prompt's end mark, which has seen all of it."""
+        """[N, W] the first text encoder's answer at each prompt's end mark, which has seen all of it."""
         ...
 
     def set_prompts(self, prompts: Sequence[str]) -> None:
@@ -150,7 +150,8 @@ class Backend(Protocol):
         ...
 
     def encode_images(self, pixels: Float) -> tuple[Float, Float]:
-        """Mean and standard deviation, each [N, C, h, w], of the latents of [N, 3, H, W] pixels in [−1, 1], scaled."""
+        """Mean and standard deviation, each [N, C, h, w], of the latents of [N, 3, H, W] pixels in [−1, 1], shifted and
+        scaled (`ModelFolder.latent_scaling`)."""
         ...
 
     def prepare_training(self, config: TrainConfig) -> list[str]:
@@ -207,6 +208,10 @@ class Backend(Protocol):
         """Write weights of another form (.bin, a variant) into `folder` as plain safetensors."""
         ...
 
+    def peak_memory(self) -> int | None:
+        """Bytes of the device's memory held at most since the last call; None where there is none but the host's."""
+        ...
+
     def device_name(self) -> str:
         """The device in words, for the log."""
         ...
@@ -251,8 +256,15 @@ def load_backend(name: str, model: ModelFolder, settings: ModelSettings) -> Back
     """Import an adapter, the only place where that happens, and load the model into it.
 
     Raises:
-        ConfigError: a device or precision that is not there, weights that do not fit the model.
+        ConfigError: a family that this backend does not run, a device or precision that is not there, weights that do
+            not fit the model.
     """
+    family = model.family
+    if name in RANK_VARIABLES and name not in family.backends:
+        raise ConfigError(
+            f"pretrained_model_name_or_path: {model.path}: {family.name} does not run on {name} here; use "
+            f"--backend {' or '.join(family.backends)}"
+        )
     module, function = _entry_points()[name].split(":")
     backend: Backend = getattr(importlib.import_module(module), function)(model, settings)
     return backend

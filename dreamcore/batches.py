@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .backend import Batch
+from .data import CropRecord
 from .diffusion import NoiseSchedule, min_snr_weight
+from .families import STABLE_DIFFUSION, FamilyInputs
+from .families.packing import pack
 from .latents import Encoded, Latents
 from .plan import INSTANCE, Plan, Sample, split_by_shape
 from .prompts import Words
 from .rng import Purpose, generator
 
 Float = NDArray[np.float32]
+PLAIN = FamilyInputs(STABLE_DIFFUSION)
+"""A family whose denoiser receives timesteps and words, and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ class Batcher:
     snr_gamma: float | None = None
     noise_offset: float = 0.0
     caption_dropout: float = 0.0
+    family: FamilyInputs = PLAIN
 
     def update(self, update: int, rank: int = 0) -> tuple[list[Batch], NDArray[np.int64]]:
         """The micro-batches of an update (from 0) on one device, and `INSTANCE` or `CLASS` of each of their rows."""
@@ -50,7 +56,7 @@ class Batcher:
         encoded = [self.latents(s) for s in rows]
         latents = np.stack([self._latent(s, e) for s, e in zip(rows, encoded, strict=True)])
         noise = np.stack([self._noise(s, latents.shape[1:]) for s in rows])
-        timesteps = np.array([self._timestep(s) for s in rows], np.int64)
+        timesteps = np.array([self.schedule.draw(self._draw(Purpose.TIMESTEP, s)) for s in rows], np.int64)
         weight = np.array([1.0 if s.row == INSTANCE else self.prior_loss_weight for s in rows])
         return form_batch(
             self.schedule,
@@ -62,6 +68,8 @@ class Batcher:
             snr_gamma=self.snr_gamma,
             seed=int(self._draw(Purpose.DROPOUT, rows[0]).integers(2**31)),
             mask=_mask([e.weights for e in encoded], latents),
+            family=self.family,
+            records=lambda: [self.latents.record(s) for s in rows],
         )
 
     def _draw(self, purpose: Purpose, sample: Sample) -> np.random.Generator:
@@ -77,9 +85,6 @@ class Batcher:
         if self.noise_offset:
             noise += np.float32(self.noise_offset) * draw.standard_normal((shape[0], 1, 1), np.float32)
         return noise
-
-    def _timestep(self, sample: Sample) -> int:
-        return int(self._draw(Purpose.TIMESTEP, sample).integers(self.schedule.num_train_timesteps))
 
     def _prompt(self, sample: Sample) -> int:
         draw = self._draw(Purpose.CAPTION, sample)
@@ -110,17 +115,27 @@ def form_batch(
     snr_gamma: float | None = None,
     seed: int = 0,
     mask: Float | None = None,
+    family: FamilyInputs = PLAIN,
+    records: Callable[[], Sequence[CropRecord]] = list,
 ) -> Batch:
-    """A batch of latents and noise, each [B, C, h, w], timesteps, prompts and weights, each [B], mask [B, 1, h, w]."""
+    """A batch of latents and noise, each [B, C, h, w], timesteps, prompts and weights, each [B], mask [B, 1, h, w].
+
+    `records` tells what each row shows of its photograph; it is asked where the family wants to know.
+    """
+    patch = family.family.patch
+    schedule = schedule.at_size(latents.shape[2] * latents.shape[3] // family.area)
     q = schedule.coefficients(timesteps)
     a, b, c, d = (v.astype(np.float32)[:, None, None, None] for v in (q.a, q.b, q.c, q.d))
-    weight = weight * (q.output_scale**2 if snr_gamma is None else min_snr_weight(q, snr_gamma))
+    weight = weight * (schedule.weight(timesteps) if snr_gamma is None else min_snr_weight(q, snr_gamma))
+    if mask is not None and patch > 1:
+        mask = np.broadcast_to(mask, latents.shape)
     return Batch(
-        x=a * latents + b * noise,
-        target=c * latents + d * noise,
-        t=timesteps.astype(np.float32),
+        x=pack(a * latents + b * noise, patch),
+        target=pack(c * latents + d * noise, patch),
+        t=schedule.network_times(timesteps).astype(np.float32),
         prompt=prompt,
         weight=weight.astype(np.float32),
         seed=seed,
-        mask=mask,
+        mask=None if mask is None else pack(mask, patch),
+        extra=family.extra(records, latents.shape[2:4]),
     )

@@ -39,7 +39,7 @@ class Tokenizer:
         Raises:
             ConfigError: its files are missing or damaged.
         """
-        folder = model.path / model.family.text_encoders[0][0]
+        folder = model.folder(model.family.text_encoders[0].tokenizer)
         try:
             vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
             lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")

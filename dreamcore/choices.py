@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from .config import TrainConfig
+from .diffusion import FlowSettings, NoiseSchedule, ResolutionShift
 from .errors import ConfigError
+from .families import FamilyInputs
 from .lr import learning_rate
 from .modelfolder import ModelFolder
 
@@ -19,7 +21,7 @@ def image_size(config: TrainConfig, model: ModelFolder, warn: Say) -> tuple[int,
     """Height and width of the training images.
 
     Raises:
-        ConfigError: not a multiple of the model's factor.
+        ConfigError: not a multiple of what the model needs.
     """
     native = model.native_resolution
     if config.height is not None and config.width is not None:
@@ -29,10 +31,10 @@ def image_size(config: TrainConfig, model: ModelFolder, warn: Say) -> tuple[int,
         size = side, side
     named = "resolution" if config.height is None else "height and width"
     for value in size:
-        if value % model.latent_factor:
-            near = max(1, round(value / model.latent_factor)) * model.latent_factor
+        if value % model.size_step:
+            near = max(1, round(value / model.size_step)) * model.size_step
             raise ConfigError(
-                f"{named}: {value} is not a multiple of {model.latent_factor}, as this model needs; {near} would be"
+                f"{named}: {value} is not a multiple of {model.size_step}, as this model needs; {near} would be"
             )
     if native not in size:
         warn(f"{named}: training at {size[1]}×{size[0]}, while this model was made for {native}×{native}")
@@ -77,19 +79,82 @@ class Rates:
         return {n: learning_rate(b, self.schedule, update, self.total, **self.shape) for n, b in self.base.items()}
 
 
+def sampler(given: str | None, model: ModelFolder, setting: str, usual: str | None = None) -> str:
+    """The sampler to make pictures with: the one given, else `usual` where it fits, else the model's first.
+
+    Raises:
+        ConfigError: one that does not know the model's noise levels.
+    """
+    known = model.schedule.samplers
+    if given is None:
+        return usual if usual in known else known[0]
+    if given not in known:
+        raise ConfigError(f"{setting}: {given} does not fit the noise levels of this model; use {' or '.join(known)}")
+    return given
+
+
+def noise_schedule(config: TrainConfig, model: ModelFolder) -> NoiseSchedule:
+    """The model's noise levels with the settings of flow matching in them.
+
+    Raises:
+        ConfigError: min-SNR together with other weights, or where it has no value.
+    """
+    schedule = model.schedule
+    if schedule.prediction == "flow":
+        scheme = config.weighting_scheme or model.family.weighting_scheme
+        normal = (config.logit_mean, config.logit_std) if scheme == "logit_normal" else ()
+        flow = FlowSettings(scheme, *normal)
+        if scheme == "mode":
+            flow = replace(flow, mode_scale=config.mode_scale)
+        flow = replace(flow, precondition_outputs=config.precondition_outputs)
+        native = (model.native_resolution // model.size_step) ** 2
+        shift = ResolutionShift(model.config("scheduler"), native) if config.resolution_shift else None
+        schedule = replace(schedule, flow=flow, shift=shift)
+        if config.snr_gamma is not None and (scheme in ("sigma_sqrt", "cosmap") or flow.precondition_outputs):
+            raise ConfigError(
+                "snr_gamma: given together with a weighting_scheme or precondition_outputs that weigh timesteps "
+                "otherwise; give one or the other"
+            )
+    if config.snr_gamma is not None:
+        schedule.check_min_snr(config.snr_gamma)
+    return schedule
+
+
+def family_inputs(config: TrainConfig, model: ModelFolder) -> FamilyInputs:
+    """What the family's denoiser receives besides timesteps and words."""
+    lengths = [encoder.length for encoder in model.family.text_encoders if encoder.length]
+    tokens = config.max_sequence_length or max(lengths) if lengths else 0
+    told = config.guidance_scale if model.config(model.family.denoiser).get("guidance_embeds") else None
+    return FamilyInputs(model.family, tokens, told, model.token_side**2)
+
+
+def guidance(given: float | None, model: ModelFolder) -> float:
+    """The strength of pictures' guidance: the one given, else the family's."""
+    return model.family.guidance_scale if given is None else given
+
+
+def weight_decays(config: TrainConfig, components: Sequence[str]) -> dict[str, float]:
+    """AdamW's decay of each component: the denoiser, then the text encoders that train."""
+    decays = dict.fromkeys(components, config.adam_weight_decay)
+    for encoder in components[1:]:
+        other = config.adam_weight_decay_text_encoder
+        decays[encoder] = decays[encoder] if other is None else other
+    return decays
+
+
 def total_updates(config: TrainConfig, updates_per_epoch: int) -> int:
     """Updates of the whole run."""
     return config.max_train_steps or config.num_train_epochs * updates_per_epoch
 
 
-def checked_length(length: int, longest: int) -> int:
-    """Tokens that prompts are padded or cut to: `tokenizer_max_length`, of at most the tokenizer's own.
+def checked_length(length: int, longest: int, setting: str = "tokenizer_max_length") -> int:
+    """Tokens that prompts are padded or cut to, of at most the tokenizer's own; `setting` is who asks.
 
     Raises:
         ConfigError: it is more.
     """
     if length > longest:
-        raise ConfigError(f"tokenizer_max_length: {length} is more than the {longest} tokens that this model takes")
+        raise ConfigError(f"{setting}: {length} is more than the {longest} tokens that this model takes")
     return length
 
 
@@ -99,14 +164,18 @@ def settings_to_write(config: TrainConfig) -> dict[str, Any]:
     for name in ("resume_from_checkpoint", "reset_optimizer", "overwrite_output_dir"):
         settings.pop(name, None)
     for name, value in settings.items():
-        is_path = name.endswith("_dir") or name == "pretrained_model_name_or_path"
-        if is_path and name != "logging_dir" and Path(str(value)).expanduser().exists():
-            settings[name] = str(Path(str(value)).expanduser().resolve())
+        settings[name] = _absolute(name, value)
     for concept in settings.get("concepts", ()):
-        for name in ("instance_data_dir", "class_data_dir"):
-            if concept[name] is not None and Path(concept[name]).expanduser().exists():
-                concept[name] = str(Path(concept[name]).expanduser().resolve())
+        concept |= {name: _absolute(name, value) for name, value in concept.items()}
     return settings
+
+
+def _absolute(name: str, value: Any) -> Any:
+    """A setting's value; where it names a folder or file that is there, by its absolute path."""
+    is_path = name.endswith("_dir") or name in ("pretrained_model_name_or_path", "dataset_name")
+    if value is None or not is_path or name == "logging_dir" or not Path(str(value)).expanduser().exists():
+        return value
+    return str(Path(str(value)).expanduser().resolve())
 
 
 @dataclass(frozen=True)

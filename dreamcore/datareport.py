@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,13 @@ from PIL import Image
 from .bpe import Tokenizer
 from .choices import image_size
 from .config.look import DataConfig
-from .data import Crop, bucket_crops
+from .data import Crop
 from .data.inspection import Inspection, inspect
 from .data.sheet import draw_sheet
 from .files import explain_disk_errors, write_atomically
-from .inputs import bucket_choice, check_folders, open_photos
+from .inputs import bucket_choice, open_subjects
 from .modelfolder import ModelFolder
 from .pictures import png_bytes
-from .prompts import instance_prompts
 
 USUAL_SIDE, USUAL_FACTOR = 512, 8
 """Of Stable Diffusion, where no model is named."""
@@ -38,6 +37,8 @@ class DataReport:
     """(H, W) of the training images, where there are no buckets."""
     sheet: Path
     """The contact sheet, written."""
+    held_out: list[Path]
+    """Photographs that would not train."""
 
     def as_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -45,7 +46,8 @@ class DataReport:
             {"folder": str(folder)} | inspection.as_dict()
             for folder, inspection in zip(self.folders, self.inspections, strict=True)
         ]
-        return {"would_start": True, "size": list(self.size), "sheet": str(self.sheet), "concepts": parts}
+        whole = {"would_start": True, "size": list(self.size), "sheet": str(self.sheet), "concepts": parts}
+        return whole | {"held_out": [str(path) for path in self.held_out]}
 
 
 def report_data(config: DataConfig, progress: Callable[[int, int], None] = lambda done, of: None) -> DataReport:
@@ -61,31 +63,25 @@ def report_data(config: DataConfig, progress: Callable[[int, int], None] = lambd
         model = ModelFolder.open(config.pretrained_model_name_or_path, config.revision, config.variant)
         size, tokenizer = image_size(config, model, lambda text: None), Tokenizer.open(model)
     crop = Crop(*size, config.center_crop, config.random_flip, config.subject_crop)
-    shapes = bucket_choice(config, crop, model.latent_factor if model else USUAL_FACTOR)
-    folders, inspections = [], []
-    for number, concept in enumerate(config.subjects()):
-        setting = "instance_data_dir" if config.concepts is None else f"concepts.{number}.instance_data_dir"
-        check_folders(config, concept)
-        folder = open_photos(config, concept.instance_data_dir, setting, lambda text: None)
-        prompts = None
-        if concept.instance_prompt is not None or config.use_captions:
-            prompts = [wordings[0] for wordings in instance_prompts(config, concept, folder, number)]
-        inspections.append(
-            inspect(
-                folder,
-                bucket_crops([photo.size for photo in folder.photos], replace(crop), shapes),
-                prompts=prompts,
-                count_tokens=(lambda text, t=tokenizer: len(t.tokenize(text))) if tokenizer else None,  # type: ignore[misc]
-                window=tokenizer.window if tokenizer else None,
-                progress=progress,
-            )
+    shapes = bucket_choice(config, crop, model.size_step if model else USUAL_FACTOR)
+    subjects, held_out = open_subjects(config, crop, shapes, lambda text: None)
+    inspections = [
+        inspect(
+            subject.images,
+            subject.crops,
+            prompts=[wordings[0] for wordings in subject.prompts] if all(subject.prompts) else None,
+            count_tokens=(lambda text: len(tokenizer.tokenize(text))) if tokenizer else None,
+            window=tokenizer.window if tokenizer else None,
+            progress=progress,
         )
-        folders.append(folder.folder)
+        for subject in subjects
+    ]
     sheet = Path(config.sheet).expanduser()
     with explain_disk_errors(f"sheet: {sheet}"):
         sheet.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(sheet, png_bytes(np.asarray(_stacked([draw_sheet(one) for one in inspections]))))
-    return DataReport(folders, inspections, size, sheet)
+    held = [photo.path for part in held_out for photo in part.images.photos]
+    return DataReport([subject.images.folder for subject in subjects], inspections, size, sheet, held)
 
 
 def _stacked(sheets: list[Image.Image]) -> Image.Image:
@@ -111,6 +107,8 @@ def in_words(report: DataReport) -> str:
         remarks = [f"{row.name}: {remark.text}" for row in inspection.rows for remark in row.remarks]
         remarks += [remark.text for remark in inspection.remarks]
         lines += [f"  warning: {text}" for text in remarks] + [f"  note: {text}" for text in inspection.notes]
+    if report.held_out:
+        lines.append(f"held out of training: {', '.join(path.name for path in report.held_out)}")
     return "\n".join([*lines, f"contact sheet: {report.sheet}"])
 
 

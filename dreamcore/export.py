@@ -36,7 +36,7 @@ def write_model(backend: Backend, model: ModelFolder, folder: Path, layout: Expo
 
 
 def _carry_over(backend: Backend, model: ModelFolder, name: str, target: Path) -> None:
-    source = model.path / name
+    source = model.folder(name)
     names = [f.name for f in source.iterdir() if f.is_file()]
     weights = choose_weights(names, model.variant) or choose_weights(names, None)
     plain = model.variant is None or weights == choose_weights(names, None)

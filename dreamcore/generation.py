@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from .backend import SampleRequest, choose_backend, load_backend
 from .checkpoint import LORA_FILE
+from .choices import guidance, sampler
 from .config import GenerateConfig
 from .errors import ConfigError
 from .files import explain_disk_errors, write_atomically
@@ -31,9 +32,12 @@ def generate(config: GenerateConfig) -> list[Path]:
         ConfigError: before anything is loaded, naming the setting that cannot be used and what would be right.
     """
     name = choose_backend(config.backend)
-    model = ModelFolder.open(config.pretrained_model_name_or_path, config.revision, config.variant)
+    model = ModelFolder.of(config)
     prompts = _prompts(config)
     height, width = _size(config, model)
+    negative = config.negative_prompt if model.family.classifier_free else ""
+    steps, scale = config.num_inference_steps, guidance(config.guidance_scale, model)
+    scheduler = sampler(config.scheduler, model, "scheduler")
     lora, lora_scale = (_lora_file(config.lora), config.lora_scale) if config.lora is not None else (None, 1.0)
     folder = Path(config.output_dir).expanduser()
     seeds = [config.seed + k for k in range(config.num_images)]
@@ -41,12 +45,6 @@ def generate(config: GenerateConfig) -> list[Path]:
     shape = (model.latent_channels, height // model.latent_factor, width // model.latent_factor)
     with explain_disk_errors(f"output_dir: {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
-    steps, scale, scheduler, negative = (
-        config.num_inference_steps,
-        config.guidance_scale,
-        config.scheduler,
-        config.negative_prompt,
-    )
     batch_size, wants_sheet = config.batch_size, config.contact_sheet
     backend = load_backend(name, model, config)
     config.refuse_unread(f"backend {name}")
@@ -94,8 +92,8 @@ def _prompts(config: GenerateConfig) -> list[str]:
 def _size(config: GenerateConfig, model: ModelFolder) -> tuple[int, int]:
     height, width = config.height or model.native_resolution, config.width or model.native_resolution
     for name, value in (("height", height), ("width", width)):
-        if value % model.latent_factor:
-            raise ConfigError(f"{name}: {value} is not a multiple of {model.latent_factor}, as this model needs")
+        if value % model.size_step:
+            raise ConfigError(f"{name}: {value} is not a multiple of {model.size_step}, as this model needs")
     return height, width
 
 

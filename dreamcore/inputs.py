@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .choices import image_size
 from .config import TrainConfig
 from .config.concepts import Concept
-from .data import Crop, ImageFolder, bucket_crops, bucket_shapes, find_images
+from .data import Crop, ImageFolder, Table, bucket_crops, bucket_shapes, find_images
 from .errors import ConfigError
+from .hubdata import find_dataset
 from .modelfolder import ModelFolder
 from .prompts import instance_prompts
 from .rng import Purpose, generator
@@ -56,7 +57,7 @@ class Inputs:
 
     def crops(self, folder: ImageFolder, crop: Crop) -> list[Crop]:
         """`crop` in the shape that fits each image."""
-        return bucket_crops([photo.size for photo in folder.photos], crop, self.shapes)
+        return _crops(folder, crop, self.shapes)
 
 
 def check_inputs(config: TrainConfig, warn: Callable[[str], None]) -> Inputs:
@@ -65,47 +66,116 @@ def check_inputs(config: TrainConfig, warn: Callable[[str], None]) -> Inputs:
     Raises:
         ConfigError: naming the setting or file, what it is, and what would be right.
     """
-    model = ModelFolder.open(config.pretrained_model_name_or_path, config.revision, config.variant)
+    model = ModelFolder.of(config)
     height, width = image_size(config, model, warn)
     crop = Crop(height, width, config.center_crop, config.random_flip, config.subject_crop)
-    inputs = Inputs(model, crop, bucket_choice(config, crop, model.latent_factor), [], [])
-    concepts = config.subjects()
-    for number, concept in enumerate(concepts):
+    inputs = Inputs(model, crop, bucket_choice(config, crop, model.size_step), [], [])
+    subjects, held_out = open_subjects(config, crop, inputs.shapes, warn)
+    return replace(inputs, subjects=subjects, held_out=held_out)
+
+
+def open_subjects(
+    config: TrainConfig, crop: Crop, shapes: Sequence[tuple[int, int]], warn: Callable[[str], None]
+) -> tuple[list[Subject], list[HeldOutImages]]:
+    """Open and check every photograph, those that train and those that are held out; a run and `data` alike.
+
+    Args:
+        crop: of every image, where there are no buckets.
+        shapes: (H, W) of the buckets.
+
+    Raises:
+        ConfigError: as `check_inputs`.
+    """
+    subjects, held_out = list[Subject](), list[HeldOutImages]()
+    for number, concept in enumerate(config.subjects()):
+        prefix = "" if config.concepts is None else f"concepts.{number}."
         check_folders(config, concept)
-        setting = "instance_data_dir" if config.concepts is None else f"concepts.{number}.instance_data_dir"
-        folder = open_photos(config, concept.instance_data_dir, setting, warn)
-        kept, held = _parted(folder, config.validation_share, config.seed, number, setting)
-        words = instance_prompts(config, concept, kept, number)
-        inputs.subjects.append(Subject(concept, kept, inputs.crops(kept, crop), words))
-        if held:
-            inputs.held_out.append(_held_out(config, concept, held, inputs))
-    if config.validation_data_dir is not None:
-        folder = open_photos(config, config.validation_data_dir, "validation_data_dir", warn)
-        inputs.held_out.append(_held_out(config, concepts[0], folder, inputs))
-    return inputs
+        folder = open_photos(config, concept, prefix, warn)
+        kept, held = _parted(folder, config.validation_share, config.seed, number, prefix + concept.source[0])
+        worded = concept.instance_prompt is not None or config.captioned  # `data` can look at photographs alone
+        words = instance_prompts(config, concept, kept, number) if worded else [[] for _ in kept.photos]
+        subjects.append(Subject(concept, kept, _crops(kept, crop, shapes), words))
+        middle = replace(crop, center_crop=True, random_flip=False)
+        for images in (held, open_held_out(config, concept, prefix, warn)):
+            if images is not None:
+                prompts = [wordings[0] for wordings in instance_prompts(config, concept, images)] if worded else []
+                held_out.append(HeldOutImages(images, _crops(images, middle, shapes), prompts))
+    return subjects, held_out
 
 
-def open_photos(config: TrainConfig, path: str, setting: str, warn: Callable[[str], None]) -> ImageFolder:
-    """The photographs of a folder, with the captions and masks that the settings ask for."""
-    masks = config.subject_crop or config.masked_loss
-    by_column = config.use_captions and config.caption_source in ("auto", "metadata")
-    folder = ImageFolder.open(
-        Path(path).expanduser(),
-        setting=setting,
-        captions=config.caption_source if config.use_captions else False,
-        caption_column=config.caption_column if by_column else "text",
-        every_caption=config.use_captions and config.missing_caption == "error",
-        sub_folders=config.sub_folders,
-        masks=masks,
-    )
+def open_photos(config: TrainConfig, concept: Concept, prefix: str, warn: Callable[[str], None]) -> ImageFolder:
+    """A concept's photographs, with the captions and masks that the settings ask for.
+
+    Args:
+        prefix: put before the settings' names in messages.
+    """
+    setting, name = concept.source
+    if setting == "dataset_name":
+        folder = _open_dataset(config, name, concept.dataset_config_name, prefix + setting)
+    else:
+        folder = _open_folder(config, Path(name).expanduser(), prefix + setting, config.sub_folders)
     for note in folder.notes:
         warn(f"{folder.folder}: {note}")
-    if masks and setting != "validation_data_dir" and all(photo.mask is None for photo in folder.photos):
+    if _masks(config) and all(photo.mask is None for photo in folder.photos):
         named = "subject_crop" if config.subject_crop else "masked_loss"
         raise ConfigError(
             f"{named}: no image of {folder.folder} has a mask; put NAME-mask.png beside each, or use images with alpha"
         )
     return folder
+
+
+def open_held_out(
+    config: TrainConfig, concept: Concept, prefix: str, warn: Callable[[str], None]
+) -> ImageFolder | None:
+    """The photographs of `validation_data_dir`, if there is one."""
+    if concept.validation_data_dir is None:
+        return None
+    path = Path(concept.validation_data_dir).expanduser()
+    folder = _open_folder(config, path, f"{prefix}validation_data_dir", config.sub_folders)
+    for note in folder.notes:
+        warn(f"{folder.folder}: {note}")
+    return folder
+
+
+def _open_folder(config: TrainConfig, path: Path, setting: str, sub_folders: bool, listed: bool = False) -> ImageFolder:
+    """A folder of photographs; their words are in metadata files where they are `listed`, else where settings say."""
+    source = "metadata" if listed else config.caption_source if config.captioned else "auto"
+    by_column = config.captioned and source in ("auto", "metadata")
+    return ImageFolder.open(
+        path,
+        setting=setting,
+        captions=source if config.captioned else False,
+        caption_column=config.caption_column if by_column else "text",
+        every_caption=config.captioned and config.missing_caption == "error",
+        sub_folders=sub_folders,
+        masks=_masks(config),
+        background=config.background,
+    )
+
+
+def _open_dataset(config: TrainConfig, name: str, config_name: str | None, setting: str) -> ImageFolder:
+    dataset = find_dataset(name, config_name)
+    image_column = config.image_column
+    if not dataset.files:
+        if image_column != "image":
+            raise ConfigError(
+                f"image_column: {image_column!r}: {name} is a folder of images, not a table; leave it out"
+            )
+        return _open_folder(config, dataset.root, setting, True, listed=True)
+    captions = config.caption_column if config.captioned else None
+    folder = ImageFolder.open_table(
+        Table(dataset.root, dataset.files, image_column, captions),
+        setting=setting,
+        every_caption=config.captioned and config.missing_caption == "error",
+        masks=_masks(config),
+        background=config.background,
+    )
+    folder.notes[:0] = dataset.notes
+    return folder
+
+
+def _masks(config: TrainConfig) -> bool:
+    return config.subject_crop or config.masked_loss
 
 
 def _parted(
@@ -123,16 +193,14 @@ def _parted(
         )
     chosen = set(generator(seed, Purpose.HELD_OUT, number, 0, 1).permutation(count)[:held].tolist())
     return (
-        ImageFolder(folder.folder, [p for i, p in enumerate(folder.photos) if i not in chosen], []),
-        ImageFolder(folder.folder, [p for i, p in enumerate(folder.photos) if i in chosen], []),
+        folder.part([p for i, p in enumerate(folder.photos) if i not in chosen]),
+        folder.part([p for i, p in enumerate(folder.photos) if i in chosen]),
     )
 
 
-def _held_out(config: TrainConfig, concept: Concept, folder: ImageFolder, inputs: Inputs) -> HeldOutImages:
-    """Cropped in the middle, in their first wording."""
-    crop = replace(inputs.crop, center_crop=True, random_flip=False)
-    prompts = [wordings[0] for wordings in instance_prompts(config, concept, folder)]
-    return HeldOutImages(folder, inputs.crops(folder, crop), prompts)
+def _crops(folder: ImageFolder, crop: Crop, shapes: Sequence[tuple[int, int]]) -> list[Crop]:
+    """`crop` in the shape that fits each image."""
+    return bucket_crops([photo.size for photo in folder.photos], crop, shapes)
 
 
 def bucket_choice(config: TrainConfig, crop: Crop, factor: int) -> list[tuple[int, int]]:
@@ -148,13 +216,14 @@ def bucket_choice(config: TrainConfig, crop: Crop, factor: int) -> list[tuple[in
 
 def check_folders(config: TrainConfig, concept: Concept) -> None:
     """Refuse folders that would mix photographs with results, and class images that cannot be read."""
-    instance, output = Path(concept.instance_data_dir).resolve(), Path(config.output_dir).resolve()
+    setting, name = concept.source
+    instance, output = Path(name).expanduser().resolve(), Path(config.output_dir).expanduser().resolve()
     if instance == output:
-        raise ConfigError(f"output_dir: {config.output_dir}: is instance_data_dir as well; choose another folder")
+        raise ConfigError(f"output_dir: {config.output_dir}: is {setting} as well; choose another folder")
     if concept.class_prompt is None or concept.class_data_dir is None:
         return
-    classes = Path(concept.class_data_dir)
+    classes = Path(concept.class_data_dir).expanduser()
     if classes.resolve() == instance:
-        raise ConfigError(f"class_data_dir: {classes}: is instance_data_dir as well; class images need their own")
+        raise ConfigError(f"class_data_dir: {classes}: is {setting} as well; class images need their own")
     if classes.exists() and find_images(classes, "class_data_dir")[0]:
         ImageFolder.open(classes, setting="class_data_dir")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from .data import Crop, Photo
+from .data import WHITE, Colour, Crop, Photo
 from .files import explain_disk_errors, write_atomically
 from .modelfolder import ModelFolder, file_sha256
 
@@ -38,17 +38,26 @@ class LatentCache:
         self.hits = 0
         """Images that were found."""
 
-    def key(self, photo: Photo, crop: Crop, place: tuple[int, int, bool], outside_weight: float | None) -> str:
-        """The name of what a photograph gives, cropped at `place` and with its mask weighed."""
+    def key(
+        self,
+        photo: Photo,
+        crop: Crop,
+        place: tuple[int, int, bool],
+        outside_weight: float | None,
+        background: Colour = WHITE,
+    ) -> str:
+        """The name of what a photograph gives, over `background`, cropped at `place` and with its mask weighed."""
         origin: dict[str, Any] = {
             "format": FORMAT,
             "encoder": self._encoder,
-            "image": _digest(photo.path, photo.sha256),
+            "image": photo.content(),
             "size": [crop.height, crop.width],
             "place": [int(place[0]), int(place[1]), bool(place[2])],
         }
+        if background != WHITE:
+            origin["background"] = list(background)
         if outside_weight is not None:
-            mask = None if photo.mask is None else _digest(photo.mask, photo.mask_sha256)
+            mask = None if photo.mask is None else photo.mask_sha256 or photo.content()
             origin["mask"] = [mask, outside_weight]
         return hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()
 
@@ -77,8 +86,3 @@ def encoder_identity(model: ModelFolder, backend: str, device: str) -> str:
     vae = model.family.vae
     files = [file_sha256(file) for file in model.weight_files(vae)]
     return json.dumps([files, model.config(vae), backend, device], sort_keys=True)
-
-
-def _digest(path: Path, known: str) -> str:
-    """SHA-256 of a file: as known, or, where only its edges have been read, of the whole of it."""
-    return file_sha256(path) if not known or known.startswith("edges:") else known

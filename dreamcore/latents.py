@@ -69,6 +69,7 @@ class Latents:
         self._seed, self._images, self._encode = seed, images, encode
         self._memory_bytes, self._scratch = memory_bytes, scratch
         self._cached: dict[_Key, Float] = {}
+        self._records: dict[_Key, CropRecord] = {}
 
     def shape_of(self, sample: Sample) -> tuple[int, int]:
         """(H, W) of the sample's training image."""
@@ -77,10 +78,14 @@ class Latents:
 
     def record(self, sample: Sample) -> CropRecord:
         """What the sample shows of its photograph, for families that are conditioned on it."""
+        known = self._records.get(_key(sample)) if sample.variant is not None else None
+        if known is not None:
+            return known
         images = self._images[sample.concept, sample.row]
-        crop = images.crops[sample.image]
-        place = images.folder.place(sample.image, crop, self._draw(sample))
-        return crop.record(images.folder.photos[sample.image].size, place)
+        record = images.folder.record(sample.image, images.crops[sample.image], self._draw(sample))
+        if sample.variant is not None:
+            self._records[_key(sample)] = record
+        return record
 
     def fill(self, samples: Iterable[Sample], progress: Callable[[int, int], None]) -> None:
         """Encode every variant that `samples` use; `progress(done, of)` is called after each."""
@@ -116,7 +121,7 @@ class Latents:
         images = self._images[sample.concept, sample.row]
         photo, crop = images.folder.photos[sample.image], images.crops[sample.image]
         place = images.folder.place(sample.image, crop, self._draw(sample))
-        key = self._kept.key(photo, crop, place, images.outside_weight)
+        key = self._kept.key(photo, crop, place, images.outside_weight, images.folder.background)
         planes = self._kept.get(key)
         if planes is None:
             planes = self._planes(sample)

@@ -121,8 +121,9 @@ def run_launched(
 
         def hand_on(number: int, frame: object) -> None:
             received.append(number)
-            with suppress(ProcessLookupError):
-                process.send_signal(number)
+            for told in _msruns_workers(process.pid) if backend == "mindspore" else [process.pid]:
+                with suppress(ProcessLookupError):
+                    os.kill(told, number)
 
         before = {number: signal.signal(number, hand_on) for number in FORWARDED}
         try:
@@ -133,6 +134,20 @@ def run_launched(
         if code and (error := _first_failure(_read_notes(notes), processes or len(devices), stopped=bool(received))):
             raise error
     return 128 + received[0] if code and received else code
+
+
+def _msruns_workers(msrun: int) -> list[int]:
+    """Processes that train; msrun itself while there are none.
+
+    msrun would answer SIGTERM by ending alone, and SIGINT by killing them: its workers are told in its place.
+    """
+    found = []
+    for child in map(int, Path(f"/proc/{msrun}/task/{msrun}/children").read_text().split()):
+        with suppress(OSError):
+            works = b"\0MS_ROLE=MS_WORKER\0" in b"\0" + Path(f"/proc/{child}/environ").read_bytes()
+            if works and os.getsid(child) == child:  # the others print logs
+                found.append(child)
+    return found or [msrun]
 
 
 def note_failure(error: BaseException) -> None:

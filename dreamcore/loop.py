@@ -20,6 +20,7 @@ from .export import write_model
 from .files import explain_disk_errors, write_atomically
 from .ledger import Ledger
 from .report import write_report
+from .report.pictures import picture_files
 from .runfolder import METRICS, REPORT_DATA, SAMPLES
 from .setup import Prepared, prepare
 from .signals import StopRequest
@@ -84,6 +85,7 @@ class _Loop:
                 self.update(update)
                 if self.agreed(stop):
                     return self.stopped(update + 1, stop)
+        p.memory.end("training")
         self.finish()
         return Run(p.folder, self.total, 0)
 
@@ -167,11 +169,14 @@ class _Loop:
         p = self.p
         if p.run_folder:
             extras = {
-                "instance_images": [str(photo.path.resolve()) for s in p.inputs.subjects for photo in s.images.photos],
+                "instance_images": [
+                    str(path) for path in picture_files([s.images for s in p.inputs.subjects], p.folder)
+                ],
                 "class_images": [str(path.resolve()) for path in p.class_images],
                 "timing": {
                     "preparation, seconds": self.prepared_in,
                     "in all, seconds": time.monotonic() - self.started,
+                    **p.memory.stages,
                 },
             }
             with explain_disk_errors(f"writing the report to {p.folder}"):

@@ -39,9 +39,14 @@ def initial_down(seed: int, name: str, rank: int, fan_in: int) -> NDArray[np.flo
 def published_name(factor: str) -> str:
     """The name under which diffusers' own scripts publish a factor, which diffusers, A1111 and ComfyUI read.
 
+    >>> published_name("transformer.transformer_blocks.0.attn.to_q.lora_A.weight")
+    'transformer.transformer_blocks.0.attn.to_q.lora_A.weight'
+
     >>> published_name("unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight")
     'unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.lora.down.weight'
     """
+    if factor.startswith("transformer."):  # of SD3, Flux and all that came later: peft's own names
+        return factor
     infix = "lora_linear_layer" if factor.startswith("text_encoder") else "lora"
     return factor.replace(DOWN, f".{infix}.down.weight").replace(UP, f".{infix}.up.weight")
 

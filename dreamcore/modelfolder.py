@@ -6,15 +6,21 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from .diffusion import NoiseSchedule
 from .errors import ConfigError
-from .families import FAMILIES, Family
+from .families import FAMILIES, Family, TextEncoder
 from .tinyworld import model_path
+
+if TYPE_CHECKING:
+    from .config.common import ModelSettings
 
 INDEX = "model_index.json"
 TINYWORLD = "tinyworld"
@@ -33,11 +39,29 @@ class ModelFolder:
         path: the folder.
         index: contents of model_index.json.
         variant: which variant of the weight files to read, such as fp16.
+        vae: folder of an autoencoder to use in place of the model's own.
+        without: optional text encoders that are left out.
     """
 
     path: Path
     index: dict[str, Any]
     variant: str | None = None
+    vae: Path | None = None
+    without: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, settings: ModelSettings) -> ModelFolder:
+        """The model that the settings name, with the autoencoder and the text encoders that they ask for.
+
+        Raises:
+            ConfigError: as `open`.
+        """
+        model = cls.open(settings.pretrained_model_name_or_path, settings.revision, settings.variant)
+        if settings.pretrained_vae_model_name_or_path is not None:
+            model = replace(model, vae=_vae_folder(settings.pretrained_vae_model_name_or_path, model))
+            model.check()
+        optional = tuple(encoder.network for encoder in model.family.text_encoders if encoder.optional)
+        return replace(model, without=optional) if optional and settings.drop_t5 else model
 
     @classmethod
     def open(cls, name: str, revision: str | None = None, variant: str | None = None) -> ModelFolder:
@@ -74,14 +98,39 @@ class ModelFolder:
             raise ConfigError(
                 f"{self.path / INDEX}: _class_name {pipeline!r} is not supported; expected one of {', '.join(FAMILIES)}"
             )
-        for name in (self.family.denoiser, self.family.vae, *(e for _, e in self.family.text_encoders)):
+        for name in self.networks:
             self.config(name)
             self.weight_files(name)
-        _ = self.schedule
+        _ = self.schedule, self.latent_scaling
 
     @property
     def family(self) -> Family:
         return FAMILIES[self.index["_class_name"]]
+
+    @property
+    def text_encoders(self) -> tuple[TextEncoder, ...]:
+        """Those of the family that are there and wanted."""
+
+        def there(encoder: TextEncoder) -> bool:
+            null = (self.index.get(encoder.network) or [None])[0] is None
+            return not (encoder.optional and (null or encoder.network in self.without))
+
+        return tuple(encoder for encoder in self.family.text_encoders if there(encoder))
+
+    @property
+    def words_width(self) -> int | None:
+        """Width that words are filled up to with zeros, where groups of them follow one another."""
+        groups = {e.group for e in self.family.text_encoders if e.group is not None}
+        return int(self.config(self.family.denoiser)["joint_attention_dim"]) if len(groups) > 1 else None
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Sub-folders of the networks that training and sampling use."""
+        return self.family.denoiser, self.family.vae, *(encoder.network for encoder in self.text_encoders)
+
+    def folder(self, component: str) -> Path:
+        """Where a component lies."""
+        return self.vae if self.vae is not None and component == self.family.vae else self.path / component
 
     @property
     def components(self) -> list[str]:
@@ -96,14 +145,15 @@ class ModelFolder:
     def config(self, component: str) -> dict[str, Any]:
         """A component's configuration (config.json, or scheduler_config.json)."""
         for name in ("config.json", "scheduler_config.json"):
-            if (self.path / component / name).is_file():
-                return _read_json(self.path / component / name)
+            if (self.folder(component) / name).is_file():
+                return _read_json(self.folder(component) / name)
         raise ConfigError(f"pretrained_model_name_or_path: {self.path}: {component}/config.json is missing")
 
     def weight_files(self, component: str) -> list[Path]:
         """A component's weight files: safetensors where there are any, else .bin, else .pdparams."""
-        folder = self.path / component
-        names = choose_weights((f.name for f in folder.iterdir()) if folder.is_dir() else (), self.variant)
+        folder = self.folder(component)
+        there = [f.name for f in folder.iterdir()] if folder.is_dir() else []
+        names = choose_weights(there, self.variant) or (choose_weights(there, None) if folder == self.vae else [])
         if names:
             return [folder / name for name in names]
         other = sorted({v for f in folder.glob("*") if (v := _variant(f.name))})
@@ -111,10 +161,14 @@ class ModelFolder:
         what = f"no weights of variant {self.variant!r}" if self.variant else "no weights"
         raise ConfigError(f"pretrained_model_name_or_path: {folder}: {what}{hint}")
 
+    def variant_of(self, component: str) -> str | None:
+        """The variant that a component's weight files are of."""
+        return _variant(self.weight_files(component)[0].name)
+
     @property
     def schedule(self) -> NoiseSchedule:
         """The noise levels of the model's own scheduler configuration."""
-        return NoiseSchedule.from_config(self.config("scheduler"))
+        return NoiseSchedule.from_config(self.config("scheduler"), self.family.time_scale)
 
     @property
     def latent_factor(self) -> int:
@@ -126,20 +180,68 @@ class ModelFolder:
         return int(self.config(self.family.vae)["latent_channels"])
 
     @property
+    def latent_scaling(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Shift and scale, each [C, 1, 1] or [1, 1, 1]: latents are (what the autoencoder answers − shift) · scale."""
+        config = self.config(self.family.vae)
+        scale = float(config.get("scaling_factor", 0.18215))
+        mean, std = config.get("latents_mean"), config.get("latents_std")
+        shift = [config.get("shift_factor") or 0.0] if mean is None else mean
+        return _planes(shift), _planes([scale / s for s in std] if std is not None else [scale])
+
+    @property
+    def size_step(self) -> int:
+        """Pixels that the sides of an image are multiples of."""
+        return self.latent_factor * self.token_side
+
+    @property
+    def token_side(self) -> int:
+        """Latents along a side of what is one token to the denoiser; 1 where it has none."""
+        return max(int(self.config(self.family.denoiser).get("patch_size") or 1), self.family.patch)
+
+    @property
     def native_resolution(self) -> int:
         """Side in pixels of the images that the model was trained on."""
-        return int(self.config(self.family.denoiser)["sample_size"]) * self.latent_factor
+        side = self.config(self.family.denoiser).get("sample_size") or self.family.sample_size
+        return int(side) * self.latent_factor
+
+    @property
+    def zeroes_empty(self) -> bool:
+        """Whether zeros stand for empty words, instead of what the text encoders make of them."""
+        return bool(self.index.get("force_zeros_for_empty_prompt", self.family.zeroes_empty))
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the weights and configurations that training and sampling use."""
         digest = hashlib.sha256()
-        encoders = [e for _, e in self.family.text_encoders]
-        for name in (self.family.denoiser, self.family.vae, *encoders):
+        for name in self.networks:
             for file in self.weight_files(name):
                 digest.update(f"{name}/{file.name}:{file_sha256(file)}\n".encode())
         digest.update(json.dumps(self.config("scheduler"), sort_keys=True).encode())
         return digest.hexdigest()
+
+
+def _vae_folder(name: str, model: ModelFolder) -> Path:
+    """The autoencoder in a folder, or in the `vae` of a pipeline's folder, or on the Hub."""
+    path = Path(name).expanduser()
+    if not path.exists():
+        from .hub import download, is_repo_id
+
+        if not is_repo_id(name):
+            raise ConfigError(f"pretrained_vae_model_name_or_path: {name}: no such folder")
+        path = download(name, None, None, "pretrained_vae_model_name_or_path")
+    for folder in (path, path / model.family.vae):
+        if (folder / "config.json").is_file():
+            theirs, ours = _read_json(folder / "config.json").get("_class_name"), model.class_name(model.family.vae)
+            if theirs != ours:
+                raise ConfigError(
+                    f"pretrained_vae_model_name_or_path: {folder} holds a {theirs}, and this model needs a {ours}"
+                )
+            return folder
+    raise ConfigError(f"pretrained_vae_model_name_or_path: {path}: no autoencoder (config.json) there")
+
+
+def _planes(values: Iterable[float]) -> NDArray[np.float32]:
+    return np.array(list(values), np.float32).reshape(-1, 1, 1)
 
 
 def choose_weights(names: Iterable[str], variant: str | None) -> list[str]:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backend import World
-from .data import ImageFolder, find_images
+from .data import WHITE, Colour, ImageFolder, find_images
 from .errors import ConfigError
 from .files import explain_disk_errors, write_atomically
 from .pictures import png_bytes
@@ -38,10 +38,12 @@ class ClassImages:
     Args:
         folder: created when first needed.
         recipe: what made an image besides its seed: prompt, model, sampler, steps, guidance, size.
+        background: what shows through where an image of the user's is transparent.
     """
 
     folder: Path
     recipe: Mapping[str, Any]
+    background: Colour = WHITE
 
     def usable(self, own: Sequence[str]) -> list[str]:
         """Names of the images to train on: of the names in `own` (all images in the folder) those that are the user's
@@ -113,14 +115,14 @@ class ClassImages:
             if seeds:
                 say(f"generating {len(seeds)} class images into {self.folder}")
                 self.make(seeds, make, batch_size, world, lambda n: say(f"class images: {n} of {len(seeds)}"))
-        folder = ImageFolder.open(self.folder, setting="class_data_dir")
+        folder = ImageFolder.open(self.folder, setting="class_data_dir", background=self.background)
         usable = set(self.usable([p.path.name for p in folder.photos]))
         strangers = [p.path.name for p in folder.photos if p.path.name not in usable]
         if strangers:
             some = ", ".join(strangers[:3]) + (" …" if len(strangers) > 3 else "")
             say(f"{len(strangers)} images in {self.folder} are of another prompt, model or sampler, left alone: {some}")
         chosen = [p for p in folder.photos if p.path.name in usable]
-        return ImageFolder(folder.folder, chosen, []).limited(wanted)
+        return folder.part(chosen).limited(wanted)
 
     def _names(self) -> list[str]:
         return [path.name for path in find_images(self.folder, "class_data_dir")[0]]

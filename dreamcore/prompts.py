@@ -58,11 +58,11 @@ def instance_prompts(config: TrainConfig, concept: Concept, folder: ImageFolder,
             + (f" and {len(wordless) - 5} more" if len(wordless) > 5 else "")
         )
     texts = [concept.instance_prompt or "", *(caption for caption in captions if caption is not None)]
-    if config.use_captions:
+    if config.captioned:
         texts.append(config.caption_template)
     places = _places(config, concept, texts)
     whole = Wording(concept.instance_prompt or "", *places)
-    if not config.use_captions:
+    if not config.captioned:
         return [[whole.prompt(None)]] * len(captions)
     shuffles = config.shuffle_tags
     wording = Wording(config.caption_template, *places, shuffles, config.keep_tags if shuffles else 0)
@@ -111,17 +111,27 @@ def warn_of_known_words(tokenizer: Tokenizer, identifiers: Sequence[str], warn: 
 
 
 def warn_of_words(
-    backend: Backend, prompts: list[str], identifier_words: list[str], warn: Callable[[str], None]
+    backend: Backend, encoders: int, prompts: list[str], identifier_words: list[str], warn: Callable[[str], None]
 ) -> None:
-    """Warn of prompts that the text encoder sees only in part, and of an identifier that is several tokens."""
-    window = backend.tokenizer_window()
-    for tokens in backend.tokenize(prompts):
-        if len(tokens) > window:
-            cut = " ".join(tokens[window:])
-            warn(f"prompt of {len(tokens)} tokens, of which the text encoder sees {window}; cut off: {cut!r}")
+    """Warn of prompts that a text encoder sees only in part, and of an identifier that is several tokens.
+
+    Args:
+        encoders: how many text encoders there are; what their tokenizers agree on is said once.
+    """
+    found: dict[str, None] = {}
+    for number in range(encoders):
+        window = backend.tokenizer_window(number)
+        for tokens in backend.tokenize(prompts, number):
+            if len(tokens) > window:
+                cut = " ".join(tokens[window:])
+                found[f"prompt of {len(tokens)} tokens, of which the text encoder sees {window}; cut off: {cut!r}"] = (
+                    None
+                )
     for word, tokens in zip(identifier_words, backend.tokenize(identifier_words), strict=True):
         if len(tokens) > 1:
-            warn(
+            found[
                 f"{word!r} splits into {len(tokens)} tokens ({' '.join(tokens)}), each with a meaning of its own; as "
                 "an identifier, a rare word of one token is learned better"
-            )
+            ] = None
+    for text in found:
+        warn(text)

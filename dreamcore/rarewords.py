@@ -83,7 +83,7 @@ def identifiers(config: IdentifiersConfig) -> list[Identifier]:
         ConfigError: naming the setting that cannot be used and what would be right.
     """
     name = choose_backend(config.backend)
-    model = ModelFolder.open(config.pretrained_model_name_or_path, config.revision, config.variant)
+    model = ModelFolder.of(config)
     words = rare_words(Tokenizer.open(model), config.num_candidates)
     class_word, count, grid = config.class_word, config.num_identifiers, config.grid
     drawing = (config.num_inference_steps, config.seed, config.batch_size) if grid is not None else (0, 0, 1)
@@ -115,11 +115,12 @@ def _draw_grid(
     file: Path, prompts: list[str], backend: Backend, model: ModelFolder, steps: int, seed: int, batch_size: int
 ) -> None:
     side = model.native_resolution // model.latent_factor
+    scale, scheduler = model.family.guidance_scale, model.schedule.samplers[0]
     pictures: list[NDArray[np.uint8]] = []
     for start in range(0, len(prompts), batch_size):
         some = prompts[start : start + batch_size]
         noise = first_noise([seed] * len(some), (model.latent_channels, side, side))
-        pictures += list(backend.sample(SampleRequest(some, noise, [seed] * len(some), steps, 7.5, "ddim")))
+        pictures += list(backend.sample(SampleRequest(some, noise, [seed] * len(some), steps, scale, scheduler)))
     with explain_disk_errors(f"grid: {file}"):
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, png_bytes(contact_sheet(pictures)))

@@ -18,6 +18,8 @@ from .modelfolder import INDEX
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
 SAMPLES = "samples"
+SUBJECT = "subject"
+"""Copies of photographs that are no files, for the report."""
 REPORT_DATA = "report_data.json"
 FINAL = ".final"
 
@@ -64,7 +66,7 @@ class RunFolder:
         """Remove an earlier run's results; whatever else lies in the folder stays."""
         for _, folder in checkpoint.list_checkpoints(self.path):
             shutil.rmtree(folder)
-        for name in (*self._components, SAMPLES, FINAL):
+        for name in (*self._components, SAMPLES, SUBJECT, FINAL):
             shutil.rmtree(self.path / name, ignore_errors=True)
         for name in (*RESULTS, INDEX, checkpoint.LORA_FILE, PADDLE_LORA_FILE):
             (self.path / name).unlink(missing_ok=True)

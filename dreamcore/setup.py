@@ -14,13 +14,24 @@ from .backend import Backend, choose_backend, launch_rank, load_backend
 from .batches import Batcher
 from .bpe import Tokenizer
 from .checkpoint import prune
-from .choices import Rates, Rhythm, settings_to_write, total_updates, variants
+from .choices import (
+    Rates,
+    Rhythm,
+    family_inputs,
+    guidance,
+    noise_schedule,
+    sampler,
+    settings_to_write,
+    total_updates,
+    variants,
+)
 from .config import TrainConfig
 from .config.train import ExportFormat
 from .data import ImageFolder
 from .inputs import Inputs, check_inputs
 from .latentcache import LatentCache, encoder_identity
 from .latents import Images, Latents
+from .memory import PeakMemory
 from .plan import CLASS, INSTANCE, Plan, Sample, Share
 from .prior import ClassImages
 from .prompts import Words, identifier_words, warn_of_known_words, warn_of_words
@@ -45,6 +56,7 @@ class Prepared:
     """None but on the main process, which alone writes."""
     trackers: Trackers
     backend: Backend
+    memory: PeakMemory
     batcher: Batcher
     rates: Rates
     rhythm: Rhythm
@@ -98,7 +110,8 @@ def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
     plan = _plan(config, inputs, classes, backend.world.size)
     total = total_updates(config, plan.updates_per_epoch)
     rates = Rates.from_config(config, trained, plan.samples_per_update, total)
-    pictures = ValidationPictures.from_config(config, inputs.latent_shape)
+    pictures = ValidationPictures.from_config(config, inputs)
+    schedule, family = noise_schedule(config, inputs.model), family_inputs(config, inputs.model)
     validates = pictures is not None or bool(inputs.held_out)
     rhythm = Rhythm.from_config(config, plan.updates_per_epoch, validates=validates)
     memory = config.cache_memory_gb * 2**30 if config.cache_latents else None
@@ -109,41 +122,45 @@ def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
         kept = LatentCache(Path(config.latent_cache_dir).expanduser(), encoder)
     outside = config.outside_weight if config.masked_loss else None
     weighting = (config.prior_loss_weight if classes else 1.0, config.snr_gamma, config.noise_offset, dropout)
-    if config.snr_gamma is not None:
-        inputs.model.schedule.check_min_snr(config.snr_gamma)
     logging_dir, layout = folder / config.logging_dir, config.export_format
     _ = config.pre_compute_text_embeddings  # done in any case; `TrainConfig.check` refuses what would contradict it
     config.refuse_unread(f"backend {name}")
 
     if run_folder:
         _claim(run_folder, resumed, settings_to_write(config), rhythm.checkpoints_kept)
+    memory_of = PeakMemory(backend, trackers.message)
     class_folders = {number: _complete_classes(one, backend, trackers) for number, one in classes.items()}
+    if classes:
+        memory_of.end("making class images")
     identity = _identity(config, inputs, class_folders, plan, name)
     if resumed:
         resumed.check_identity(identity)
         _load_state(backend, resumed, trackers, reset_optimizer=reset_optimizer)
     first = resumed.update if resumed else 0
 
-    words = _words(inputs, classes, empty=dropout > 0)
+    words, encoders = _words(inputs, classes, empty=dropout > 0), len(inputs.model.text_encoders)
     for subject in inputs.subjects:
         identifier = identifier_words(subject.concept.instance_prompt, subject.concept.class_prompt)
-        warn_of_words(backend, [], identifier, warn)
+        warn_of_words(backend, encoders, [], identifier, warn)
         if subject.concept.class_prompt is not None:  # otherwise the words of the class are among them
             warn_of_known_words(Tokenizer.open(inputs.model), identifier, warn)
-    warn_of_words(backend, words.prompts, [], warn)
-    backend.set_prompts(words.prompts)
+    warn_of_words(backend, encoders, words.prompts, [], warn)
+    looked_at = [pictures.pictures.prompt, pictures.pictures.negative_prompt] if pictures else []
+    backend.set_prompts([*words.prompts, *looked_at])  # all at once, while the text encoders have the device
+    memory_of.end("encoding words")
     held_out = None
     if inputs.held_out and run_folder:
-        held_out = HeldOut.encode(inputs.held_out, words, inputs.model.schedule, config.seed, backend)
+        held_out = HeldOut.encode(inputs.held_out, words, schedule, family, config.seed, backend)
     latents = Latents(
         config.seed, _images(inputs, class_folders, outside), backend.encode_images, memory or 0, folder, kept
     )
-    batcher = Batcher(plan, inputs.model.schedule, latents, words, *weighting)
+    batcher = Batcher(plan, schedule, latents, words, *weighting, family)
     if memory is not None:
         _encode(latents, plan.images_used(first, total, rank), trackers)
+    memory_of.end("encoding images")
     backend.park()
     return Prepared(
-        inputs, folder, run_folder, trackers, backend, batcher, rates, rhythm, pictures, held_out, first,
+        inputs, folder, run_folder, trackers, backend, memory_of, batcher, rates, rhythm, pictures, held_out, first,
         settings_to_write(config), identity, logging_dir,
         [photo.path for part in class_folders.values() for photo in part.photos], layout,
     )  # fmt: skip
@@ -191,8 +208,8 @@ def _class_plan(config: TrainConfig, inputs: Inputs, prompt: str, folder: Path) 
         prompt,
         "",
         config.prior_num_inference_steps,
-        config.prior_guidance_scale,
-        "ddim",
+        guidance(config.prior_guidance_scale, inputs.model),
+        sampler(None, inputs.model, "class images"),
         inputs.latent_shape,
         config.sample_batch_size,
         for_training=True,
@@ -206,7 +223,7 @@ def _class_plan(config: TrainConfig, inputs: Inputs, prompt: str, folder: Path) 
         "height": inputs.crop.height,
         "width": inputs.crop.width,
     }
-    return _ClassPlan(ClassImages(folder, recipe), pictures, config.num_class_images)
+    return _ClassPlan(ClassImages(folder, recipe, config.background), pictures, config.num_class_images)
 
 
 def _complete_classes(classes: _ClassPlan, backend: Backend, trackers: Trackers) -> ImageFolder:

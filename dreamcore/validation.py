@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,13 @@ from numpy.typing import NDArray
 
 from .backend import Backend, SampleRequest
 from .batches import form_batch
+from .choices import guidance, sampler
 from .config import TrainConfig
+from .data import CropRecord
 from .diffusion import NoiseSchedule
+from .families import FamilyInputs
 from .files import explain_disk_errors, write_atomically
-from .inputs import HeldOutImages
+from .inputs import HeldOutImages, Inputs
 from .pictures import first_noise, png_bytes
 from .prompts import Words
 from .rng import Purpose, generator
@@ -68,17 +72,17 @@ class ValidationPictures:
     seeds: list[int]
 
     @classmethod
-    def from_config(cls, config: TrainConfig, shape: tuple[int, int, int]) -> ValidationPictures | None:
-        """As the settings ask for; None without a validation prompt.  `shape` is a latent's [C, h, w]."""
+    def from_config(cls, config: TrainConfig, inputs: Inputs) -> ValidationPictures | None:
+        """As the settings ask for; None without a validation prompt."""
         if config.validation_prompt is None:
             return None
         pictures = Pictures(
             config.validation_prompt,
-            config.validation_negative_prompt,
+            config.validation_negative_prompt if inputs.model.family.classifier_free else "",
             config.validation_num_inference_steps,
-            config.validation_guidance_scale,
-            config.validation_scheduler,
-            shape,
+            guidance(config.validation_guidance_scale, inputs.model),
+            sampler(config.validation_scheduler, inputs.model, "validation_scheduler", "dpmsolver++"),
+            inputs.latent_shape,
             config.sample_batch_size,
         )
         return cls(pictures, [config.seed + k for k in range(config.num_validation_images)])
@@ -103,27 +107,36 @@ class HeldOut:
     """The loss on photographs that do not train, at noise and timesteps that never change."""
 
     latents: list[NDArray[np.float32]]
+    records: list[CropRecord]
     prompts: list[int]
     schedule: NoiseSchedule
+    family: FamilyInputs
     seed: int
 
     @classmethod
     def encode(
-        cls, images: Sequence[HeldOutImages], words: Words, schedule: NoiseSchedule, seed: int, backend: Backend
+        cls,
+        images: Sequence[HeldOutImages],
+        words: Words,
+        schedule: NoiseSchedule,
+        family: FamilyInputs,
+        seed: int,
+        backend: Backend,
     ) -> HeldOut:
         """Encode each photograph once; the prompts are among `words`."""
-        latents, prompts = [], []
+        latents, records, prompts = [], [], []
         for part in images:
             for number, (crop, prompt) in enumerate(zip(part.crops, part.prompts, strict=True)):
                 latents.append(backend.encode_images(part.images.pixels(number, crop, None)[None])[0][0])
+                records.append(part.images.record(number, crop, None))
                 prompts.append(words.prompts.index(prompt))
-        return cls(latents, prompts, schedule, seed)
+        return cls(latents, records, prompts, schedule, family, seed)
 
     def loss(self, backend: Backend) -> float:
         """Mean squared error over photographs and noise levels, unweighted."""
         quarter = self.schedule.num_train_timesteps // HELD_OUT_TIMESTEPS
         errors = []
-        for number, (latent, prompt) in enumerate(zip(self.latents, self.prompts, strict=True)):
+        for number, (latent, record, prompt) in enumerate(zip(self.latents, self.records, self.prompts, strict=True)):
             draw = generator(self.seed, Purpose.HELD_OUT, number)
             timesteps = np.arange(HELD_OUT_TIMESTEPS) * quarter + draw.integers(quarter, size=HELD_OUT_TIMESTEPS)
             shape = (HELD_OUT_TIMESTEPS, *latent.shape)
@@ -135,6 +148,12 @@ class HeldOut:
                 timesteps,
                 prompt=np.full(HELD_OUT_TIMESTEPS, prompt),
                 weight=np.ones(HELD_OUT_TIMESTEPS),
+                family=self.family,
+                records=partial(_at_each_timestep, record),
             )
             errors.append(backend.loss(batch))
         return float(np.concatenate(errors).astype(np.float64).mean())
+
+
+def _at_each_timestep(record: CropRecord) -> list[CropRecord]:
+    return [record] * HELD_OUT_TIMESTEPS

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 
 from .crossing.cases import reference
 from .tiny import draw_photos, write_tiny_model
+from .tiny_families import WRITERS
 
 PHOTOGRAPHS = Path(__file__).parents[2] / "shared" / "data" / "dreambooth" / "dog"
 """Real photographs of one dog, where someone has put them beside the repository."""
@@ -32,6 +35,19 @@ def tiny_v_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if find_spec("torch") is None:
         return reference("models") / "sd2"
     return write_tiny_model(tmp_path_factory.mktemp("tiny") / "sd2", prediction_type="v_prediction", sd2=True)
+
+
+@pytest.fixture(scope="session")
+def family_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Small models of the other families, by the names of `WRITERS`."""
+
+    @cache
+    def model(name: str) -> Path:
+        if find_spec("torch") is None:
+            return reference("models") / name
+        return WRITERS[name](tmp_path_factory.mktemp("families") / name)
+
+    return model
 
 
 @pytest.fixture(scope="session")

@@ -243,7 +243,7 @@ def test_help_names_every_setting(config: Any, capsys: pytest.CaptureFixture[str
         assert f"--{name} " in text
         assert field.description
         assert " ".join(field.description.split())[:20] in text.replace("- ", "-")
-    assert "(default: 'ddim')" in text or "(default: 'constant')" in text
+    assert "(default: 'no')" in text
     assert "{ddim,pndm,dpmsolver++,euler,unipc}" in text
 
 

@@ -10,8 +10,12 @@ from PIL import Image
 
 import dreamcore
 from dreamcore.cli.main import main
+from dreamcore.config import TrainConfig
+from dreamcore.data import Crop
 from dreamcore.errors import ConfigError
+from dreamcore.inputs import bucket_choice, open_subjects
 
+from .tables import as_parquet
 from .tiny import draw_photos
 
 PHOTOGRAPHS = Path(__file__).parents[2] / "shared" / "data" / "dreambooth"
@@ -51,6 +55,59 @@ def test_what_stops_training_is_the_status(drawn: Path, tmp_path: Path, capsys: 
     said = capsys.readouterr()
     assert json.loads(said.out)["would_start"] is False and "04.jpg" in json.loads(said.out)["error"]
     assert "04.jpg" in said.err and not sheet.exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"validation_share": 0.9}, "validation_share: .* leaves none to train on"),
+        ({"validation_data_dir": "EMPTY"}, "validation_data_dir: .* holds no images"),
+        ({"masked_loss": True}, "masked_loss: no image of .* has a mask"),
+        ({"output_dir": "DRAWN"}, "output_dir: .* is instance_data_dir as well"),
+        (
+            {"with_prior_preservation": True, "class_prompt": "a toy", "class_data_dir": "DRAWN"},
+            "class_data_dir: .* is",
+        ),
+        ({"instance_prompt": "a {identifier}"}, "asks for the identifier, and none is given"),
+        ({"alpha_color": "reddish"}, "alpha_color: 'reddish' is no colour"),
+        ({"aspect_ratio_buckets": True, "bucket_step": 3}, "bucket_step: 3 is not a multiple"),
+        ({"dataset_name": "x"}, "dataset_name: given together with instance_data_dir"),
+    ],
+)
+def test_what_stops_a_run_stops_the_look(
+    settings: dict[str, object], message: str, drawn: Path, tmp_path: Path
+) -> None:
+    """The same refusal from `data` and from a run, before anything is written."""
+    (tmp_path / "empty").mkdir()
+    places = {"EMPTY": str(tmp_path / "empty"), "DRAWN": str(drawn)}
+    given = {name: places.get(value, value) if isinstance(value, str) else value for name, value in settings.items()}
+    given = {"instance_data_dir": str(drawn), "instance_prompt": "a toy", "resolution": 64} | given
+    with pytest.raises(ConfigError, match=message) as look:
+        dreamcore.data_report(sheet=str(tmp_path / "s.png"), **given)
+    assert not (tmp_path / "s.png").exists()
+    crop = Crop(64, 64, center_crop=False, random_flip=False)
+    with pytest.raises(ConfigError) as run:
+        config = TrainConfig.from_mapping({"pretrained_model_name_or_path": "m", **given})
+        open_subjects(config, crop, bucket_choice(config, crop, 8), lambda text: None)
+    assert str(run.value) == str(look.value)
+
+
+def test_held_out_photographs_are_named(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", str(drawn), "--sheet", str(tmp_path / "s.png"), "--validation_share", "0.25"]) == 0
+    text = capsys.readouterr().out
+    assert f"{drawn}: 3 images" in text and "held out of training: 0" in text
+
+
+def test_a_dataset_is_looked_at(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = as_parquet(drawn, tmp_path / "table")
+    sheet = ["--sheet", str(tmp_path / "s.png")]
+    assert (
+        main(["data", "--dataset_name", str(table), "--caption_column", "text", *sheet, "--instance_prompt", "a toy"])
+        == 0
+    )
+    text = capsys.readouterr().out
+    assert "train-00000-of-00001.parquet, row 3" in text and "a dog in snow" in text
+    assert main(["data", str(drawn), "--alpha_color", "black", *sheet]) == 0
 
 
 def test_captions_without_a_file_are_named(drawn: Path) -> None:

@@ -12,7 +12,8 @@ YOURS = {"instance_data_dir": "photos", "instance_prompt": "a photo of sks dog"}
 
 
 def test_the_presets_there_are() -> None:
-    assert {"quickstart", "sd15-lora", "sd15-full", "sd15-face", "sd21-full"} <= set(preset_names())
+    sd15 = {"sd15-lora", "sd15-full", "sd15-face", "sd21-full"}
+    assert {"quickstart", *sd15, "sdxl-lora", "sd3-lora", "flux-lora"} <= set(preset_names())
 
 
 @pytest.mark.parametrize("name", preset_names())

@@ -47,13 +47,13 @@ def write_tiny_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         _write_unet(folder / "unet", sd2)
-        _write_vae(folder / "vae")
+        write_vae(folder / "vae")
         vocabulary = write_tokenizer(folder / "tokenizer", sd2)
-        _write_text_encoder(folder / "text_encoder", vocabulary, sd2)
+        write_clip(folder / "text_encoder", vocabulary, sd2)
         if safety_checker:
             _write_safety_checker(folder)
-    scheduler = _write_scheduler(folder / "scheduler", prediction_type, zero_snr)
-    _write_json(
+    scheduler = write_scheduler(folder / "scheduler", prediction_type, zero_snr)
+    write_json(
         folder / "model_index.json",
         {
             "_class_name": "StableDiffusionPipeline",
@@ -94,7 +94,8 @@ def _write_unet(folder: Path, sd2: bool) -> None:
     unet.save_pretrained(folder)
 
 
-def _write_vae(folder: Path) -> None:
+def write_vae(folder: Path, channels: int = 4, **more: Any) -> None:
+    """Write an autoencoder of `FACTOR`."""
     import torch
     from diffusers import AutoencoderKL
 
@@ -104,42 +105,46 @@ def _write_vae(folder: Path) -> None:
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
         norm_num_groups=8,
-        latent_channels=4,
+        latent_channels=channels,
+        **more,
     )
     with torch.no_grad():  # latents of about unit variance once scaled, and a narrow posterior, as published ones have
-        vae.quant_conv.weight[:4] *= 6.0 / vae.config.scaling_factor
-        vae.quant_conv.weight[4:] *= 0.2
-        vae.quant_conv.bias[4:] = -2.0
-        vae.post_quant_conv.weight *= vae.config.scaling_factor / 2
+        last = vae.quant_conv if vae.quant_conv is not None else vae.encoder.conv_out
+        first = vae.post_quant_conv if vae.post_quant_conv is not None else vae.decoder.conv_in
+        last.weight[:channels] *= 6.0 / vae.config.scaling_factor
+        last.weight[channels:] *= 0.2
+        last.bias[channels:] = -2.0
+        first.weight *= vae.config.scaling_factor / 2
         vae.decoder.conv_out.weight *= 2.0
     vae.save_pretrained(folder)
 
 
-def _write_text_encoder(folder: Path, vocabulary: dict[str, int], sd2: bool) -> None:
+def write_clip(folder: Path, vocabulary: dict[str, int], sd2: bool, *, projects: bool = False, **sizes: int) -> None:
+    """Write a text encoder; `projects` gives it the projection that CLIPTextModelWithProjection has."""
     import torch
     from safetensors.torch import load_file, save_file
-    from transformers import CLIPTextConfig, CLIPTextModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     config = CLIPTextConfig(
         vocab_size=len(vocabulary),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
+        **{"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2} | sizes,
         max_position_embeddings=WINDOW,
         hidden_act="gelu" if sd2 else "quick_gelu",
         bos_token_id=0,  # as the published models say, against their own tokenizer; 2 makes pooling look for the end
         eos_token_id=2,
         pad_token_id=1,
     )
-    encoder = CLIPTextModel(config)
+    encoder = (CLIPTextModelWithProjection if projects else CLIPTextModel)(config)
     with torch.no_grad():  # token embeddings of the size of a trained model's, so that words matter
         encoder.get_input_embeddings().weight.normal_(0.0, 0.5)
     encoder.save_pretrained(folder)
     file = folder / "model.safetensors"
     tensors = load_file(file)
     # transformers 5 leaves the prefix out, and published files have it
-    tensors = {k if k.startswith("text_model.") else f"text_model.{k}": v.contiguous() for k, v in tensors.items()}
+    tensors = {
+        k if k.startswith(("text_model.", "text_projection.")) else f"text_model.{k}": v.contiguous()
+        for k, v in tensors.items()
+    }
     save_file(tensors, file, metadata={"format": "pt"})
 
 
@@ -155,7 +160,7 @@ def write_tokenizer(folder: Path, sd2: bool = False) -> dict[str, int]:
             parts[:2] = [parts[0] + parts[1]]
     names = [*letters, *(c + "</w>" for c in letters), *dict.fromkeys(a + b for a, b in merges)]
     vocabulary = {name: i for i, name in enumerate([*names, "<|startoftext|>", "<|endoftext|>"])}
-    _write_json(folder / "vocab.json", vocabulary)
+    write_json(folder / "vocab.json", vocabulary)
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *(f"{a} {b}" for a, b in merges)]) + "\n", "utf-8")
     special = {
         "bos_token": "<|startoftext|>",
@@ -163,11 +168,9 @@ def write_tokenizer(folder: Path, sd2: bool = False) -> dict[str, int]:
         "pad_token": "!" if sd2 else "<|endoftext|>",
         "unk_token": "<|endoftext|>",
     }
-    _write_json(folder / "special_tokens_map.json", special)
+    write_json(folder / "special_tokens_map.json", special)
     settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": WINDOW, "do_lower_case": True}
-    _write_json(
-        folder / "tokenizer_config.json", {**settings, "add_prefix_space": False, "errors": "replace"} | special
-    )
+    write_json(folder / "tokenizer_config.json", {**settings, "add_prefix_space": False, "errors": "replace"} | special)
     return vocabulary
 
 
@@ -177,7 +180,8 @@ def _byte_letters() -> list[str]:
     return [chr(b) for b in printable] + [chr(256 + i) for i in range(256 - len(printable))]
 
 
-def _write_scheduler(folder: Path, prediction_type: str, zero_snr: bool) -> str:
+def write_scheduler(folder: Path, prediction_type: str = "epsilon", zero_snr: bool = False) -> str:
+    """Write a scheduler's configuration; returns its class."""
     name = "DDIMScheduler" if zero_snr else "PNDMScheduler"
     values: dict[str, Any] = {
         "_class_name": name,
@@ -193,7 +197,7 @@ def _write_scheduler(folder: Path, prediction_type: str, zero_snr: bool) -> str:
         "trained_betas": None,
     }
     more = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"} if zero_snr else {"skip_prk_steps": True}
-    _write_json(folder / "scheduler_config.json", values | more)
+    write_json(folder / "scheduler_config.json", values | more)
     return name
 
 
@@ -208,7 +212,7 @@ def _write_safety_checker(folder: Path) -> None:
         projection_dim=8,
     )
     StableDiffusionSafetyChecker(config).save_pretrained(folder / "safety_checker")
-    _write_json(
+    write_json(
         folder / "feature_extractor" / "preprocessor_config.json",
         {
             "image_processor_type": "CLIPImageProcessor",
@@ -227,7 +231,8 @@ def _write_safety_checker(folder: Path) -> None:
     )
 
 
-def _write_json(file: Path, values: dict[str, Any]) -> None:
+def write_json(file: Path, values: dict[str, Any]) -> None:
+    """Write a JSON file, and its folder."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", "utf-8")
 

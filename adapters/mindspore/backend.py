@@ -16,6 +16,7 @@ from dreamcore.choices import checked_length
 from dreamcore.config import TrainConfig
 from dreamcore.config.common import ModelSettings
 from dreamcore.errors import ConfigError
+from dreamcore.lossscale import LossScale
 from dreamcore.modelfolder import ModelFolder
 
 from .devices import choose_device  # isort: skip  # before MindSpore: it settles how MindSpore starts
@@ -27,7 +28,7 @@ from . import lora, models
 from .buckets import flatten_all
 from .launch import join_world, sum_over_ranks
 from .network import LossNetwork, encode, gradient_function, recompute
-from .optim import LossScale, MovingAverage, Optimizer
+from .optim import MovingAverage, Optimizer
 
 DTYPES = {"no": ms.float32, "fp16": ms.float16, "bf16": ms.bfloat16}
 
@@ -46,7 +47,8 @@ class MindSporeBackend:
         self.dtype = _check_precision(settings.mixed_precision, self.device)
         self._compile = partial(ms.jit, jit_level=settings.jit_level) if graph else _as_it_is
         self.world = join_world()
-        (tokenizer, encoder), *_ = self.family.text_encoders
+        part, *_ = self.family.text_encoders
+        tokenizer, encoder = part.tokenizer, part.network
         self._encoder_name = encoder
         self._weights: dict[str, models.Weights] = {}
         self.denoiser = self._load(self.family.denoiser)
@@ -72,10 +74,10 @@ class MindSporeBackend:
 
     # -- words
 
-    def tokenize(self, prompts: Sequence[str]) -> list[list[str]]:
+    def tokenize(self, prompts: Sequence[str], encoder: int = 0) -> list[list[str]]:
         return [list(self.tokenizer.tokenize(prompt)) for prompt in prompts]
 
-    def tokenizer_window(self) -> int:
+    def tokenizer_window(self, encoder: int = 0) -> int:
         return self._max_length - 2
 
     def embed(self, prompts: Sequence[str]) -> NDArray[np.float32]:
@@ -238,7 +240,7 @@ class MindSporeBackend:
                 lora.save_published(self._all_factors(), self._lora_scale, folder)
                 return
             for name in self._trained:
-                models.save_component(self._weights[name], self.model.path / name, folder / name)
+                models.save_component(self._weights[name], self.model.folder(name), folder / name)
 
     def save_state(self, folder: Path) -> None:
         assert self._optimizer is not None, "prepare_training comes first"
@@ -254,7 +256,7 @@ class MindSporeBackend:
             lora.restore_factors(self._all_factors(), folder)
         else:
             for name in self._trained:
-                models.restore_component(self._weights[name], self.model.path / name, folder / name)
+                models.restore_component(self._weights[name], self.model.folder(name), folder / name)
         if not reset_optimizer:
             self._optimizer.load(folder)
         if self._average:
@@ -262,6 +264,13 @@ class MindSporeBackend:
 
     def rewrite_weights(self, files: Sequence[Path], folder: Path) -> None:
         models.rewrite_weights(files, folder)
+
+    def peak_memory(self) -> int | None:
+        if self.device == "CPU":
+            return None
+        peak = int(ms.runtime.max_memory_allocated())
+        ms.runtime.reset_max_memory_allocated()
+        return peak
 
     def device_name(self) -> str:
         return "cpu, pynative mode" if self.device == "CPU" else f"{ms.hal.get_device_name(0)}"

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import mindspore as ms
@@ -19,36 +19,15 @@ from mindspore import Tensor, ops
 from safetensors import safe_open
 
 from dreamcore.checkpoint import EMA_FILE, OPTIMIZER_FILE
+from dreamcore.choices import weight_decays
 from dreamcore.config import TrainConfig
 from dreamcore.errors import RunError
+from dreamcore.lossscale import LossScale
 
 from .buckets import Bucket, make_buckets
 from .models import Arrays, Weights, misfit, read_weights, save_arrays
 
 FIRST, SECOND = ".exp_avg", ".exp_avg_sq"
-
-
-@dataclass
-class LossScale:
-    """fp16's dynamic loss scale: halved by an overflow, whose update is skipped; doubled after a long run without.
-
-    Its counters are torch's GradScaler's, so that they travel in checkpoints.
-    """
-
-    scale: float = 65536.0
-    growth_factor: float = 2.0
-    backoff_factor: float = 0.5
-    growth_interval: int = 2000
-    _growth_tracker: int = 0
-
-    def update(self, *, overflow: bool) -> None:
-        """Take in how an update ended."""
-        self._growth_tracker = 0 if overflow else self._growth_tracker + 1
-        if overflow:
-            self.scale *= self.backoff_factor
-        elif self._growth_tracker == self.growth_interval:
-            self.scale *= self.growth_factor
-            self._growth_tracker = 0
 
 
 class Optimizer:
@@ -67,7 +46,7 @@ class Optimizer:
         self._first = [ops.zeros((sum(bucket.sizes),), ms.float32) for bucket in self.buckets]
         self._second = [ops.zeros((sum(bucket.sizes),), ms.float32) for bucket in self.buckets]
         self._betas = (config.adam_beta1, config.adam_beta2)
-        self._epsilon, self._decay = config.adam_epsilon, config.adam_weight_decay
+        self._epsilon, self._decays = config.adam_epsilon, weight_decays(config, list(parameters))
         self._max_norm = config.max_grad_norm
         self._steps = 0
 
@@ -88,16 +67,16 @@ class Optimizer:
             factor = ops.minimum(self._max_norm / (norm + 1e-6), Tensor(1.0, ms.float32)) * factor
         self._steps += 1
         for i, bucket in enumerate(self.buckets):
-            self._step_bucket(i, gradients[i] * factor, lr[bucket.component])
+            self._step_bucket(i, gradients[i] * factor, lr[bucket.component], self._decays[bucket.component])
         return norm
 
-    def _step_bucket(self, i: int, gradient: Tensor, lr: float) -> None:
+    def _step_bucket(self, i: int, gradient: Tensor, lr: float, decay: float) -> None:
         beta1, beta2 = self._betas
         self._first[i] = self._first[i] * beta1 + gradient * (1 - beta1)
         self._second[i] = self._second[i] * beta2 + ops.square(gradient) * (1 - beta2)
         root = ops.sqrt(self._second[i]) / math.sqrt(1 - beta2**self._steps)
         change = self._first[i] / (root + self._epsilon) * (lr / (1 - beta1**self._steps))
-        self.buckets[i].write(self.buckets[i].values() * (1 - lr * self._decay) - change)
+        self.buckets[i].write(self.buckets[i].values() * (1 - lr * decay) - change)
 
     def save(self, folder: Path) -> None:
         """Write the moments and the counters."""

@@ -14,6 +14,9 @@ with warnings.catch_warnings():
 
 from paddlenlp.utils.log import logger
 
+from .cpu_shim import install
+
+install()
 np.bool = np.bool_  # type: ignore[misc]  # ppdiffusers puts Python's in its place, which NumPy 2's own comparisons stumble over
 logger.set_level("ERROR")  # theirs are of keys and tokens, which are all checked here
 ppdiffusers.utils.logging.set_verbosity_error()

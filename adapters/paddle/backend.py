@@ -9,21 +9,21 @@ from typing import Any
 
 import numpy as np
 import paddle
-import ppdiffusers
 from numpy.typing import NDArray
 
 from dreamcore.backend import Batch, SampleRequest, StepResult
-from dreamcore.choices import checked_length
 from dreamcore.config import TrainConfig
 from dreamcore.config.common import ModelSettings
 from dreamcore.errors import ConfigError
 from dreamcore.layouts import PUBLISHED
+from dreamcore.lossscale import LossScale
 from dreamcore.modelfolder import ModelFolder
 
 from . import lora, models
 from .launch import check_log_folder, choose_device, join_world, sum_gradients
-from .optim import LossScale, MovingAverage, Optimizer
-from .sampling import make_latents, make_scheduler, to_pixels
+from .optim import MovingAverage, Optimizer
+from .sampling import make_latents, make_pipeline, make_scheduler, to_pixels
+from .words import Part, Words, join
 
 DTYPES = {"no": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
@@ -42,75 +42,35 @@ class PaddleBackend:
         self.world = join_world()
         self.dtype = _check_precision(settings.mixed_precision, self.device)
         self._amp_level = (settings.amp_level or "O1") if self.dtype != "float32" else "O0"
-        (tokenizer, encoder), *_ = self.family.text_encoders
-        self._encoder_name = encoder
         self.denoiser = models.load_component(model, self.family.denoiser)
-        self.text_encoder = models.load_component(model, encoder)
         self.vae = models.load_component(model, self.family.vae)
-        self.tokenizer = models.load_tokenizer(model, tokenizer)
-        self._max_length = int(self.tokenizer.model_max_length)
+        parts = [
+            Part(e, models.load_tokenizer(model, e.tokenizer), models.load_component(model, e.network))
+            for e in model.text_encoders
+        ]
+        self.words = Words(model, parts, self._autocast, lambda network: self._move(network, self.device))
         self._trained: dict[str, paddle.nn.Layer] = {}
         self._factors: dict[str, dict[str, paddle.Tensor]] = {}
         self._lora_scale: float | None = None
         self._has_dropout = False
         self._optimizer: Optimizer | None = None
         self._average: MovingAverage | None = None
-        self._embedded: dict[str, paddle.Tensor] = {}
-        self._conditions = paddle.empty([0])
         self._results: list[tuple[paddle.Tensor, paddle.Tensor]] = []
 
     # -- words
 
-    def tokenize(self, prompts: Sequence[str]) -> list[list[str]]:
-        return [list(self.tokenizer.tokenize(prompt)) for prompt in prompts]
+    def tokenize(self, prompts: Sequence[str], encoder: int = 0) -> list[list[str]]:
+        return [list(self.words.parts[encoder].tokenizer.tokenize(prompt)) for prompt in prompts]
 
-    def tokenizer_window(self) -> int:
-        return self._max_length - 2
+    def tokenizer_window(self, encoder: int = 0) -> int:
+        part = self.words.parts[encoder]
+        return part.max_length - int(part.tokenizer.num_special_tokens_to_add(pair=False))
 
     def embed(self, prompts: Sequence[str]) -> NDArray[np.float32]:
-        ends = [int(self._ids(p)[1].sum()) - 1 for p in prompts]
-        return np.stack([self._embedding(p)[0, end].numpy() for p, end in zip(prompts, ends, strict=True)])
+        return np.stack([self.words.summary(p) for p in prompts])
 
     def set_prompts(self, prompts: Sequence[str]) -> None:
-        if self._encoder_name in self._trained:
-            pairs = [self._ids(p) for p in prompts]
-            self._conditions, self._masks = (paddle.concat(part) for part in zip(*pairs, strict=True))
-        else:
-            self._conditions = paddle.concat([self._embedding(p) for p in prompts])
-
-    def _ids(self, prompt: str) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """Token ids and attention mask, each [1, length]; padded with the tokenizer's own token, as its model was
-        trained (end-of-text for SD 1, "!" for SD 2)."""
-        tokens = self.tokenizer([prompt], padding="max_length", max_length=self._max_length, truncation=True)
-        ids = np.array(tokens["input_ids"], np.int64)
-        words = len(self.tokenizer([prompt], max_length=self._max_length, truncation=True)["input_ids"][0])
-        return paddle.to_tensor(ids), paddle.to_tensor((np.arange(ids.shape[1]) < words).astype(np.int64)[None])
-
-    def _encode_ids(self, ids: paddle.Tensor, masks: paddle.Tensor) -> paddle.Tensor:
-        uses_mask = getattr(self.text_encoder.config, "use_attention_mask", None)
-        return self.text_encoder(ids, attention_mask=masks if uses_mask else None)[0]
-
-    @paddle.no_grad()
-    def _embedding(self, prompt: str) -> paddle.Tensor:
-        """[1, tokens, width]; kept as long as the text encoder does not change.  Embedded one prompt at a time, so
-        that the bits do not depend on which others there are."""
-        if prompt in self._embedded:
-            return self._embedded[prompt]
-        self._move(self.text_encoder, self.device)
-        with self._autocast():
-            embedding = self._encode_ids(*self._ids(prompt)).cast("float32")
-        if self._encoder_name not in self._trained:
-            self._embedded[prompt] = embedding
-        return embedding
-
-    def _condition(self, prompt: NDArray[np.int64]) -> paddle.Tensor:
-        """[B, tokens, width]; a text encoder that trains runs once for each distinct prompt of the batch."""
-        if self._encoder_name not in self._trained:
-            return self._conditions.index_select(paddle.to_tensor(prompt))
-        distinct, inverse = np.unique(prompt, return_inverse=True)
-        rows = paddle.to_tensor(distinct)
-        embeddings = self._encode_ids(self._conditions.index_select(rows), self._masks.index_select(rows))
-        return embeddings.index_select(paddle.to_tensor(inverse.reshape(-1)))
+        self.words.set_prompts(prompts)
 
     # -- pictures to latents and back
 
@@ -118,53 +78,43 @@ class PaddleBackend:
     def encode_images(self, pixels: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         self._move(self.vae, self.device)
         posterior = self.vae.encode(paddle.to_tensor(pixels)).latent_dist
-        scale = self.vae.config.scaling_factor
-        return (posterior.mean * scale).numpy(), (posterior.std * scale).numpy()
+        shift, scale = (paddle.to_tensor(planes) for planes in self.model.latent_scaling)
+        return ((posterior.mean - shift) * scale).numpy(), (posterior.std * scale).numpy()
 
     def sample(self, request: SampleRequest) -> NDArray[np.uint8]:
-        pipeline = ppdiffusers.StableDiffusionPipeline(
-            vae=self.vae,
-            text_encoder=self.text_encoder,
-            tokenizer=self.tokenizer,
-            unet=self.denoiser,
-            scheduler=make_scheduler(request.scheduler, self.model.config("scheduler")),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
-        factor = self.model.latent_factor
-        size = (request.noise.shape[2] * factor, request.noise.shape[3] * factor)
+        scheduler = make_scheduler(request.scheduler, self.model)
+        parts = {self.family.denoiser: self.denoiser, self.family.vae: self.vae} | self._encoders()
+        pipeline = make_pipeline(self.model, parts, scheduler)
         with self._at_rest():
-            embeddings = paddle.concat([self._embedding(p) for p in request.prompts])
-            negative = self._embedding(request.negative_prompt).expand_as(embeddings)
+            positive = join([self.words.embedding(p) for p in request.prompts])
+            negative = join([self.words.embedding(request.negative_prompt)] * len(request.prompts))
             with self._autocast():
-                latents = make_latents(pipeline, request, embeddings, negative, size)
+                latents = make_latents(pipeline, self.model, request, positive, negative)
         self._move(self.vae, self.device)
+        shift, scale = (paddle.to_tensor(planes) for planes in self.model.latent_scaling)
         with paddle.no_grad():
-            return to_pixels(self.vae.decode(latents.cast("float32") / self.vae.config.scaling_factor).sample)
+            return to_pixels(self.vae.decode(latents.cast("float32") / scale + shift).sample)
 
     def load_lora(self, file: Path, scale: float) -> None:
-        networks = {self.family.denoiser: self.denoiser, self._encoder_name: self.text_encoder}
-        lora.apply_file(networks, file, scale)
-        self._embedded.clear()
+        lora.apply_file({self.family.denoiser: self.denoiser} | self._encoders(), file, scale)
+        self.words.forget()
+
+    def _encoders(self) -> dict[str, Any]:
+        return {part.description.network: part.network for part in self.words.parts}
 
     # -- training
 
     def prepare_training(self, config: TrainConfig) -> list[str]:
         check_log_folder(config.output_dir)
-        if config.tokenizer_max_length is not None:
-            self._max_length = checked_length(config.tokenizer_max_length, self._max_length)
         self._trained = {self.family.denoiser: self.denoiser}
-        if config.train_text_encoder:
-            self._trained[self._encoder_name] = self.text_encoder
-        for network in (self.denoiser, self.text_encoder):
-            frozen = config.use_lora or network not in self._trained.values()
-            if frozen and self._amp_level == "O2":
+        self._trained |= {part.description.network: part.network for part in self.words.prepare(config)}
+        for name, network in ({self.family.denoiser: self.denoiser} | self._encoders()).items():
+            if (config.use_lora or name not in self._trained) and self._amp_level == "O2":
                 paddle.amp.decorate(network, level="O2", dtype=self.dtype)
         if config.use_lora:
             self._add_lora(config)
         else:
-            for parameter in (p for network in self._trained.values() for p in network.parameters()):
+            for parameter in (p for named in self._parameters().values() for p in named.values()):
                 parameter.stop_gradient = False
         self._set_modes(config)
         self._optimizer = Optimizer(self._parameters(), config, LossScale() if self.dtype == "float16" else None)
@@ -176,13 +126,17 @@ class PaddleBackend:
         alpha = config.lora_alpha if config.lora_alpha is not None else float(config.rank)
         self._lora_scale = alpha / config.rank
         self._has_dropout = config.lora_dropout > 0
+        layers = {part.description.network: part.description.lora_layers for part in self.words.parts}
+        layers[self.family.denoiser] = tuple(config.lora_layers or self.family.lora_layers)
         for name, network in self._trained.items():
-            layers = self.family.text_lora_layers
-            if name == self.family.denoiser:
-                layers = tuple(config.lora_layers or self.family.lora_layers)
             self._factors[name] = lora.add_lora(
-                network, name, layers, config.rank, alpha, config.lora_dropout, config.seed
+                network, name, layers[name], self._unused(name), config.rank, alpha, config.lora_dropout, config.seed
             )
+
+    def _unused(self, name: str) -> tuple[str, ...]:
+        """Beginnings of the published names of a component's weights that nothing depends on."""
+        encoders = {part.description.network: part.description for part in self.words.parts}
+        return encoders[name].unused(self.model.config(name)) if name in encoders else ()
 
     def _set_modes(self, config: TrainConfig) -> None:
         """Train mode only where it matters: LoRA's dropout asks for it, nothing else has dropout."""
@@ -199,12 +153,16 @@ class PaddleBackend:
         """What trains, by component, under published names."""
         if self._lora_scale is not None:
             return self._factors
-        return {name: {f"{name}.{p}": w for p, w in n.named_parameters()} for name, n in self._trained.items()}
+        return {
+            name: {f"{name}.{p}": w for p, w in models.trainable(n).items() if not p.startswith(self._unused(name))}
+            for name, n in self._trained.items()
+        }
 
     def park(self) -> None:
         self._move(self.vae, "cpu")
-        if self._encoder_name not in self._trained:
-            self._move(self.text_encoder, "cpu")
+        for part in self.words.parts:
+            if not part.trains:
+                self._move(part.network, "cpu")
 
     def train_step(self, micro_batches: Sequence[Batch], lr: Mapping[str, float]) -> None:
         assert self._optimizer is not None, "prepare_training comes first"
@@ -227,9 +185,10 @@ class PaddleBackend:
     def _errors(self, batch: Batch) -> paddle.Tensor:
         """Mean squared error of each row [B], in float32."""
         with self._autocast():
-            answer = self.denoiser(
-                paddle.to_tensor(batch.x), paddle.to_tensor(batch.t), self._condition(batch.prompt)
-            ).sample
+            values = {"x": batch.x, "t": batch.t, **batch.extra}
+            given = {name: paddle.to_tensor(array) for name, array in values.items()}
+            told = self.words.condition(batch.prompt).values()
+            answer = self.denoiser(**self.family.arguments(given | told)).sample
         squared = (answer.cast("float32") - paddle.to_tensor(batch.target)).square()
         if batch.mask is not None:
             squared = squared * paddle.to_tensor(batch.mask)
@@ -257,7 +216,7 @@ class PaddleBackend:
                 lora.save_published(self._all_factors(), self._lora_scale, folder)
                 return
             for name, network in self._trained.items():
-                models.save_component(network, self.model.path / name, folder / name)
+                models.save_component(network, self.model.folder(name), folder / name)
 
     def save_state(self, folder: Path) -> None:
         assert self._optimizer is not None, "prepare_training comes first"
@@ -284,6 +243,13 @@ class PaddleBackend:
 
     def rewrite_weights(self, files: Sequence[Path], folder: Path) -> None:
         models.rewrite_weights(files, folder, paddles=self.model.index[folder.name][0] in PUBLISHED)
+
+    def peak_memory(self) -> int | None:
+        if self.device == "cpu":
+            return None
+        peak = int(paddle.device.cuda.max_memory_allocated(self.device))
+        paddle.device.cuda.reset_max_memory_allocated(self.device)
+        return peak
 
     def device_name(self) -> str:
         if self.device == "cpu":

@@ -45,9 +45,19 @@ class Factors(nn.Layer):
 
 
 def add_lora(
-    network: nn.Layer, component: str, layers: Sequence[str], rank: int, alpha: float, dropout: float, seed: int
+    network: nn.Layer,
+    component: str,
+    layers: Sequence[str],
+    unused: tuple[str, ...],
+    rank: int,
+    alpha: float,
+    dropout: float,
+    seed: int,
 ) -> dict[str, paddle.Tensor]:
     """Give factors, in float32, to every layer whose name ends in one of `layers`.
+
+    Args:
+        unused: beginnings of the published names of layers that are left as they are.
 
     Returns:
         The factors by COMPONENT.LAYER.lora_A.weight and .lora_B.weight.
@@ -57,7 +67,7 @@ def add_lora(
     """
     found: dict[str, paddle.Tensor] = {}
     for name, layer in list(network.named_sublayers()):
-        if not any(name == ending or name.endswith(f".{ending}") for ending in layers):
+        if name.startswith(unused) or not any(name == ending or name.endswith(f".{ending}") for ending in layers):
             continue
         if not isinstance(layer, nn.Linear | nn.Conv2D):
             raise ConfigError(f"lora_layers: {name} is a {type(layer).__name__}; only Linear and Conv2D take factors")

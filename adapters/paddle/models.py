@@ -34,6 +34,12 @@ LIBRARIES = {
 """What model_index.json calls a library, and who stands in for it."""
 
 
+TABLE = "pos_embed.pos_embed"
+"""SD3's positions, which are computed, and published all the same."""
+ZEROS = ("norm_out.norm.bias", "norm1_context.norm.bias")
+"""Endings of the names of biases that ppdiffusers' SD3 has where published ones have none; they stay zero."""
+
+
 def load_component(model: ModelFolder, name: str) -> Any:
     """A network of the model in float32, in evaluation mode, every weight accounted for.
 
@@ -63,9 +69,21 @@ def _build(cls: Any, config: dict[str, Any]) -> Any:
     return cls(cls.config_class.from_dict(config))
 
 
+def weights_of(network: paddle.nn.Layer) -> dict[str, paddle.Tensor]:
+    """A network's weights under their published names, tables of positions included: without zeros that only
+    ppdiffusers has."""
+    tables = {name: table for name, table in network.named_buffers() if name == TABLE}
+    return trainable(network) | tables
+
+
+def trainable(network: paddle.nn.Layer) -> dict[str, paddle.Tensor]:
+    """Those of a network's weights that can train."""
+    return {name: weight for name, weight in network.named_parameters() if not name.endswith(ZEROS)}
+
+
 def fill(network: paddle.nn.Layer, arrays: Arrays) -> str | None:
     """Give a network published weights; or say what does not fit, and leave it as it was."""
-    weights = dict(network.named_parameters())
+    weights = weights_of(network)
     arrays = known_names(arrays, weights)
     if problem := misfit(arrays, {name: published_shape(name, w) for name, w in weights.items()}):
         return problem
@@ -92,14 +110,15 @@ def put(name: str, weight: paddle.Tensor, array: NDArray[Any]) -> None:
 
 def load_tokenizer(model: ModelFolder, name: str) -> Any:
     """The tokenizer that the model's index names."""
-    return getattr(transformers, model.class_name(name)).from_pretrained(str(model.path / name))
+    class_name = model.class_name(name).removesuffix("Fast")  # of which there is none here
+    return getattr(transformers, class_name).from_pretrained(str(model.folder(name)))
 
 
 def save_component(network: paddle.nn.Layer, source: Path, folder: Path) -> None:
     """Write a trained network beside the configuration of its source, as `from_pretrained` loads it."""
     folder.mkdir()
     shutil.copyfile(source / "config.json", folder / "config.json")
-    write_safetensors(folder / _file_name(network), {n: published(n, w) for n, w in network.named_parameters()})
+    write_safetensors(folder / _file_name(network), {n: published(n, w) for n, w in weights_of(network).items()})
 
 
 def restore_component(network: paddle.nn.Layer, folder: Path) -> None:

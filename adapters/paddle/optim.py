@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,34 +15,16 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from dreamcore.checkpoint import EMA_FILE, OPTIMIZER_FILE
+from dreamcore.choices import weight_decays
 from dreamcore.config import TrainConfig
 from dreamcore.errors import ConfigError, RunError
+from dreamcore.lossscale import LossScale
 from dreamcore.weights import Arrays, misfit, read_safetensors, write_safetensors
 
 from .models import Named, published, published_shape, put
 
 MOMENTS = {"exp_avg": "moment1", "exp_avg_sq": "moment2"}
 """PyTorch's names of AdamW's moments, which checkpoints use, and Paddle's."""
-
-
-@dataclass
-class LossScale:
-    """fp16's dynamic loss scale: halved by an overflow, doubled after 2,000 updates without one, as in PyTorch."""
-
-    scale: float = 65536.0
-    growth_factor: float = 2.0
-    backoff_factor: float = 0.5
-    growth_interval: int = 2000
-    _growth_tracker: int = 0
-
-    def note(self, *, overflow: bool) -> None:
-        """Adapt to the outcome of an update."""
-        self._growth_tracker = 0 if overflow else self._growth_tracker + 1
-        if overflow:
-            self.scale *= self.backoff_factor
-        elif self._growth_tracker == self.growth_interval:
-            self.scale *= self.growth_factor
-            self._growth_tracker = 0
 
 
 class Optimizer:
@@ -60,9 +42,12 @@ class Optimizer:
         self.scale = scale
         self._max_norm = config.max_grad_norm
         self._betas = {"beta1": config.adam_beta1, "beta2": config.adam_beta2}
-        options = {"weight_decay": config.adam_weight_decay, "epsilon": config.adam_epsilon, **self._betas}
+        decays = weight_decays(config, list(parameters))
+        options = {"epsilon": config.adam_epsilon, **self._betas}
         self._adamw = {
-            component: paddle.optimizer.AdamW(0.0, parameters=list(named.values()), **options)
+            component: paddle.optimizer.AdamW(
+                0.0, parameters=list(named.values()), weight_decay=decays[component], **options
+            )
             for component, named in parameters.items()
         }
         self._steps = 0
@@ -83,7 +68,7 @@ class Optimizer:
                 adamw.step()
             self._steps += 1
         if self.scale:
-            self.scale.note(overflow=overflow)
+            self.scale.update(overflow=overflow)
         for parameter in self.all:
             parameter.clear_gradient(set_to_zero=False)
         return norm

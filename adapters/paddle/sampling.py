@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,9 @@ import ppdiffusers
 from numpy.typing import NDArray
 
 from dreamcore.backend import SampleRequest
+from dreamcore.modelfolder import ModelFolder
+
+from .words import Condition
 
 
 class UniPC(ppdiffusers.UniPCMultistepScheduler):
@@ -24,45 +29,60 @@ class UniPC(ppdiffusers.UniPCMultistepScheduler):
             paddle.linalg.solve = solve
 
 
-SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "ddim": (ppdiffusers.DDIMScheduler, {}),
-    "pndm": (ppdiffusers.PNDMScheduler, {"skip_prk_steps": True}),
-    "dpmsolver++": (ppdiffusers.DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++"}),
-    "euler": (ppdiffusers.EulerDiscreteScheduler, {}),
-    "unipc": (UniPC, {}),
+SCHEDULERS: dict[str, dict[str, tuple[Any, dict[str, Any]]]] = {
+    "discrete": {
+        "ddim": (ppdiffusers.DDIMScheduler, {}),
+        "pndm": (ppdiffusers.PNDMScheduler, {"skip_prk_steps": True}),
+        "dpmsolver++": (ppdiffusers.DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++"}),
+        "euler": (ppdiffusers.EulerDiscreteScheduler, {}),
+        "unipc": (UniPC, {}),
+    },
+    "flow": {"euler": (ppdiffusers.FlowMatchEulerDiscreteScheduler, {})},
+    "edm": {
+        "euler": (ppdiffusers.EDMEulerScheduler, {}),
+        "dpmsolver++": (ppdiffusers.EDMDPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++"}),
+    },
 }
 
 
-def make_scheduler(name: str, config: dict[str, Any]) -> Any:
+def make_scheduler(name: str, model: ModelFolder) -> Any:
     """A sampler by the name that settings use, over the model's own noise schedule; none draws noise of its own."""
-    cls, options = SCHEDULERS[name]
-    return cls.from_config(config, **options)
+    cls, options = SCHEDULERS.get(model.schedule.prediction, SCHEDULERS["discrete"])[name]
+    return cls.from_config(model.config("scheduler"), **options)
+
+
+def make_pipeline(model: ModelFolder, parts: Mapping[str, Any], scheduler: Any) -> Any:
+    """ppdiffusers' pipeline of the model's class over these parts; it does without the others."""
+    cls = getattr(ppdiffusers, model.index["_class_name"])
+    accepted = inspect.signature(cls.__init__).parameters
+    given: dict[str, Any] = {n: None for n, p in accepted.items() if p.default is p.empty and n != "self"}
+    given |= {n: False for n in ("requires_safety_checker", "add_watermarker") if n in accepted}
+    pipeline = cls(**(given | {"scheduler": scheduler} | dict(parts)))
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 @paddle.no_grad()
 def make_latents(
-    pipeline: Any,
-    request: SampleRequest,
-    embeddings: paddle.Tensor,
-    negative: paddle.Tensor,
-    size: tuple[int, int],
+    pipeline: Any, model: ModelFolder, request: SampleRequest, positive: Condition, negative: Condition
 ) -> paddle.Tensor:
     """Latents [N, C, h, w] of the pictures.
 
     Args:
-        embeddings: [N, tokens, width] of the prompts.
-        negative: [N, tokens, width] of the negative prompt.
-        size: height and width in pixels.
+        positive: of the prompts, N rows.
+        negative: of the negative prompt, N rows.
     """
-    pipeline.set_progress_bar_config(disable=True)
+    height, width = request.noise.shape[2:4]
+    given = {"prompt_embeds": positive.words, "pooled_prompt_embeds": positive.pooled}
+    if request.guidance_scale > 1:
+        given |= {"negative_prompt_embeds": negative.words, "negative_pooled_prompt_embeds": negative.pooled}
     result = pipeline(
-        prompt_embeds=embeddings,
-        negative_prompt_embeds=negative if request.guidance_scale > 1 else None,
+        **{name: value for name, value in given.items() if value is not None},
         latents=paddle.to_tensor(request.noise),
         num_inference_steps=request.steps,
         guidance_scale=request.guidance_scale,
-        height=size[0],
-        width=size[1],
+        height=height * model.latent_factor,
+        width=width * model.latent_factor,
         output_type="latent",
     )
     return result.images

@@ -14,7 +14,6 @@ import transformers
 from numpy.typing import NDArray
 
 from dreamcore.backend import Batch, SampleRequest, StepResult
-from dreamcore.choices import checked_length
 from dreamcore.config import TrainConfig
 from dreamcore.config.common import ModelSettings
 from dreamcore.errors import ConfigError
@@ -24,9 +23,9 @@ from . import lora, models
 from .average import MovingAverage
 from .launch import choose_device, join_world, sum_gradients
 from .optim import Optimizer
-from .precision import autocast, check_precision, set_tf32
-from .sampling import make_latents, make_pipeline, to_pixels
-from .words import Words
+from .precision import autocast, check_precision, quicken_attention, set_tf32
+from .sampling import make_latents, make_pipeline, make_scheduler, to_pixels
+from .words import Part, Words, join
 
 for logging in (diffusers.utils.logging, transformers.utils.logging):
     logging.disable_progress_bar()
@@ -47,13 +46,14 @@ class TorchBackend:
         self.world = join_world(self.device)
         self.dtype = self._class_dtype = check_precision(settings.mixed_precision, self.device)
         set_tf32(settings.allow_tf32, self.device)
-        (tokenizer, encoder), *_ = self.family.text_encoders
-        self._encoder_name = encoder
-        self.denoiser = models.load_component(model, self.family.denoiser).to(self.device)
-        self.text_encoder = models.load_component(model, encoder)
+        self.denoiser = models.load_component(model, self.family.denoiser)
+        quicken_attention(self.denoiser, self.device, self.dtype)
         self.vae = models.load_component(model, self.family.vae)
-        self.tokenizer = models.load_tokenizer(model, tokenizer)
-        self.words = Words(self.tokenizer, self.text_encoder, self.device, self.dtype)
+        parts = [
+            Part(e, models.load_tokenizer(model, e.tokenizer), models.load_component(model, e.network))
+            for e in model.text_encoders
+        ]
+        self.words = Words(model, parts, self.device, self.dtype)
         self._trained: dict[str, torch.nn.Module] = {}
         self._lora_scale: float | None = None
         self._has_dropout = False
@@ -64,51 +64,45 @@ class TorchBackend:
 
     # -- words
 
-    def tokenize(self, prompts: Sequence[str]) -> list[list[str]]:
-        return [list(self.tokenizer.tokenize(prompt)) for prompt in prompts]
+    def tokenize(self, prompts: Sequence[str], encoder: int = 0) -> list[list[str]]:
+        return [list(self.words.parts[encoder].tokenizer.tokenize(prompt)) for prompt in prompts]
 
-    def tokenizer_window(self) -> int:
-        return self.words.max_length - 2
+    def tokenizer_window(self, encoder: int = 0) -> int:
+        part = self.words.parts[encoder]
+        return part.max_length - int(part.tokenizer.num_special_tokens_to_add())
 
     def embed(self, prompts: Sequence[str]) -> NDArray[np.float32]:
         return np.stack([self.words.summary(p).cpu().numpy() for p in prompts])
 
     def set_prompts(self, prompts: Sequence[str]) -> None:
-        self.words.set_prompts(prompts)
+        with self._room():
+            self.words.set_prompts(prompts)
 
     # -- pictures to latents and back
 
     @torch.no_grad()
     def encode_images(self, pixels: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         posterior = self.vae.to(self.device).encode(self._to_device(pixels)).latent_dist
-        scale = self.vae.config.scaling_factor
-        return (posterior.mean * scale).cpu().numpy(), (posterior.std * scale).cpu().numpy()
+        shift, scale = (self._to_device(planes) for planes in self.model.latent_scaling)
+        return ((posterior.mean - shift) * scale).cpu().numpy(), (posterior.std * scale).cpu().numpy()
 
     def sample(self, request: SampleRequest) -> NDArray[np.uint8]:
-        pipeline = make_pipeline(
-            self.vae,
-            self.text_encoder,
-            self.tokenizer,
-            self.denoiser,
-            request.scheduler,
-            self.model.config("scheduler"),
-        )
+        scheduler = make_scheduler(request.scheduler, self.model)
+        pipeline = make_pipeline(self.model, {self.family.denoiser: self.denoiser}, scheduler)
         dtype = self._class_dtype if request.for_training else self.dtype
-        factor = self.model.latent_factor
-        size = (request.noise.shape[2] * factor, request.noise.shape[3] * factor)
         with self._at_rest():
-            embeddings = torch.cat([self.words.embedding(p, dtype) for p in request.prompts])
-            negative = self.words.embedding(request.negative_prompt, dtype).expand_as(embeddings)
+            positive = join([self.words.embedding(p, dtype) for p in request.prompts])
+            negative = join([self.words.embedding(request.negative_prompt, dtype)] * len(request.prompts))
+            self.denoiser.to(self.device)
             with autocast(self.device, dtype):
-                latents = make_latents(pipeline, request, embeddings, negative, size)
+                latents = make_latents(pipeline, self.model, request, positive, negative)
         with torch.no_grad():
-            scaled = latents.float() / self.vae.config.scaling_factor
-            return to_pixels(self.vae.to(self.device).decode(scaled).sample)
+            shift, scale = (self._to_device(planes) for planes in self.model.latent_scaling)
+            return to_pixels(self.vae.to(self.device).decode(latents.float() / scale + shift).sample)
 
     def load_lora(self, file: Path, scale: float) -> None:
-        pipeline = diffusers.StableDiffusionPipeline(
-            self.vae, self.text_encoder, self.tokenizer, self.denoiser, None, None, None, requires_safety_checker=False
-        )
+        networks = {self.family.denoiser: self.denoiser} | self._encoders()
+        pipeline = make_pipeline(self.model, networks)
         try:
             pipeline.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name="lora")
         except (OSError, ValueError, RuntimeError) as error:
@@ -116,19 +110,37 @@ class TorchBackend:
         pipeline.set_adapters(["lora"], [scale])
         self.words.forget()
 
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        """The denoiser off the device for a while: it and a text encoder such as T5 need not fit there together."""
+        if self.device.type == "cpu" or self.words.trains:
+            yield
+            return
+        home = self.denoiser.device
+        self.denoiser.to("cpu")
+        yield
+        self.park()
+        torch.cuda.empty_cache()
+        self.denoiser.to(home)
+
+    def _encoders(self) -> dict[str, Any]:
+        return {part.description.network: part.network for part in self.words.parts}
+
     # -- training
 
     def prepare_training(self, config: TrainConfig) -> list[str]:
-        if config.tokenizer_max_length is not None:
-            self.words.max_length = checked_length(config.tokenizer_max_length, self.words.max_length)
         self._trained = {self.family.denoiser: self.denoiser}
-        if config.train_text_encoder:
-            self._trained[self._encoder_name] = self.text_encoder.to(self.device)
-            self.words.trains = True
-        for network in (self.denoiser, self.text_encoder):
-            frozen = config.use_lora or network not in self._trained.values()
-            if frozen and self.dtype is not torch.float32:
+        self._trained |= {part.description.network: part.network for part in self.words.prepare(config)}
+        halved = {self.family.denoiser: self.denoiser} | {
+            p.description.network: p.network
+            for p in self.words.parts
+            if p.description.fits_fp16 or self.dtype is not torch.float16
+        }
+        for name, network in halved.items():
+            if (config.use_lora or name not in self._trained) and self.dtype is not torch.float32:
                 network.to(self.dtype)
+        for network in self._trained.values():  # after they are halved: only then does a large one fit
+            network.to(self.device)
         if config.with_prior_preservation and config.prior_generation_precision is not None:
             self._class_dtype = self._check_class_precision(config.prior_generation_precision)
         if config.channels_last:  # before the optimizer, whose state takes on the weights' layout
@@ -136,8 +148,8 @@ class TorchBackend:
         if config.use_lora:
             self._add_lora(config)
         else:
-            for network in self._trained.values():
-                network.requires_grad_(True)
+            for parameter in (p for named in self._parameters().values() for p in named.values()):
+                parameter.requires_grad_(True)
         self._set_modes(config)
         scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
         self._optimizer = Optimizer(self._parameters(), config, scaler)
@@ -159,11 +171,23 @@ class TorchBackend:
         alpha = config.lora_alpha if config.lora_alpha is not None else float(config.rank)
         self._lora_scale = alpha / config.rank
         self._has_dropout = config.lora_dropout > 0
+        layers = {part.description.network: part.description.lora_layers for part in self.words.parts}
+        layers[self.family.denoiser] = tuple(config.lora_layers or self.family.lora_layers)
         for name, network in self._trained.items():
-            layers = self.family.text_lora_layers
-            if name == self.family.denoiser:
-                layers = tuple(config.lora_layers or self.family.lora_layers)
-            lora.add_lora(network, name, layers, config.rank, alpha, config.lora_dropout, config.seed)
+            lora.add_lora(
+                network, name, layers[name], self._unused(name), config.rank, alpha, config.lora_dropout, config.seed
+            )
+
+    def _unused(self, name: str) -> tuple[str, ...]:
+        """Beginnings of the published names of a component's weights that nothing depends on."""
+        return next(
+            (
+                part.description.unused(self.model.config(name))
+                for part in self.words.parts
+                if part.description.network == name
+            ),
+            (),
+        )
 
     def _set_modes(self, config: TrainConfig) -> None:
         """Train mode only where it matters: recomputation and LoRA's dropout ask for it, nothing else has dropout."""
@@ -181,15 +205,18 @@ class TorchBackend:
         """What trains, by component, under published names."""
         if self._lora_scale is not None:
             return {name: lora.factors({name: network}) for name, network in self._trained.items()}
-        return {
-            name: {f"{name}.{models.weight_prefix(n)}{p}": w for p, w in n.named_parameters()}
-            for name, n in self._trained.items()
-        }
+        found: dict[str, dict[str, torch.nn.Parameter]] = {}
+        for name, network in self._trained.items():
+            published = {models.weight_prefix(network) + p: w for p, w in network.named_parameters()}
+            unused = self._unused(name)
+            found[name] = {f"{name}.{p}": w for p, w in published.items() if not p.startswith(unused)}
+        return found
 
     def park(self) -> None:
         self.vae.to("cpu")
-        if not self.words.trains:
-            self.text_encoder.to("cpu")
+        for part in self.words.parts:
+            if not part.trains:
+                part.network.to("cpu")
 
     def train_step(self, micro_batches: Sequence[Batch], lr: Mapping[str, float]) -> None:
         assert self._optimizer is not None, "prepare_training comes first"
@@ -211,9 +238,10 @@ class TorchBackend:
     def _errors(self, batch: Batch) -> torch.Tensor:
         """Mean squared error of each row [B], in float32."""
         with autocast(self.device, self.dtype):
-            answer = self.denoiser(
-                self._to_device(batch.x), self._to_device(batch.t), self.words.condition(batch.prompt, self._to_device)
-            ).sample
+            values = {"x": batch.x, "t": batch.t, **batch.extra}
+            told = self.words.condition(batch.prompt, self._to_device).values()
+            given = {name: self._to_device(array) for name, array in values.items()} | told
+            answer = self.denoiser(**self.family.arguments(given)).sample
         squared = (answer.float() - self._to_device(batch.target)).square()
         if batch.mask is not None:
             squared = squared * self._to_device(batch.mask)
@@ -241,7 +269,7 @@ class TorchBackend:
                 lora.save_published(self._trained, self._lora_scale, folder)
                 return
             for name, network in self._trained.items():
-                models.save_component(network, self.model.path / name, folder / name)
+                models.save_component(network, self.model.folder(name), folder / name)
 
     def save_state(self, folder: Path) -> None:
         assert self._optimizer is not None, "prepare_training comes first"
@@ -265,6 +293,13 @@ class TorchBackend:
 
     def rewrite_weights(self, files: Sequence[Path], folder: Path) -> None:
         models.rewrite_weights(files, folder)
+
+    def peak_memory(self) -> int | None:
+        if self.device.type != "cuda":
+            return None
+        peak = torch.cuda.max_memory_allocated(self.device)
+        torch.cuda.reset_peak_memory_stats(self.device)
+        return peak
 
     def device_name(self) -> str:
         if self.device.type == "cuda":

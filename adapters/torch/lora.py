@@ -20,14 +20,28 @@ ADAPTER = "default"
 
 
 def add_lora(
-    network: torch.nn.Module, component: str, layers: Sequence[str], rank: int, alpha: float, dropout: float, seed: int
+    network: torch.nn.Module,
+    component: str,
+    layers: Sequence[str],
+    unused: tuple[str, ...],
+    rank: int,
+    alpha: float,
+    dropout: float,
+    seed: int,
 ) -> None:
     """Give factors, in float32, to every layer whose name ends in one of `layers`.
+
+    Args:
+        unused: beginnings of the published names of layers that are left as they are.
 
     Raises:
         ConfigError: no layer has such a name.
     """
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(layers))
+    prefix = weight_prefix(network)
+    idle = [name for name, _ in network.named_modules() if (prefix + name).startswith(unused)] if unused else None
+    config = LoraConfig(
+        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(layers), exclude_modules=idle
+    )
     try:
         network.add_adapter(config, adapter_name=ADAPTER)
     except ValueError as error:

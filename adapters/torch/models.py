@@ -35,14 +35,10 @@ def load_component(model: ModelFolder, name: str) -> Any:
     if cls is None:
         raise ConfigError(f"{model.path}: {name} is a {library}.{class_name}, which this torch environment lacks")
     files = model.weight_files(name)
-    where = "subfolder" if library == "diffusers" else None
-    folder = model.path if where else model.path / name
-    options = {where: name} if where else {}
     try:
         network, info = cls.from_pretrained(
-            folder,
-            **options,
-            variant=model.variant,
+            model.folder(name),
+            variant=model.variant_of(name),
             use_safetensors=files[0].suffix == ".safetensors",
             torch_dtype=torch.float32,
             output_loading_info=True,

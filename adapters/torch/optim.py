@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from dreamcore.checkpoint import OPTIMIZER_FILE
+from dreamcore.choices import weight_decays
 from dreamcore.config import TrainConfig
 from dreamcore.errors import ConfigError, RunError
 
@@ -40,12 +41,15 @@ class Optimizer:
         self.scaler = scaler
         self._max_norm = config.max_grad_norm
         self.kind = ADAMW_8BIT if config.use_8bit_adam else ADAMW
+        decays = weight_decays(config, list(parameters))
         cls, options = _adamw_8bit(self.all[0].device) if config.use_8bit_adam else (torch.optim.AdamW, {"fused": True})
         self._adamw = cls(
-            [{"params": list(named.values()), "component": c} for c, named in parameters.items()],
+            [
+                {"params": list(named.values()), "component": c, "weight_decay": decays[c]}
+                for c, named in parameters.items()
+            ],
             lr=0.0,
             betas=(config.adam_beta1, config.adam_beta2),
-            weight_decay=config.adam_weight_decay,
             eps=config.adam_epsilon,
             **options,
         )

@@ -7,6 +7,7 @@ from typing import Literal
 from .base import Settings, setting
 
 Precision = Literal["no", "fp16", "bf16"]
+WeightingScheme = Literal["none", "sigma_sqrt", "logit_normal", "mode", "cosmap"]
 Scheduler = Literal["ddim", "pndm", "dpmsolver++", "euler", "unipc"]
 
 
@@ -20,6 +21,10 @@ class ModelSettings(Settings):
     """Branch, tag or commit of the model on the Hub."""
     variant: str | None = setting(None, may_change=True)
     """Variant of the weight files, such as fp16."""
+    pretrained_vae_model_name_or_path: str | None = setting(None)
+    """Folder or Hub id of an autoencoder to use in place of the model's own."""
+    drop_t5: bool = setting(False)
+    """Leave the large T5 text encoder out, where the family can do without (SD3): zeros stand for its words."""
     backend: str | None = setting(None, may_change=True)
     """torch, paddle or mindspore; may be left out where only one is installed."""
     device: str | None = setting(None, may_change=True)

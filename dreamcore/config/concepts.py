@@ -12,8 +12,12 @@ class Concept(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
-    instance_data_dir: str
+    instance_data_dir: str | None = None
     """Folder with the photographs of the subject."""
+    dataset_name: str | None = None
+    """Dataset with the photographs, in place of the folder."""
+    dataset_config_name: str | None = None
+    """Configuration of the dataset."""
     instance_prompt: str | None = None
     """Words for the subject."""
     identifier: str | None = None
@@ -28,8 +32,28 @@ class Concept(BaseModel):
     """How often a photograph of this concept is drawn, beside those of concepts of weight 1."""
     repeats: int = Field(1, ge=1)
     """Times that each photograph counts in an epoch."""
+    validation_data_dir: str | None = None
+    """Folder of photographs of this subject that are held out of training."""
 
-    def check(self, setting: str) -> None:
-        """Raise ConfigError where something is given that nothing uses."""
+    @property
+    def source(self) -> tuple[str, str]:
+        """The setting that names the photographs, and what it says."""
+        if self.dataset_name is not None:
+            return "dataset_name", self.dataset_name
+        assert self.instance_data_dir is not None, "`check` asks for one of them"
+        return "instance_data_dir", self.instance_data_dir
+
+    def check(self, prefix: str = "") -> None:
+        """Raise ConfigError where the photographs are not named once, or something is given that nothing uses.
+
+        Args:
+            prefix: put before the settings' names in messages.
+        """
+        if self.instance_data_dir is None and self.dataset_name is None:
+            raise ConfigError(f"{prefix}instance_data_dir: required, but not given (or dataset_name)")
+        if self.instance_data_dir is not None and self.dataset_name is not None:
+            raise ConfigError(f"{prefix}dataset_name: given together with instance_data_dir; give one or the other")
+        if self.dataset_config_name is not None and self.dataset_name is None:
+            raise ConfigError(f"{prefix}dataset_config_name: has no use without dataset_name")
         if self.class_data_dir is not None and self.class_prompt is None:
-            raise ConfigError(f"{setting}.class_data_dir: has no use without class_prompt")
+            raise ConfigError(f"{prefix}class_data_dir: has no use without class_prompt")

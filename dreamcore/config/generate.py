@@ -22,10 +22,10 @@ class GenerateConfig(ModelSettings):
     """Seed of a prompt's first picture: the same seed gives the same picture, whatever the batch size."""
     num_inference_steps: int = setting(30, ge=1)
     """Denoising steps."""
-    guidance_scale: float = setting(7.5, ge=0)
-    """Classifier-free guidance (arXiv 2207.12598); 1 turns it off."""
-    scheduler: Scheduler = setting("ddim")
-    """Sampler."""
+    guidance_scale: float | None = setting(None, ge=0)
+    """Classifier-free guidance (arXiv 2207.12598); 1 turns it off.  The family's by default: 7.5 for SD, SDXL."""
+    scheduler: Scheduler | None = setting(None)
+    """Sampler; the default is ddim where the model's noise levels admit it, else euler."""
     height: int | None = setting(None, gt=0)
     """Height in pixels; the default is the model's own."""
     width: int | None = setting(None, gt=0)

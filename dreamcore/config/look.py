@@ -16,7 +16,9 @@ class DataConfig(TrainConfig):
     """File of the contact sheet."""
 
     def check(self) -> None:
-        if self.instance_data_dir is None and self.concepts is None:
-            raise ConfigError("instance_data_dir: required; dreambooth data FOLDER")
-        if self.instance_prompt is not None or self.use_captions or self.concepts is not None:
-            super().check()
+        if self.instance_data_dir is None and self.dataset_name is None and self.concepts is None:
+            raise ConfigError("instance_data_dir: required; dreambooth data FOLDER, or --dataset_name")
+        super().check()
+
+    def _words_required(self) -> bool:
+        return False

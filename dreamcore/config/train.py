@@ -6,90 +6,12 @@ from typing import Literal
 
 from ..errors import ConfigError
 from .base import Settings, setting
-from .common import ModelSettings, Scheduler
+from .common import ModelSettings, Scheduler, WeightingScheme
 from .concepts import Concept
+from .photographs import DataSettings, ImageSettings, WordSettings
 
 ExportFormat = Literal["diffusers", "ppdiffusers"]
 LRScheduler = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
-
-
-class DataSettings(Settings):
-    """The photographs."""
-
-    instance_data_dir: str | None = setting(None, may_change=True)
-    """Folder with the photographs of the subject."""
-    instance_prompt: str | None = setting(None)
-    """Words for the subject: an identifier and its class, "a photo of sks dog"; may hold {identifier} and {class}."""
-    concepts: list[Concept] | None = setting(None)
-    """Several subjects at once, each with folder, prompts, weight and repeats; in a configuration file only."""
-    sub_folders: bool = setting(False)
-    """Take the photographs of sub-folders too."""
-    repeats: int = setting(1, ge=1)
-    """Times that each photograph counts in an epoch."""
-    validation_share: float = setting(0.0, ge=0, lt=1)
-    """Share of the photographs that is held out of training; their loss, at fixed noise and timesteps, is logged."""
-
-
-class WordSettings(Settings):
-    """The words that each photograph is trained with."""
-
-    use_captions: bool = setting(False)
-    """Take each photograph's own words; the instance prompt serves those without."""
-    caption_source: Literal["auto", "files", "metadata", "file_names"] = setting("auto")
-    """Where they are: NAME.txt or .caption beside it, metadata.jsonl or .csv, either of these, or its own name."""
-    caption_column: str = setting("text")
-    """Column of the captions in the metadata."""
-    missing_caption: Literal["prompt", "error"] = setting("prompt")
-    """What a photograph without caption means: the instance prompt, or an error."""
-    caption_template: str = setting("{caption}")
-    """Prompt of a photograph with caption, with places for {caption}, {identifier} and {class}."""
-    identifier: str | None = setting(None)
-    """The rare word for the subject, which {identifier} stands for."""
-    class_word: str | None = setting(None)
-    """What the subject is one of, which {class} stands for."""
-    shuffle_tags: bool = setting(False)
-    """Train with the tags of a caption (what its commas part) in several orders."""
-    keep_tags: int = setting(0, ge=0)
-    """Tags at the caption's beginning that keep their places."""
-    caption_variants: int = setting(16, ge=1)
-    """Orders drawn of each caption's tags."""
-    caption_dropout: float = setting(0.0, ge=0, le=1)
-    """Share of samples trained with empty words, which teaches unconditional prediction."""
-
-
-class ImageSettings(Settings):
-    """How a photograph becomes a training image."""
-
-    resolution: int | None = setting(None, gt=0)
-    """Side of the square training image in pixels; the default is the model's own."""
-    height: int | None = setting(None, gt=0)
-    """Height of the training image in pixels, with `width`, in place of `resolution`."""
-    width: int | None = setting(None, gt=0)
-    """Width of the training image in pixels, with `height`, in place of `resolution`."""
-    center_crop: bool = setting(False)
-    """Crop around the middle; otherwise each sample is cropped at random."""
-    random_flip: bool = setting(False)
-    """Mirror half of the samples left to right."""
-    subject_crop: bool = setting(False)
-    """Keep the subject inside the crop, where NAME-mask.png or an alpha channel shows it."""
-    masked_loss: bool = setting(False)
-    """Weigh the loss by place: 1 on the subject that the mask shows, `outside_weight` around it, scaled to mean 1."""
-    outside_weight: float = setting(0.1, ge=0, le=1)
-    """Weight of the surroundings in a masked loss."""
-    aspect_ratio_buckets: bool = setting(False)
-    """Train each photograph in a shape near its own, of the same pixel count, so that little is cropped away."""
-    bucket_step: int = setting(64, ge=1)
-    """Sides of the buckets are multiples of this."""
-    cache_latents: bool = setting(True, may_change=True)
-    """Encode each image variant once, before training; off means encoding anew in every update."""
-    instance_variants: int = setting(16, ge=0)
-    """Random crops and flips kept of each instance image; 0 draws a new one for every sample."""
-    class_variants: int = setting(4, ge=0)
-    """Random crops and flips kept of each class image; 0 draws a new one for every sample."""
-    cache_memory_gb: float = setting(4.0, gt=0, may_change=True)
-    """Memory for cached latents in GiB; what goes beyond is kept on disk in the output folder during the run."""
-    latent_cache_dir: str | None = setting(None, may_change=True)
-    """Folder that keeps cached latents for later runs, by content: image, transform, VAE and size."""
 
 
 class PriorSettings(Settings):
@@ -109,8 +31,8 @@ class PriorSettings(Settings):
     """Pictures generated at a time, for class images and validation."""
     prior_num_inference_steps: int = setting(50, ge=1)
     """Denoising steps for a class image."""
-    prior_guidance_scale: float = setting(7.5, ge=0)
-    """Classifier-free guidance for class images."""
+    prior_guidance_scale: float | None = setting(None, ge=0)
+    """Classifier-free guidance for class images; the default is the family's: 7.5 for SD and SDXL."""
     prior_generation_precision: Literal["no", "fp32", "fp16", "bf16"] | None = setting(None, may_change=True)
     """Precision in which class images are generated (no is fp32); the default is `mixed_precision`."""
 
@@ -129,7 +51,7 @@ class MethodSettings(Settings):
     lora_layers: list[str] | None = setting(None)
     """Endings of the denoiser's layer names that get factors; the default is the attention projections."""
     train_text_encoder: bool = setting(False)
-    """Train the text encoder as well as the denoiser."""
+    """Train the text encoders (those of CLIP) as well as the denoiser."""
     pre_compute_text_embeddings: bool = setting(False, may_change=True)
     """Embed the prompts once, before training; that is done whenever the text encoder does not train."""
     gradient_checkpointing: bool = setting(False, may_change=True)
@@ -149,8 +71,24 @@ class MethodSettings(Settings):
     """γ of min-SNR weighting (arXiv 2303.09556); 5 is usual. Left out: every timestep weighs the same."""
     noise_offset: float = setting(0.0, ge=0)
     """Amount of noise that is constant over a channel; 0.1 is usual for very dark or bright pictures."""
+    weighting_scheme: WeightingScheme | None = setting(None)
+    """Flow matching: how timesteps are drawn or weighed; the family's default is logit_normal for SD3, else none."""
+    logit_mean: float = setting(0.0)
+    """Mean of logit_normal's normal: above 0 less noise, below 0 more."""
+    logit_std: float = setting(1.0, gt=0)
+    """Deviation of logit_normal's normal."""
+    mode_scale: float = setting(1.29)
+    """Scale of weighting scheme mode."""
+    precondition_outputs: bool = setting(False)
+    """Flow matching: weigh the error in the clean latent in place of the velocity's, as diffusers' SD3 script does."""
+    resolution_shift: bool = setting(False)
+    """Flow matching: train larger pictures at more noise, as their sampling begins with more."""
+    guidance_scale: float = setting(3.5, ge=0)
+    """Strength that a model with an input for it (Flux.1 dev) is told in training."""
     tokenizer_max_length: int | None = setting(None, ge=3)
-    """Length in tokens that prompts are padded or cut to; the default is the tokenizer's own."""
+    """Length in tokens that CLIP's prompts are padded or cut to; the default is the tokenizer's own."""
+    max_sequence_length: int | None = setting(None, ge=3)
+    """Length in tokens that T5's prompts are padded or cut to; the family's default is 256 for SD3, 512 for Flux."""
 
 
 class OptimizerSettings(Settings):
@@ -169,7 +107,7 @@ class OptimizerSettings(Settings):
     learning_rate: float | None = setting(None, gt=0)
     """Learning rate; default 5e-6 for full fine-tuning, 1e-4 for LoRA."""
     text_encoder_lr: float | None = setting(None, gt=0)
-    """Learning rate of the text encoder; the default is `learning_rate`."""
+    """Learning rate of the text encoders; the default is `learning_rate`."""
     scale_lr: bool = setting(False)
     """Multiply the learning rate by batch size, accumulation and devices."""
     lr_scheduler: LRScheduler = setting("constant")
@@ -186,6 +124,8 @@ class OptimizerSettings(Settings):
     """Decay of AdamW's second moment."""
     adam_weight_decay: float = setting(1e-2, ge=0)
     """AdamW's decoupled weight decay."""
+    adam_weight_decay_text_encoder: float | None = setting(None, ge=0)
+    """AdamW's decoupled weight decay of the text encoders; the default is `adam_weight_decay`."""
     adam_epsilon: float = setting(1e-8, gt=0)
     """AdamW's ε."""
     use_8bit_adam: bool = setting(False, may_change=True)
@@ -209,10 +149,10 @@ class ValidationSettings(Settings):
     """Epochs between validations, in place of `validation_steps`."""
     validation_num_inference_steps: int = setting(25, ge=1, may_change=True)
     """Denoising steps of a validation picture."""
-    validation_guidance_scale: float = setting(7.5, ge=0, may_change=True)
-    """Classifier-free guidance of validation pictures."""
-    validation_scheduler: Scheduler = setting("dpmsolver++", may_change=True)
-    """Sampler of validation pictures."""
+    validation_guidance_scale: float | None = setting(None, ge=0, may_change=True)
+    """Classifier-free guidance of validation pictures; the default is the family's: 7.5 for SD and SDXL."""
+    validation_scheduler: Scheduler | None = setting(None, may_change=True)
+    """Sampler of validation pictures; the default is dpmsolver++ where the noise levels admit it, else euler."""
     validation_data_dir: str | None = setting(None, may_change=True)
     """Folder of photographs held out of training; their loss, at fixed noise and timesteps, is logged."""
 
@@ -260,6 +200,8 @@ class TrainConfig(
             raise ConfigError("height and width: give both or neither")
         if self.height is not None and self.resolution is not None:
             raise ConfigError("resolution: given together with height and width; give one or the other")
+        if "alpha_color" in self.model_fields_set:
+            _ = self.background
         self._check_concepts()
         if self.pre_compute_text_embeddings and self.train_text_encoder:
             raise ConfigError(
@@ -271,14 +213,24 @@ class TrainConfig(
         if self.validation_epochs is not None and "validation_steps" in self.model_fields_set:
             raise ConfigError("validation_epochs: given together with validation_steps; give one or the other")
 
+    @property
+    def background(self) -> tuple[int, int, int]:
+        """`alpha_color` as RGB, 0…255."""
+        from PIL import ImageColor
+
+        try:
+            red, green, blue, *_ = ImageColor.getrgb(self.alpha_color)
+        except ValueError:
+            raise ConfigError(f"alpha_color: {self.alpha_color!r} is no colour; give a name, or #rrggbb") from None
+        return red, green, blue
+
     def _check_concepts(self) -> None:
         example = '"a photo of sks dog", for instance'
         if self.concepts is None:
-            if self.instance_data_dir is None:
-                raise ConfigError("instance_data_dir: required, but not given")
+            self.subjects()[0].check()
             if self.with_prior_preservation and not self.class_prompt:
                 raise ConfigError('class_prompt: with_prior_preservation needs one; "a photo of dog", for instance')
-            if self.instance_prompt is None and not self.use_captions:
+            if self.instance_prompt is None and not self.captioned and self._words_required():
                 raise ConfigError(f"instance_prompt: required unless use_captions is on; {example}")
             return
         for name in sorted(Concept.model_fields.keys() & self.model_fields_set - {"identifier", "class_word"}):
@@ -287,21 +239,28 @@ class TrainConfig(
         if not self.concepts:
             raise ConfigError("concepts: an empty list; give at least one concept, or leave the list out")
         for number, concept in enumerate(self.concepts):
-            concept.check(f"concepts.{number}")
-            if concept.instance_prompt is None and not self.use_captions:
+            concept.check(f"concepts.{number}.")
+            if concept.instance_prompt is None and not self.captioned and self._words_required():
                 raise ConfigError(f"concepts.{number}.instance_prompt: required unless use_captions is on; {example}")
             if concept.class_prompt is not None and not self.with_prior_preservation:
                 raise ConfigError(f"concepts.{number}.class_prompt: has no use without with_prior_preservation")
         if self.with_prior_preservation and all(concept.class_prompt is None for concept in self.concepts):
             raise ConfigError("class_prompt: with_prior_preservation needs one in at least one concept")
 
+    def _words_required(self) -> bool:
+        """Whether photographs need a prompt or captions."""
+        return True
+
     def subjects(self) -> list[Concept]:
         """The concepts; without a list of them, the one that the settings themselves describe."""
         if self.concepts is not None:
             return self.concepts
-        assert self.instance_data_dir is not None, "`check` asks for it"
-        prior = {}
-        if self.with_prior_preservation:
-            prior = {"class_prompt": self.class_prompt, "class_data_dir": self.class_data_dir}
-        names = {"instance_prompt": self.instance_prompt, "repeats": self.repeats}
-        return [Concept(instance_data_dir=self.instance_data_dir, **names, **prior)]  # type: ignore[arg-type]
+        names = ["instance_data_dir", "dataset_name", "dataset_config_name", "instance_prompt", "repeats"]
+        names += ["validation_data_dir", *(["class_prompt", "class_data_dir"] if self.with_prior_preservation else [])]
+        return [Concept(**{name: getattr(self, name) for name in names})]
+
+    @property
+    def captioned(self) -> bool:
+        """Whether photographs may have words of their own."""
+        named = {"dataset_name", "caption_column"} <= self.given().keys() and self.dataset_name is not None
+        return self.use_captions or named

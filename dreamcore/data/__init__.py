@@ -3,18 +3,23 @@
 from .buckets import bucket_crops, bucket_shapes
 from .captions import CaptionSource
 from .crop import Crop, CropRecord, from_uint8, to_uint8
-from .decode import decode
+from .decode import WHITE, Colour, decode
 from .finding import find_images
-from .folder import ImageFolder, Photo, TrainingImage
+from .folder import ImageFolder, TrainingImage
 from .masks import latent_weights
+from .photo import Photo
+from .table import Table
 from .wording import Wording
 
 __all__ = [
+    "WHITE",
     "CaptionSource",
+    "Colour",
     "Crop",
     "CropRecord",
     "ImageFolder",
     "Photo",
+    "Table",
     "TrainingImage",
     "Wording",
     "bucket_crops",

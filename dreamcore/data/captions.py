@@ -1,7 +1,6 @@
-"""Each photograph's own words, from wherever a person has put them.
+"""Each photograph's own words, from wherever a person has put them beside it.
 
-Later: a `datasets` folder or parquet file with `image` and `text` columns brings its own photographs, and so belongs
-beside `finding.py`; it will yield the same mapping as `read_captions`.
+A dataset in parquet or Arrow files brings photographs and words together: table.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One way from a file to upright sRGB pixels, whatever a camera, a phone or a drawing program wrote.
 
-Masks: the alpha channel is laid over white here.  Where it is to serve as a mask (masks.py), it is taken from
+Masks: the alpha channel is laid over a colour here.  Where it is to serve as a mask (masks.py), it is taken from
 `decode_bytes(..., keep_alpha=True)`, so that image and mask are turned alike.
 """
 
@@ -24,6 +24,10 @@ MAX_BYTES = 1 << 30
 """Largest file that is read."""
 MAX_SCANS = 1000
 """Most passes of a progressive JPEG; cameras write about ten, and a file made to hang its reader tens of thousands."""
+
+Colour = tuple[int, int, int]
+"""RGB, 0…255."""
+WHITE: Colour = (255, 255, 255)
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -52,14 +56,14 @@ class Decoded(NamedTuple):
     """Frames of an animation or pages of a document; 1 for a still picture."""
 
 
-def decode(path: str | Path) -> Image.Image:
-    """The image in a file, upright, in sRGB, mode RGB, alpha laid over white; an animation's first frame.
+def decode(path: str | Path, background: Colour = WHITE) -> Image.Image:
+    """The image in a file, upright, in sRGB, mode RGB, alpha laid over `background`; an animation's first frame.
 
     Raises:
         ConfigError: the file is missing, empty, truncated, damaged, too large or of a format without decoder.
     """
     path = Path(path)
-    return decode_bytes(read_bytes(path), path).image
+    return decode_bytes(read_bytes(path), path, background=background).image
 
 
 def read_bytes(path: Path) -> bytes:
@@ -106,7 +110,7 @@ def open_image(source: BinaryIO, path: Path) -> tuple[Image.Image, str]:
     return image, kind
 
 
-def decode_bytes(data: bytes, path: Path, *, keep_alpha: bool = False) -> Decoded:
+def decode_bytes(data: bytes, path: Path, *, keep_alpha: bool = False, background: Colour = WHITE) -> Decoded:
     """`decode` for a file's contents; `path` serves for messages.  With `keep_alpha`, RGBA where there is alpha."""
     image, kind = open_image(io.BytesIO(data), path)
     if image.info.get("progressive") and data.count(b"\xff\xda") > MAX_SCANS:
@@ -121,9 +125,9 @@ def decode_bytes(data: bytes, path: Path, *, keep_alpha: bool = False) -> Decode
     except Exception as error:  # as above
         raise _damaged(path, error) from error
     if image.mode == "RGBA" and not keep_alpha:
-        white = Image.new("RGB", image.size, (255, 255, 255))
-        white.paste(image, mask=image.getchannel("A"))
-        image = white
+        over = Image.new("RGB", image.size, background)
+        over.paste(image, mask=image.getchannel("A"))
+        image = over
     return Decoded(image.transpose(_UPRIGHT[turn]) if turn > 1 else image, kind, mode, turn, frames)
 
 

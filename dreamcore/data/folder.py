@@ -1,4 +1,4 @@
-"""A folder of photographs, checked before any costly work and handed out as training images.
+"""The photographs of a folder or table, checked before any costly work and handed out as training images.
 
 Up to `FULL_CHECK` files are decoded and hashed in full at the start.  Beyond that their headers, tails and lengths are
 looked at, and the rest on first use: a damaged middle is then found late, but still by name.
@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,34 +19,18 @@ from PIL import Image
 
 from dreamcore.errors import ConfigError
 
+from . import checking
 from .captions import CaptionSource, read_captions
 from .crop import Crop, CropRecord, to_planes
-from .decode import decode_bytes, read_bytes
+from .decode import WHITE, Colour, decode_bytes
 from .finding import look, some
-from .header import edge_digest, read_header
-from .masks import Box, read_mask, scaled_box, subject_box
+from .header import edge_digest
+from .masks import Box, scaled_box, subject_box
+from .photo import Photo
+from .table import ENDINGS, Table
 
-FULL_CHECK = 500
-"""Images of a folder that are decoded and hashed in full when it is opened."""
 CACHE_BYTES = 256 << 20
 """Memory for photographs kept at training size (0.75 MiB each at 512×512); beyond it the oldest are decoded anew."""
-
-
-@dataclass(frozen=True)
-class Photo:
-    """One photograph of a folder."""
-
-    path: Path
-    caption: str | None
-    """Its own words; None where it has none, and the run's prompt serves."""
-    size: tuple[int, int]
-    """(W, H) upright, after EXIF rotation."""
-    sha256: str = ""
-    """Of the file's bytes, in hex; "edges:" and more (`edge_digest`) where it has not been read in full."""
-    mask: Path | None = None
-    """File of its mask; its own file where that is its alpha channel."""
-    mask_sha256: str = ""
-    """Of the mask file's bytes, where it is a file of its own."""
 
 
 class TrainingImage(NamedTuple):
@@ -61,14 +44,17 @@ class TrainingImage(NamedTuple):
 
 
 class ImageFolder:
-    """The photographs of a folder and what was remarked about them.  `ImageFolder.open` makes one."""
+    """The photographs of a folder and what was remarked about them.  `open` or `open_table` makes one."""
 
-    def __init__(self, folder: Path, photos: Sequence[Photo], notes: Sequence[str]) -> None:
+    def __init__(self, folder: Path, photos: Sequence[Photo], notes: Sequence[str], background: Colour = WHITE) -> None:
         self.folder = folder
+        """The folder, or the dataset."""
         self.photos = list(photos)
         """In natural order (photo2 before photo10), the same on every machine."""
         self.notes = list(notes)
         """What was skipped or remarked, in words, for the log."""
+        self.background = background
+        """What shows through where a photograph is transparent."""
         self._scaled: OrderedDict[tuple[int, int, int], _Scaled] = OrderedDict()
 
     @classmethod
@@ -82,6 +68,7 @@ class ImageFolder:
         every_caption: bool = False,
         sub_folders: bool = False,
         masks: bool = False,
+        background: Colour = WHITE,
     ) -> ImageFolder:
         """Find, decode and hash every image of a folder; of more than `FULL_CHECK`, look at headers and tails.
 
@@ -94,6 +81,7 @@ class ImageFolder:
             every_caption: refuse an image without words.
             sub_folders: take the images of its sub-folders too.
             masks: use NAME-mask.png or an image's alpha channel as its mask (masks.py).
+            background: what shows through where an image is transparent.
 
         Raises:
             ConfigError: the folder is missing, no folder or without images; an image is empty, truncated, damaged,
@@ -105,6 +93,8 @@ class ImageFolder:
         if not found.images:
             skipped = f" ({'; '.join(found.notes)})" if found.notes else ""
             where = "it" if sub_folders else "it, not into a sub-folder"
+            if any(path.suffix.lower() in ENDINGS for path in folder.rglob("*")):
+                where += ", or name it as dataset_name, as which tables are read"
             raise ConfigError(f"{setting}: {folder} holds no images{skipped}; put the photographs into {where}")
         notes, remarks = list(found.notes), list[str]()
         if found.masks and not masks:
@@ -113,13 +103,37 @@ class ImageFolder:
         if captions:
             source: CaptionSource = "auto" if captions is True else captions
             words, remarks = read_captions(found.images, folder, source=source, column=caption_column)
-            remarks += _without_caption(found.images, words, folder, setting, every_caption)
-        photos = _checked(found.images, words, found.masks if masks else None, remarks)
-        if len(photos) > FULL_CHECK:
+        photos = [Photo(path, words.get(path), (0, 0)) for path in found.images]
+        if captions:
+            remarks += _without_caption(photos, f"{setting}: {folder}", every_caption)
+        photos = checking.check_photos(photos, found.masks if masks else None, remarks)
+        if len(photos) > checking.FULL_CHECK:
             notes.append(
                 f"{len(photos)} images: headers and tails are checked now, the rest when an image is first used"
             )
-        return cls(folder, photos, notes + remarks + _copies(photos))
+        return cls(folder, photos, notes + remarks + checking.copies(photos), background)
+
+    @classmethod
+    def open_table(
+        cls,
+        table: Table,
+        *,
+        setting: str,
+        every_caption: bool = False,
+        masks: bool = False,
+        background: Colour = WHITE,
+    ) -> ImageFolder:
+        """`open` for the rows of a table; an image's alpha channel can be its mask.
+
+        Raises:
+            ConfigError: as `open`, naming file and row.
+        """
+        photos = [Photo(row.path, row.caption, (0, 0), row=row.data) for row in table.rows()]
+        if not photos:
+            raise ConfigError(f"{setting}: {table.name} has no rows; expected one for each photograph")
+        remarks = _without_caption(photos, f"{setting}: {table.name}", every_caption) if table.captioned else []
+        photos = checking.check_photos(photos, {} if masks else None, remarks)
+        return cls(table.name, photos, remarks + checking.copies(photos), background)
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -143,7 +157,11 @@ class ImageFolder:
         note = (
             f"{len(self.photos) - count} of {len(self.photos)} images in {self.folder} are left out: {count} are used"
         )
-        return ImageFolder(self.folder, self.photos[:count], [*self.notes, note])
+        return ImageFolder(self.folder, self.photos[:count], [*self.notes, note], self.background)
+
+    def part(self, photos: Sequence[Photo]) -> ImageFolder:
+        """Some of the photographs by themselves."""
+        return ImageFolder(self.folder, photos, self.notes, self.background)
 
     def pixels(self, index: int, crop: Crop, rng: np.random.Generator | None) -> NDArray[np.float32]:
         """[3, H, W] RGB in [−1, 1]: a photograph scaled to cover the crop, cropped and perhaps mirrored.
@@ -172,21 +190,25 @@ class ImageFolder:
         box = self._scaled_photo(index, crop).box if crop.subject and photo.mask is not None else None
         return crop.place(crop.scaled_size(photo.size), rng, box)
 
+    def record(self, index: int, crop: Crop, rng: np.random.Generator | None) -> CropRecord:
+        """What `sample` would show of the photograph with the same `rng`."""
+        return crop.record(self.photos[index].size, self.place(index, crop, rng))
+
     def _scaled_photo(self, index: int, crop: Crop) -> _Scaled:
         key = (index, crop.height, crop.width)
         if key in self._scaled:
             self._scaled.move_to_end(key)
             return self._scaled[key]
         photo = self.photos[index]
-        data = read_bytes(photo.path)
+        data = photo.data()
         digest = edge_digest(data) if photo.sha256.startswith("edges:") else hashlib.sha256(data).hexdigest()
         if digest != photo.sha256:
             raise ConfigError(
                 f"{photo.path}: the file has changed since the run read it; leave it alone during the run"
             )
-        image, mask, box = crop.scale(decode_bytes(data, photo.path).image), None, None
+        image, mask, box = crop.scale(decode_bytes(data, photo.path, background=self.background).image), None, None
         if photo.mask is not None:
-            full = read_mask(photo.mask, photo.path, photo.size)
+            full = photo.read_mask()
             mask, found = crop.scale(full), subject_box(full)
             box = scaled_box(found, photo.size, image.size) if found else None
         scaled = self._scaled[key] = _Scaled(image, mask, box)
@@ -207,73 +229,20 @@ class _Scaled(NamedTuple):
         return self.image.width * self.image.height * (3 if self.mask is None else 4)
 
 
-def _checked(
-    images: Sequence[Path], words: Mapping[Path, str], masks: Mapping[Path, Path] | None, remarks: list[str]
-) -> list[Photo]:
-    """Every image looked at; what is wrong with any of them is told in one error, so that one round mends all."""
-    check = _decoded_photo if len(images) <= FULL_CHECK else _indexed_photo
-    photos, wrong = list[Photo](), list[str]()
-    for path in images:
-        try:
-            photo, alpha = check(path, words.get(path), remarks)
-            photos.append(photo if masks is None else _with_mask(photo, alpha, masks))
-        except ConfigError as error:
-            wrong.append(str(error))
-    if wrong:
-        more = [f"and {len(wrong) - 20} more"] if len(wrong) > 20 else []
-        raise ConfigError("\n".join(wrong[:20] + more))
-    without = [photo.path.name for photo in photos if photo.mask is None]
-    if masks is not None and without:
-        remarks.append(f"{len(without)} of {len(photos)} images have no mask, all of them counts: {some(without)}")
-    return photos
+def _without_caption(photos: Sequence[Photo], where: str, every: bool) -> list[str]:
+    """A remark about the photographs that have no words.
 
-
-def _decoded_photo(path: Path, caption: str | None, remarks: list[str]) -> tuple[Photo, bool]:
-    """A photograph read in full, and whether it has an alpha channel."""
-    data = read_bytes(path)
-    decoded = decode_bytes(data, path, keep_alpha=True)
-    if decoded.frames > 1:
-        remarks.append(f"{path.name} holds {decoded.frames} frames or pages: the first is used")
-    photo = Photo(path, caption, decoded.image.size, hashlib.sha256(data).hexdigest())
-    return photo, decoded.image.mode == "RGBA"
-
-
-def _indexed_photo(path: Path, caption: str | None, remarks: list[str]) -> tuple[Photo, bool]:
-    header = read_header(path)
-    if not header.sure:
-        return _decoded_photo(path, caption, remarks)
-    return Photo(path, caption, header.size, header.digest), header.alpha
-
-
-def _with_mask(photo: Photo, alpha: bool, masks: Mapping[Path, Path]) -> Photo:
-    """The photograph with its mask, which is read and checked here."""
-    file = masks.get(photo.path, photo.path if alpha else None)
-    if file is None:
-        return photo
-    read_mask(file, photo.path, photo.size)
-    own = "" if file == photo.path else hashlib.sha256(read_bytes(file)).hexdigest()
-    return replace(photo, mask=file, mask_sha256=own)
-
-
-def _without_caption(
-    images: Sequence[Path], words: Mapping[Path, str], folder: Path, setting: str, every: bool
-) -> list[str]:
-    without = [path.name for path in images if path not in words]
-    if not words:
+    Raises:
+        ConfigError: none has; or one has not though `every` is to.
+    """
+    without = [photo.path.name for photo in photos if photo.caption is None]
+    if len(without) == len(photos):
         raise ConfigError(
-            f"{setting}: captions are asked for, but {folder} holds none; write {images[0].stem}.txt beside "
-            f"{images[0].name}, and so on, or leave captions off"
+            f"{where}: captions are asked for, and it holds none; write {photos[0].path.stem}.txt beside "
+            f"{photos[0].path.name}, and so on, or leave captions off"
+            if photos[0].row is None
+            else f"{where}: captions are asked for, and every one is empty; name another caption_column"
         )
     if without and every:
-        raise ConfigError(f"{setting}: no caption for {some(without)} in {folder}; write one for each image")
-    return [f"{len(without)} of {len(images)} images have no caption: {some(without)}"] if without else []
-
-
-def _copies(photos: Sequence[Photo]) -> list[str]:
-    first: dict[str, str] = {}
-    names = []
-    for photo in photos:
-        same = first.setdefault(photo.sha256, photo.path.name)
-        if same != photo.path.name:
-            names.append(f"{photo.path.name} is {same}")
-    return [f"the same file more than once, each counts: {some(names)}"] if names else []
+        raise ConfigError(f"{where}: no caption for {some(without)}; write one for each image")
+    return [f"{len(without)} of {len(photos)} images have no caption: {some(without)}"] if without else []

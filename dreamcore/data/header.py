@@ -7,6 +7,7 @@ The quick look never refuses a file: where it has doubts, the file is decoded in
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -34,15 +35,15 @@ class Header(NamedTuple):
     """It has an alpha channel or a transparent colour."""
 
 
-def read_header(path: Path) -> Header:
-    """Look at a file's beginning and end.
+def read_header(path: Path, data: bytes | None = None) -> Header:
+    """Look at a file's beginning and end; at those of `data` where its contents are given.
 
     Raises:
         ConfigError: it cannot be read, is empty, is no image, is too large, or its header is damaged.
     """
     try:
-        with path.open("rb") as file:
-            length = os.fstat(file.fileno()).st_size
+        with path.open("rb") if data is None else io.BytesIO(data) as file:
+            length = os.fstat(file.fileno()).st_size if data is None else len(data)
             head = file.read(EDGE)
             file.seek(max(0, length - EDGE))
             tail = file.read(EDGE)

@@ -15,24 +15,30 @@ import numpy as np
 from PIL import Image
 
 from .crop import Crop
-from .decode import Decoded, decode_bytes, read_bytes
-from .folder import ImageFolder, Photo
-from .masks import Box, read_mask, scaled_box, subject_box
+from .decode import Decoded, decode_bytes
+from .folder import ImageFolder
+from .masks import Box, scaled_box, subject_box
 from .measures import (
     BLUR_SIDE,
     BLURRED,
     SAME_SURROUNDINGS,
+    SAME_VIEW,
     blur,
     median_distance,
+    median_likeness,
     near_duplicates,
     perceptual_hash,
+    structure,
     surroundings,
 )
+from .photo import Photo
 
 FEW, MANY = 3, 100
 """Fewer or more instance images than these are remarked; the paper (2208.12242) uses 3–5."""
 ENLARGED = 1.05
 LITTLE_USED = 0.5
+COMPARED = 1000
+"""Photographs that are compared with each other, at most."""
 THUMBNAIL = 192
 """Longer side of a thumbnail in pixels."""
 THUMBNAILS = 200
@@ -130,9 +136,9 @@ def inspect(
     Raises:
         ConfigError: a file has gone or is damaged.
     """
-    rows, thumbnails, hashes, mirrored, rings = [], [], [], [], []
+    rows, thumbnails, hashes, mirrored, rings, shapes = [], [], [], [], [], []
     for number, (photo, crop) in enumerate(zip(folder.photos, crops, strict=True)):
-        decoded = decode_bytes(read_bytes(photo.path), photo.path)
+        decoded = decode_bytes(photo.data(), photo.path, background=folder.background)
         image = decoded.image
         prompt = photo.caption if prompts is None else prompts[number]
         tokens = count_tokens(prompt) if count_tokens and prompt is not None else None
@@ -143,18 +149,30 @@ def inspect(
         hashes.append(perceptual_hash(small))
         mirrored.append(perceptual_hash(small.transpose(Image.Transpose.FLIP_LEFT_RIGHT)))
         rings.append(surroundings(small))
+        shapes.append(structure(small))
         progress(number + 1, len(folder.photos))
     names = [row.name for row in rows]
     remarks = _count(len(rows)) + _alike(names, np.stack(hashes), np.stack(mirrored))
-    if len(rows) >= FEW and median_distance(np.stack(rings[:1000])) < SAME_SURROUNDINGS:
+    if len(rows) >= FEW:
+        remarks += _throughout(np.stack(rings[:COMPARED]), np.stack(shapes[:COMPARED]))
+    return Inspection(tuple(rows), tuple(remarks), tuple(folder.notes), tuple(thumbnails))
+
+
+def _throughout(rings: np.ndarray[Any, Any], shapes: np.ndarray[Any, Any]) -> list[Remark]:
+    """What all of the photographs have in common."""
+    remarks = []
+    if median_distance(rings) < SAME_SURROUNDINGS:
         text = "the surroundings look alike in all pictures and may be learnt as part of the subject: vary the place"
         remarks.append(Remark("one background", text))
-    return Inspection(tuple(rows), tuple(remarks), tuple(folder.notes), tuple(thumbnails))
+    if median_likeness(shapes) > SAME_VIEW:
+        text = "the middle looks alike in all pictures, as if in one pose at one distance, and the model may know no "
+        remarks.append(Remark("one pose", text + "other: add pictures from other sides, nearer and farther"))
+    return remarks
 
 
 def _row(photo: Photo, crop: Crop, decoded: Decoded, prompt: str | None, tokens: int | None, window: int | None) -> Row:
     scaled = crop.scaled_size(photo.size)
-    mask = None if photo.mask is None else subject_box(read_mask(photo.mask, photo.path, photo.size))
+    mask = None if photo.mask is None else subject_box(photo.read_mask())
     box = scaled_box(mask, photo.size, scaled) if mask else None
     left, top, _ = replace(crop, center_crop=True, random_flip=False).place(scaled, None, box)
     cut = scaled_box((left, top, left + crop.width, top + crop.height), scaled, photo.size)

@@ -17,18 +17,24 @@ from PIL import Image, ImageChops
 
 from dreamcore.errors import ConfigError
 
-from .decode import decode_bytes, read_bytes
+from .decode import decode_bytes
 
 Box = tuple[int, int, int, int]
 
 
-def read_mask(file: Path, photo: Path, size: tuple[int, int]) -> Image.Image:
+def read_mask(data: bytes, file: Path, photo: Path, size: tuple[int, int]) -> Image.Image:
     """The mask of a photograph, mode L, of the photograph's upright `size` (W, H).
+
+    Args:
+        data: contents of the mask's file.
+        file: the mask's file; `photo` itself where its alpha channel is the mask.
+        photo: for messages.
+        size: the photograph's.
 
     Raises:
         ConfigError: as `decode`; or its proportions are not the photograph's, or it marks nothing.
     """
-    image = decode_bytes(read_bytes(file), file, keep_alpha=True).image
+    image = decode_bytes(data, file, keep_alpha=True).image
     if file == photo:
         mask = image.getchannel("A") if image.mode == "RGBA" else Image.new("L", image.size, 255)
     else:

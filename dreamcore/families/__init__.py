@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from .base import Family
+from .base import Family, FamilyInputs, TextEncoder
+from .flux import FLUX
 from .stable_diffusion import STABLE_DIFFUSION
+from .stable_diffusion_3 import STABLE_DIFFUSION_3
+from .stable_diffusion_xl import STABLE_DIFFUSION_XL
 
-FAMILIES: dict[str, Family] = {name: family for family in (STABLE_DIFFUSION,) for name in family.pipelines}
+FAMILIES: dict[str, Family] = {
+    name: family
+    for family in (STABLE_DIFFUSION, STABLE_DIFFUSION_XL, STABLE_DIFFUSION_3, FLUX)
+    for name in family.pipelines
+}
 """By the pipeline class that model_index.json names."""
 
-__all__ = ["FAMILIES", "Family"]
+__all__ = ["FAMILIES", "STABLE_DIFFUSION", "Family", "FamilyInputs", "TextEncoder"]

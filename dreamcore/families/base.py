@@ -1,23 +1,145 @@
-"""The description of a model family."""
+"""The description of a model family: data, and small NumPy functions, that every backend interprets alike."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from ..config.common import WeightingScheme
+    from ..data import CropRecord
+
+CLIP_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj")
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """One text encoder's part in the conditioning."""
+
+    network: str
+    """Sub-folder of the network."""
+    tokenizer: str
+    """Sub-folder of its tokenizer."""
+    group: int | None = 0
+    """Words of the encoders of one group lie side by side (their widths add up), groups one after the other (their
+    tokens do), each filled up with zeros to the denoiser's width where there are several; None: none of its words."""
+    layer: int | None = None
+    """Which hidden state its words are, the embeddings being the 0th; None is the last, after the final norm."""
+    pooled: str | None = None
+    """Which of its outputs is its pooled embedding; those of several encoders lie side by side."""
+    lora_layers: tuple[str, ...] = CLIP_LAYERS
+    """Endings of the names of the layers that get LoRA factors; none: this encoder never trains."""
+    length: int | None = None
+    """Tokens that prompts are padded to, unless the user says otherwise; the default is the tokenizer's own."""
+    optional: bool = False
+    """Zeros can stand for its words."""
+    fits_fp16: bool = True
+    """Whether its activations stay within fp16's range; otherwise it runs in float32 where the others run in fp16."""
+
+    def unused(self, config: Mapping[str, Any]) -> tuple[str, ...]:
+        """Beginnings of the published names of weights that its words do not depend on: they do not train.
+
+        Args:
+            config: the network's own configuration.
+        """
+        if self.layer is None or self.pooled is not None:
+            return ()
+        layers = int(config["num_hidden_layers"])
+        last = range(layers + 1 + self.layer, layers)
+        return (*(f"text_model.encoder.layers.{i}." for i in last), "text_model.final_layer_norm.")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What the extra inputs of a micro-batch are made from."""
+
+    records: Sequence[CropRecord]
+    """[B] what each row shows of its photograph."""
+    latent: tuple[int, int]
+    """(h, w) of the latents."""
+    tokens: int
+    """Tokens of the words."""
+    guidance: float | None
+    """Strength for models that are told it; None for others."""
+
+
+Extra = Callable[[Rows], NDArray[Any] | None]
 
 
 @dataclass(frozen=True)
 class Family:
-    """What a backend must know of a family; names are those of the published folders and layers."""
+    """What a backend must know of a family; names are those of the published folders, arguments and layers."""
 
     name: str
     pipelines: tuple[str, ...]
     """Class names in model_index.json."""
+    backends: tuple[str, ...]
+    """Who runs it; backends that other packages bring decide for themselves."""
     denoiser: str
     """Sub-folder of the network that is trained."""
-    text_encoders: tuple[tuple[str, str], ...]
-    """(tokenizer, text encoder) sub-folders."""
+    inputs: Mapping[str, str]
+    """The denoiser's argument (or ARGUMENT.KEY) -> what it gets: x, t, words, pooled, or the name of an extra."""
+    text_encoders: tuple[TextEncoder, ...]
     lora_layers: tuple[str, ...]
     """Endings of the denoiser's layer names that get LoRA factors unless the user says otherwise."""
-    text_lora_layers: tuple[str, ...]
-    """The same for the text encoders."""
+    extra: Mapping[str, Extra] = field(default_factory=dict)
+    """Further inputs, by name; None where a model does without."""
+    patch: int = 1
+    """Side of the squares of latents that the denoiser receives as one token each: `packing.pack`."""
+    time_scale: float = 1.0
+    """Of timesteps as the denoiser receives them."""
+    sample_size: int = 128
+    """Side of a latent where the denoiser's configuration does not say."""
+    weighting_scheme: WeightingScheme = "none"
+    """Of timesteps in flow matching, unless the user says otherwise (`diffusion.FlowSettings`)."""
+    guidance_scale: float = 7.5
+    """Of pictures, unless the user says otherwise."""
+    classifier_free: bool = True
+    """Whether pictures are guided by a second answer, without or to negative words; otherwise by an input."""
+    zeroes_empty: bool = False
+    """Whether zeros stand for empty words, unless model_index.json says so itself (force_zeros_for_empty_prompt)."""
     vae: str = "vae"
+
+    @property
+    def text_lora_layers(self) -> tuple[str, ...]:
+        """Those of the first text encoder."""
+        return self.text_encoders[0].lora_layers
+
+    def arguments(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The denoiser's keyword arguments, from what they get by name, arrays or tensors of any library."""
+        found: dict[str, Any] = {}
+        for argument, name in self.inputs.items():
+            if name in values:
+                outer, _, inner = argument.partition(".")
+                if inner:
+                    found.setdefault(outer, {})[inner] = values[name]
+                else:
+                    found[outer] = values[name]
+        return found
+
+
+@dataclass(frozen=True)
+class FamilyInputs:
+    """Makes what a family's denoiser receives besides timesteps and words."""
+
+    family: Family
+    tokens: int = 0
+    """Of the words."""
+    guidance: float | None = None
+    """Strength for models that are told it."""
+    area: int = 1
+    """Latents of a plane that are one token."""
+
+    def extra(
+        self, records: Callable[[], Sequence[CropRecord]], latent: tuple[int, int]
+    ) -> dict[str, NDArray[np.float32]]:
+        """The extra inputs of a micro-batch; `records` is asked only where there are any."""
+        if not self.family.extra:
+            return {}
+        rows = Rows(records(), latent, self.tokens, self.guidance)
+        made = {name: make(rows) for name, make in self.family.extra.items()}
+        return {name: np.asarray(value, np.float32) for name, value in made.items() if value is not None}

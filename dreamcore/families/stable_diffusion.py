@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from .base import Family
+from .base import Family, TextEncoder
 
 STABLE_DIFFUSION = Family(
     name="Stable Diffusion 1.x / 2.x",
     pipelines=("StableDiffusionPipeline",),
+    backends=("torch", "paddle", "mindspore"),
     denoiser="unet",
-    text_encoders=(("tokenizer", "text_encoder"),),
+    inputs={"sample": "x", "timestep": "t", "encoder_hidden_states": "words"},
+    text_encoders=(TextEncoder("text_encoder", "tokenizer"),),
     lora_layers=("to_q", "to_k", "to_v", "to_out.0"),
-    text_lora_layers=("q_proj", "k_proj", "v_proj", "out_proj"),
 )

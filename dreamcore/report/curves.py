@@ -60,6 +60,8 @@ def _held_out(data: RunData) -> str | None:
     line = Line("held-out loss", "instance", steps, losses, dots=True)
     chart = line_chart("held", "Loss on held-out photographs", words, [line], mark=(*lowest, words), zero=False)
     note = "Photographs that do not train, at noise that never changes: where this rises, the run overfits."
+    if lowest[0] == steps[-1]:
+        note += " It is lowest at the end, and has not turned."
     if data.checkpoints:
         nearest = min(data.checkpoints, key=lambda update: abs(update - lowest[0]))
         note += f" Nearest checkpoint to the lowest point: checkpoint-{nearest}."

@@ -4,15 +4,39 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
-from dreamcore.data import decode
+from dreamcore.data import ImageFolder, decode
+from dreamcore.data.decode import decode_bytes
 from dreamcore.errors import ConfigError
+from dreamcore.files import write_atomically
+from dreamcore.runfolder import SUBJECT
 
 SMALL = 160
 """Pictures up to this size are kept exactly, and shown pixel by pixel."""
+COPIES, COPY_SIDE = 24, 512
+"""Photographs of a table that are copied for the report, and their longer side in pixels."""
+
+
+def picture_files(folders: Sequence[ImageFolder], run: Path) -> list[Path]:
+    """The subject's photographs as files; small copies in the run folder of those that are rows of a table."""
+    files = list[Path]()
+    for folder in folders:
+        for photo in folder.photos:
+            if photo.row is None:
+                files.append(photo.path.resolve())
+            elif len(files) < COPIES:
+                picture = decode_bytes(photo.data(), photo.path, background=folder.background).image
+                picture.thumbnail((COPY_SIDE, COPY_SIDE), Image.Resampling.LANCZOS)
+                buffer = io.BytesIO()
+                picture.save(buffer, "PNG")
+                files.append(run / SUBJECT / f"{len(files):02}.png")
+                files[-1].parent.mkdir(exist_ok=True)
+                write_atomically(files[-1], buffer.getvalue())
+    return files
 
 
 def load(path: Path, most: int) -> Image.Image | None:

@@ -19,7 +19,9 @@ from dreamcore.errors import ConfigError
 from dreamcore.loop import train
 from dreamcore.plan import CLASS, INSTANCE
 from dreamcore.setup import Prepared, prepare
+from dreamcore.track import read_lines
 
+from ..tables import CAPTIONS, as_parquet, as_saved
 from ..tiny import draw_photos
 from .runs import PRIOR, configuration, numbers, small_run
 
@@ -267,6 +269,76 @@ def test_a_share_is_held_out(tiny_model: Path, photos: Path, tmp_path: Path) -> 
     assert run.held_out is not None and len(run.held_out.latents) == len(held)
     with pytest.raises(ConfigError, match="validation_share: .* leaves none to train on"):
         small_run(tiny_model, photos, tmp_path / "b", validation_share=0.99)
+
+
+def test_each_concept_has_held_out_photographs_of_its_own(tiny_model: Path, tmp_path: Path) -> None:
+    folders = [draw_photos(tmp_path / name, count=2, seed=k) for k, name in enumerate(("one", "two", "held"))]
+    concepts: list[dict[str, Any]] = [
+        {"instance_data_dir": str(folders[0]), "instance_prompt": "a sks dog"},
+        {"instance_data_dir": str(folders[1]), "instance_prompt": "a red toy", "validation_data_dir": str(folders[2])},
+    ]
+    with ExitStack() as stack:
+        run = prepared(tiny_model, folders[0], tmp_path / "out", stack, **CONCEPTS, concepts=concepts)
+        assert run.held_out is not None
+        words = [run.batcher.words.prompts[number] for number in run.held_out.prompts]
+    assert words == ["a red toy", "a red toy"]
+    (part,) = run.inputs.held_out
+    assert {photo.path.parent for photo in part.images.photos} == {folders[2]}
+    with pytest.raises(ConfigError, match="validation_data_dir: given together with concepts; put it into each"):
+        configuration(
+            tiny_model, folders[0], tmp_path, **CONCEPTS, concepts=concepts, validation_data_dir=str(folders[2])
+        )
+
+
+def test_the_report_says_where_the_held_out_loss_turns(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    steps = {"validation_steps": 1, "checkpointing_steps": 3, "max_train_steps": 9, "learning_rate": 3e-3}
+    run = small_run(tiny_model, photos, tmp_path / "out", validation_share=0.2, **steps)
+    losses = {r["step"]: r["validation_loss"] for r in read_lines(run.folder / "validation.jsonl")}
+    assert sorted(losses) == list(range(10))
+    turn = min(losses, key=lambda step: (losses[step], step))
+    nearest = min((3, 6, 9), key=lambda update: abs(update - turn))
+    page = (run.folder / "report.html").read_text("utf-8")
+    assert f"at {turn}" in page and f"Nearest checkpoint to the lowest point: checkpoint-{nearest}." in page
+    assert ("It is lowest at the end, and has not turned." in page) == (turn == 9)
+
+
+def test_a_dataset_trains_as_its_photographs_do(tiny_model: Path, tmp_path: Path) -> None:
+    """The same bytes in files, in a parquet file and in what `datasets` saves: the same run."""
+    photos = draw_photos(tmp_path / "photos", count=4)
+    for number, words in enumerate(CAPTIONS[:4]):
+        if words:
+            (photos / f"{number:02}.txt").write_text(words)
+    plain = small_run(tiny_model, photos, tmp_path / "a", use_captions=True)
+    for text in photos.glob("*.txt"):
+        text.unlink()
+    tables = as_parquet(photos, tmp_path / "parquet"), as_saved(photos, tmp_path / "saved")
+    for name, table in zip("bc", tables, strict=True):
+        settings = {"instance_data_dir": None, "dataset_name": str(table), "caption_column": "text"}
+        run = small_run(tiny_model, photos, tmp_path / name, **settings)
+        assert numbers(run) == numbers(plain)
+        assert len(list((run.folder / "subject").glob("*.png"))) == 4, "for the report"
+        again = load_config(TrainConfig, run.folder / "config.yaml", {"output_dir": str(tmp_path / f"{name}{name}")})
+        assert numbers(train(again)) == numbers(plain)
+
+
+def test_the_colour_behind_transparent_photographs(tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.new("RGBA", (32, 32), (255, 0, 0, 0)).save(folder / "a.png")
+    keep = {"latent_cache_dir": str(tmp_path / "kept"), "max_train_steps": 1}
+    means = []
+    for number, colour in enumerate((None, "white", "#204060", "#204060")):
+        with ExitStack() as stack:
+            run = prepared(tiny_model, folder, tmp_path / f"out{number}", stack, alpha_color=colour, **keep)
+            (sample,) = run.batcher.plan.micro_batches(0)[0]
+            means.append(run.batcher.latents(sample).mean)
+            expected = np.array([(0xFF, 0xFF, 0xFF) if number < 2 else (0x20, 0x40, 0x60)], np.float32)
+            pixels = np.broadcast_to((expected / 127.5 - 1)[..., None, None], (1, 3, 32, 32))
+            np.testing.assert_allclose(
+                means[-1], run.backend.encode_images(np.ascontiguousarray(pixels))[0][0], atol=1e-6
+            )
+    assert (means[0] == means[1]).all() and (means[2] == means[3]).all() and (means[1] != means[2]).any()
+    assert len(list((tmp_path / "kept").rglob("*.safetensors"))) == 2, "one for each colour"
 
 
 def test_sub_folders_are_taken_where_asked(tiny_model: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from dreamcore.config import TrainConfig
 from dreamcore.errors import ConfigError
 from dreamcore.setup import prepare
 
+from ..tables import as_parquet
 from .runs import PRIOR, configuration
+from .test_families import RUNS
 
 LORA = {"use_lora": True}
 LOOKING = {"validation_prompt": "a dog", "num_validation_images": 1, "validation_num_inference_steps": 1}
@@ -33,6 +36,9 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "mixed_precision": ("no", None),
     "allow_tf32": (False, None),
     "amp_level": ("O1", {"mixed_precision": "no"}),
+    "dataset_name": (None, None),
+    "dataset_config_name": ("default", {"dataset_name": "table"}),
+    "image_column": ("image", {"dataset_name": "table"}),
     "instance_prompt": ("a toy", None),
     "concepts": (None, None),
     "sub_folders": (False, None),
@@ -54,6 +60,7 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "width": (64, {"height": 32, "resolution": None}),
     "center_crop": (False, None),
     "random_flip": (True, None),
+    "alpha_color": ("black", None),
     "subject_crop": (True, None),
     "masked_loss": (True, None),
     "outside_weight": (0.5, {"masked_loss": True}),
@@ -88,6 +95,15 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "ema_decay": (0.9, {"use_ema": True}),
     "snr_gamma": (5.0, None),
     "noise_offset": (0.1, None),
+    "weighting_scheme": ("mode", None),
+    "logit_mean": (0.5, {"weighting_scheme": "logit_normal"}),
+    "logit_std": (0.5, {"weighting_scheme": "logit_normal"}),
+    "mode_scale": (0.5, {"weighting_scheme": "mode"}),
+    "precondition_outputs": (True, None),
+    "resolution_shift": (True, None),
+    "guidance_scale": (1.0, None),
+    "max_sequence_length": (64, None),
+    "drop_t5": (True, None),
     "tokenizer_max_length": (20, None),
     "seed": (3, None),
     "train_batch_size": (2, None),
@@ -104,6 +120,7 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "adam_beta1": (0.8, None),
     "adam_beta2": (0.9, None),
     "adam_weight_decay": (0.0, None),
+    "adam_weight_decay_text_encoder": (0.1, {"train_text_encoder": True}),
     "adam_epsilon": (1e-6, None),
     "use_8bit_adam": (False, None),
     "max_grad_norm": (0.5, None),
@@ -126,16 +143,22 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "logging_dir": ("elsewhere", None),
     "report_to": ("none", None),
     "revision": ("main", None),
+    "pretrained_vae_model_name_or_path": (None, None),
     "variant": ("fp16", None),
     "mode": ("pynative", None),
     "jit_level": ("O0", None),
 }
 ELSEWHERE = {"variant", "revision", "amp_level", "mode", "jit_level"}
 """Settings of the model's place, which loading's own tests give, and of GPUs or of one backend alone."""
-CONTRADICTING = {"aspect_ratio_buckets", "height", "width", "with_prior_preservation", "num_train_epochs"}
+CONTRADICTING = {
+    *("aspect_ratio_buckets", "height", "width", "with_prior_preservation", "num_train_epochs", "dataset_config_name"),
+}
 """Settings that are errors of another kind when alone, which the configuration's own tests show."""
 
 BACKEND = installed_backends()[0]
+FLOW = dict.fromkeys(("weighting_scheme", "logit_mean", "logit_std", "mode_scale", "precondition_outputs"), "sd3")
+FLOW |= dict.fromkeys(("resolution_shift", "max_sequence_length", "drop_t5"), "sd3") | {"guidance_scale": "flux"}
+"""Settings of some families alone -> the model that shows their use; on Stable Diffusion they are refused."""
 TORCH_ONLY = {"allow_tf32", "channels_last", "compile", "use_8bit_adam", "prior_generation_precision"}
 """Settings that only PyTorch's adapter knows: any other refuses them, whatever they say."""
 
@@ -170,9 +193,12 @@ def test_every_setting_has_a_case() -> None:
     assert CASES.keys() == TrainConfig.model_fields.keys()
 
 
-@pytest.mark.parametrize("name", sorted(CASES.keys() - ELSEWHERE))
-def test_a_given_setting_is_used(name: str, tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", sorted(CASES.keys() - ELSEWHERE - {n for n in FLOW if FLOW[n] not in RUNS}))
+def test_a_given_setting_is_used(
+    name: str, tiny_model: Path, family_models: Callable[[str], Path], photos: Path, tmp_path: Path
+) -> None:
     value, context = CASES[name]
+    model = family_models(FLOW[name]) if name in FLOW else tiny_model
     given = dict(context or {})
     if value is not None:
         given[name] = str(tmp_path / value) if name == "class_data_dir" else value
@@ -180,22 +206,34 @@ def test_a_given_setting_is_used(name: str, tiny_model: Path, photos: Path, tmp_
         given[name] = str(photos)
     if name == "latent_cache_dir":
         given[name] = str(tmp_path / "cache")
+    if name == "pretrained_vae_model_name_or_path":
+        given[name] = str(tiny_model / "vae")
     if name == "concepts":
         given |= {"concepts": [{"instance_data_dir": str(photos), "instance_prompt": "a toy"}]}
         given |= {"instance_data_dir": None, "instance_prompt": None}
     if "masked_loss" in given or "subject_crop" in given:
         photos = with_masks(photos, tmp_path / "masked")
         given["instance_data_dir"] = str(photos)
+    if "dataset_name" in (name, *given):
+        given |= {"dataset_name": str(as_parquet(photos, tmp_path / "table")), "instance_data_dir": None}
     if given.get("use_captions"):
         photos = with_captions(photos, tmp_path / "captioned", given.get("caption_source", "auto"))
         given["instance_data_dir"] = str(photos)
     refused = name in TORCH_ONLY and BACKEND != "torch"
     refusal = pytest.raises(ConfigError, match=f"{name}=.*nothing in this run uses it") if refused else nullcontext()
     with refusal, ExitStack() as stack:
-        prepare(configuration(tiny_model, photos, tmp_path / "out", **given), stack)
+        prepare(configuration(model, photos, tmp_path / "out", **given), stack)
 
 
-@pytest.mark.parametrize("name", sorted({n for n, (_, context) in CASES.items() if context} - CONTRADICTING))
+@pytest.mark.parametrize("name", FLOW)
+def test_a_setting_of_another_family_fails_the_run(name: str, tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"{name}=.*nothing in this run uses it"), ExitStack() as stack:
+        prepare(configuration(tiny_model, photos, tmp_path / "out", **{name: CASES[name][0]}), stack)
+
+
+@pytest.mark.parametrize(
+    "name", sorted({n for n, (_, context) in CASES.items() if context} - CONTRADICTING - FLOW.keys())
+)
 def test_a_setting_that_nothing_uses_fails_the_run(name: str, tiny_model: Path, photos: Path, tmp_path: Path) -> None:
     value, context = CASES[name]
     alone = {k: v for k, v in (context or {}).items() if v is None}

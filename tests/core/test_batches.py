@@ -110,7 +110,7 @@ def test_each_row_has_its_own_image_and_words() -> None:
     b = batcher(plan={"batch_size": 3})
     for number in range(4):
         for rows, batch in zip(b.plan.micro_batches(number), b.micro_batches(number), strict=True):
-            a = np.sqrt(SCHEDULE.alpha_bar[batch.t.astype(int)])[:, None, None, None]
+            a = np.sqrt(SCHEDULE.levels[batch.t.astype(int)])[:, None, None, None]
             z = (batch.x - np.sqrt(1 - a**2) * batch.target) / a  # the target is the noise
             np.testing.assert_allclose(z.mean((1, 2, 3)), [10 * s.row + s.image for s in rows], atol=0.02)
             assert [b.words.prompts[p] for p in batch.prompt] == ["a sks dog"] * 3 + ["a dog"] * 3
@@ -163,18 +163,11 @@ def test_words_are_collected_once_each() -> None:
     assert Words.collect({(0, INSTANCE): [["a"]]}, [], empty=False).empty is None
 
 
-class Edm:
-    """A schedule of EDM's, as a family of that kind would bring it."""
-
-    def coefficients(self, timesteps: np.ndarray) -> Any:
-        return edm_coefficients(np.array([0.25, 2.0])[timesteps])
-
-
 @pytest.mark.parametrize("gamma", [None, 5.0])
 def test_edm_weighs_the_denoisers_error(gamma: float | None) -> None:
     """By one, which is c_out² for the network's error; or by min(SNR, γ), with c_out² in it once."""
     z = np.zeros((2, *SHAPE), np.float32)
-    schedule: Any = Edm()
+    schedule = NoiseSchedule("edm", np.array([0.25, 2.0]))
     batch = form_batch(schedule, z, z, np.array([0, 1]), prompt=np.zeros(2, int), weight=np.ones(2), snr_gamma=gamma)
     q = edm_coefficients(np.array([0.25, 2.0]))
     expected = q.output_scale**2 if gamma is None else min_snr_weight(q, gamma)

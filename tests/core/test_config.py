@@ -27,6 +27,9 @@ OTHER: dict[str, dict[str, Any]] = {
         "instance_data_dir": None,
         "instance_prompt": None,
     },
+    "dataset_name": {"dataset_name": "owner/dogs", "instance_data_dir": None},
+    "dataset_config_name": {"dataset_config_name": "red", "dataset_name": "owner/dogs", "instance_data_dir": None},
+    "alpha_color": {"alpha_color": "#102030"},
     "caption_source": {"caption_source": "files"},
     "missing_caption": {"missing_caption": "error"},
     "height": {"height": 64, "width": 64},
@@ -40,6 +43,7 @@ OTHER: dict[str, dict[str, Any]] = {
     "mode": {"mode": "pynative"},
     "jit_level": {"jit_level": "O0"},
     "export_format": {"export_format": "ppdiffusers"},
+    "weighting_scheme": {"weighting_scheme": "mode"},
     "lr_scheduler": {"lr_scheduler": "cosine"},
     "lora_layers": {"lora_layers": ["to_q"]},
     "scheduler": {"scheduler": "euler"},
@@ -122,7 +126,10 @@ def test_resolved_holds_what_was_read_and_makes_the_same_configuration() -> None
         ({"ema_decay": 1.0}, r"^ema_decay: .*less than 1; received 1.0$"),
         ({"use_lora": "maybe"}, r"^use_lora: .*boolean.*; received 'maybe'$"),
         ({"lora_layers": ["to_q", 3]}, r"^lora_layers\.1: .*string; received 3$"),
-        ({"instance_data_dir": None}, r"^instance_data_dir: required, but not given$"),
+        ({"instance_data_dir": None}, r"^instance_data_dir: required, but not given \(or dataset_name\)$"),
+        ({"dataset_name": "a/b"}, "^dataset_name: given together with instance_data_dir"),
+        ({"dataset_config_name": "red"}, "^dataset_config_name: has no use without dataset_name"),
+        ({"alpha_color": "nosuch"}, "^alpha_color: 'nosuch' is no colour"),
         (
             {"rank": 0, "seed": -3},
             r"(?s)rank: .*received 0.*seed: .*received -3|seed: .*received -3.*rank: .*received 0",
@@ -194,6 +201,14 @@ def test_a_misspelt_name_is_told_the_nearest(name: str, near: str) -> None:
         train(**{name: 1})
     with pytest.raises(ConfigError, match="unknown setting; --help lists them all"):
         train(zzzz=1)
+
+
+def test_what_changes_the_objective_is_off() -> None:
+    """ppdiffusers' script adds offset noise of 1.0 unless it is told not to."""
+    config = train()
+    assert config.noise_offset == 0
+    assert config.snr_gamma is None and config.weighting_scheme is None
+    assert not config.precondition_outputs and not config.resolution_shift
 
 
 def test_configurations_cannot_be_changed() -> None:

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from dreamcore.families import FAMILIES
+from dreamcore.modelfolder import ModelFolder
 
 BUILD = Path(__file__).parents[2] / "build"
 REFERENCE = BUILD / "reference"
@@ -11,9 +18,14 @@ REFERENCE = BUILD / "reference"
 WRITTEN = BUILD / "written"
 """What another backend writes, BACKEND/..., for PyTorch to read (`pytest tests/crossing/read_by_torch.py`)."""
 
-UPDATES = 50
+UPDATES = {"torch": 50, "paddle": 50, "mindspore": 30}
+"""Backend -> the updates of its runs."""
+IN_TURN = 30
+"""Updates of a run that several backends make in turn."""
+IN_TURN_METHODS = ("full with prior", "lora")
+"""Cases of such runs."""
 TOLERANCES = {"paddle": 1e-5, "mindspore": 1e-4}
-"""Backend -> the largest relative distance of a loss or gradient norm from PyTorch's in all these updates."""
+"""Backend -> the largest relative distance of a loss or gradient norm from PyTorch's in all its updates."""
 GREY_LEVELS = {"paddle": 1, "mindspore": 2}
 """Backend -> the largest distance of a picture's pixel from PyTorch's."""
 PICTURES: dict[str, Any] = {
@@ -30,7 +42,6 @@ COMMON: dict[str, Any] = {
     "resolution": 32,
     "seed": 11,
     "train_batch_size": 2,
-    "max_train_steps": UPDATES,
     "checkpointing_steps": 10,
     "learning_rate": 2e-4,
     "lr_scheduler": "constant_with_warmup",
@@ -51,23 +62,51 @@ CASES: dict[str, dict[str, Any]] = {
     "text encoder": {"train_text_encoder": True, "train_batch_size": 1},
     "v-prediction with min-SNR": {"snr_gamma": 5.0},
 }
+FAMILY_UPDATES = 10
+"""Updates of the other families' runs, on the backends that run them."""
+PIPELINES = {"sdxl": "StableDiffusionXLPipeline", "sd3": "StableDiffusion3Pipeline", "flux": "FluxPipeline"}
+FAMILY_CASES: dict[str, dict[str, Any]] = {
+    f"{family} {method}": more | {"checkpointing_steps": 5}
+    for family in PIPELINES
+    for method, more in {
+        "full with prior": {
+            "with_prior_preservation": True,
+            "class_prompt": "a photo of dog",
+            "num_class_images": 3,
+        },
+        "lora": CASES["lora"],
+    }.items()
+}
 
 
-def settings(case: str, output: Path) -> dict[str, Any]:
+def runs_on(backend: str) -> list[str]:
+    """Those of `FAMILY_CASES` that a backend runs."""
+    return [case for case in FAMILY_CASES if backend in FAMILIES[PIPELINES[case.partition(" ")[0]]].backends]
+
+
+def settings(case: str, output: Path, updates: int) -> dict[str, Any]:
     """All settings of a case's run but the backend."""
     classes = {"class_data_dir": str(REFERENCE / "classes")} if "prior" in case else {}
     return {
         "pretrained_model_name_or_path": str(model_of(case)),
         "instance_data_dir": str(REFERENCE / "photos"),
         "output_dir": str(output),
+        "max_train_steps": updates,
         **COMMON,
-        **CASES[case],
+        **(CASES | FAMILY_CASES)[case],
         **classes,
     }
 
 
+def pictures_of(case: str) -> dict[str, Any]:
+    """Settings of a case's pictures, with a sampler that its model knows."""
+    return PICTURES | {"scheduler": ModelFolder.open(str(model_of(case))).schedule.samplers[0]}
+
+
 def model_of(case: str) -> Path:
     """The untrained model of a case."""
+    if case in FAMILY_CASES:
+        return REFERENCE / "models" / case.partition(" ")[0]
     return REFERENCE / "models" / ("sd2" if case.startswith("v-") else "sd1")
 
 
@@ -90,3 +129,30 @@ def reference(name: str) -> Path:
     if not (REFERENCE / "complete").exists():
         raise FileNotFoundError(f"{path}: run `python -m tests.crossing.write_reference` in the PyTorch environment")
     return path
+
+
+def written_by(backend: str, name: str) -> Path:
+    """A file or folder that a backend's tests wrote.
+
+    Raises:
+        FileNotFoundError: they have not; saying how to run them.
+    """
+    path = WRITTEN / backend / name
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: run `nox -s tests-{backend}` first, or tests/crossing in its environment")
+    return path
+
+
+def furthest(records: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Largest relative distance of each loss and of the gradient norm, over two runs' metrics of the same updates."""
+    assert [r["step"] for r in records] == [r["step"] for r in wanted]
+    found = {}
+    for name in (n for n in wanted[0] if n.startswith(("loss", "grad_norm"))):
+        mine, theirs = (np.array([record[name] for record in some]) for some in (records, wanted))
+        found[name] = float(np.max(np.abs(mine - theirs) / np.abs(theirs)))
+    return found
+
+
+def pictures(folder: Path) -> np.ndarray:
+    """[N, H, W, 3] the pictures of a folder."""
+    return np.stack([np.asarray(Image.open(f)) for f in sorted(folder.glob("0*.png"))]).astype(int)

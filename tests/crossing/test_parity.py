@@ -6,20 +6,35 @@ PyTorch's runs are files that its environment has just written; without them the
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import dreamcore
 from dreamcore.backend import installed_backends
 from dreamcore.track.metrics import read_lines
 
-from .cases import CASES, GREY_LEVELS, PICTURES, TOLERANCES, WRITTEN, model_of, reference, reference_run, settings
+from .. import needs
+from .cases import (
+    CASES,
+    GREY_LEVELS,
+    IN_TURN,
+    IN_TURN_METHODS,
+    PICTURES,
+    TOLERANCES,
+    UPDATES,
+    WRITTEN,
+    furthest,
+    model_of,
+    pictures,
+    reference,
+    reference_run,
+    settings,
+    written_by,
+)
 
 BACKENDS = [name for name in installed_backends() if name in TOLERANCES]
 pytestmark = pytest.mark.skipif(not BACKENDS, reason="no backend but PyTorch is installed here")
@@ -41,7 +56,7 @@ def run(backend: str, case: str) -> dreamcore.Run:
     reference("models")
     folder = WRITTEN / backend / "runs" / case
     shutil.rmtree(folder, ignore_errors=True)
-    return dreamcore.train(backend=backend, device="cpu", **settings(case, folder))
+    return dreamcore.train(backend=backend, device="cpu", **settings(case, folder, UPDATES[backend]))
 
 
 def generated(backend: str, model: Path, lora: Path | None, output: Path) -> np.ndarray:
@@ -51,56 +66,49 @@ def generated(backend: str, model: Path, lora: Path | None, output: Path) -> np.
     return pictures(output)
 
 
-def pictures(folder: Path) -> np.ndarray:
-    return np.stack([np.asarray(Image.open(f)) for f in sorted(folder.glob("0*.png"))]).astype(int)
-
-
-def furthest(records: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> dict[str, float]:
-    """Largest relative distance of each loss and of the gradient norm."""
-    assert [r["step"] for r in records] == [r["step"] for r in wanted]
-    found = {}
-    for name in (n for n in wanted[0] if n.startswith(("loss", "grad_norm"))):
-        mine, theirs = (np.array([record[name] for record in some]) for some in (records, wanted))
-        found[name] = float(np.max(np.abs(mine - theirs) / np.abs(theirs)))
-    return found
-
-
 def test_losses_and_gradients(backend: str, case: str, run: dreamcore.Run) -> None:
-    figures = furthest(run.metrics, read_lines(reference_run(case) / "metrics.jsonl"))
-    note(backend, case, figures)
+    wanted = read_lines(reference_run(case) / "metrics.jsonl")[: UPDATES[backend]]
+    assert len(run.metrics) == UPDATES[backend]
+    figures = furthest(run.metrics, wanted)
     assert max(figures.values()) <= TOLERANCES[backend], figures
 
 
 def test_pictures(backend: str, case: str, run: dreamcore.Run, tmp_path: Path) -> None:
     """From PyTorch's trained weights, and from those trained here."""
-    expected = pictures(reference("pictures") / case)
     is_lora = bool(CASES[case].get("use_lora"))
-    for where in (reference_run(case), run.folder):
+    for where, updates, kept in (
+        (reference_run(case), UPDATES["torch"], "pictures of PyTorch's weights"),
+        (run.folder, UPDATES[backend], "pictures"),
+    ):
+        expected = pictures(reference("pictures") / str(updates) / case)
         model, lora = (model_of(case), where) if is_lora else (where, None)
-        made = generated(backend, model, lora, WRITTEN / backend / "pictures" / case)  # the last stays for PyTorch
-        levels = int(np.abs(made - expected).max())
-        note(backend, case, {f"picture of {where.parents[1].name}'s": levels})
-        assert levels <= GREY_LEVELS[backend], where
+        made = generated(backend, model, lora, WRITTEN / backend / kept / case)
+        assert np.abs(made - expected).max() <= GREY_LEVELS[backend], where
     start = generated(backend, model_of(case), None, tmp_path / "untrained")
     assert np.abs(start - expected).max() > 8, "training shows in the pictures"
 
 
-@pytest.mark.parametrize("method", ["full with prior", "lora"])
+@pytest.mark.parametrize("method", IN_TURN_METHODS)
 def test_a_checkpoint_of_pytorch_goes_on(backend: str, method: str) -> None:
-    """Ten updates by PyTorch, the others here: as PyTorch's own; then PyTorch takes checkpoint-20 back."""
-    folder = WRITTEN / backend / "continued" / method
+    """Ten updates by PyTorch, the others here: as PyTorch's own.  Others go on from checkpoint-20."""
+    start = reference_run(method) / "checkpoint-10"
+    go_on(backend, method, start, WRITTEN / backend / "continued" / method)
+
+
+@needs.paddle
+@pytest.mark.parametrize("method", IN_TURN_METHODS)
+def test_three_backends_in_turn(method: str, tmp_path: Path) -> None:
+    """Ten updates by PyTorch, ten by MindSpore, ten by Paddle: as PyTorch's thirty."""
+    start = written_by("mindspore", f"continued/{method}/checkpoint-20")
+    go_on("paddle", method, start, tmp_path / "run", TOLERANCES["mindspore"])
+
+
+def go_on(backend: str, method: str, checkpoint: Path, folder: Path, tolerance: float | None = None) -> None:
+    """Go on from a checkpoint to `IN_TURN` updates, and compare with PyTorch's."""
     shutil.rmtree(folder, ignore_errors=True)
-    checkpoint = {"resume_from_checkpoint": str(reference_run(method) / "checkpoint-10"), "checkpointing_steps": 20}
-    run = dreamcore.train(backend=backend, device="cpu", **(settings(method, folder) | checkpoint))
-    wanted = [r for r in read_lines(reference_run(method) / "metrics.jsonl") if r["step"] > 10]
+    more = {"resume_from_checkpoint": str(checkpoint), "backend": backend, "device": "cpu"}
+    run = dreamcore.train(**(settings(method, folder, IN_TURN) | more))
+    done = int(checkpoint.name.rpartition("-")[2])
+    wanted = read_lines(reference_run(method) / "metrics.jsonl")[done:IN_TURN]
     figures = furthest(run.metrics, wanted)
-    note(backend, f"{method}, continued", figures)
-    assert max(figures.values()) <= TOLERANCES[backend], figures
-    assert (folder / "checkpoint-20" / "state.json").is_file()
-
-
-def note(backend: str, case: str, figures: dict[str, float]) -> None:
-    """Keep what was measured."""
-    file = WRITTEN / backend / "figures.json"
-    known = json.loads(file.read_text()) if file.exists() else {}
-    file.write_text(json.dumps(known | {case: known.get(case, {}) | figures}, indent=1))
+    assert max(figures.values()) <= (tolerance or TOLERANCES[backend]), figures

@@ -17,7 +17,8 @@ from dreamcore.config import TrainConfig
 from dreamcore.modelfolder import ModelFolder
 
 from ..tiny import draw_photos, write_tiny_model
-from .cases import CASES, COMMON, PICTURES, REFERENCE, model_of, settings
+from ..tiny_families import WRITERS
+from .cases import CASES, COMMON, FAMILY_CASES, FAMILY_UPDATES, REFERENCE, UPDATES, model_of, pictures_of, settings
 from .operators import OPERATORS, direction, inputs
 
 PROMPTS = ["a photo of sks dog in snow", "", "a red teapot on grass, " * 20]
@@ -30,23 +31,34 @@ def main() -> None:
     models = REFERENCE / "models"
     write_tiny_model(models / "sd1")
     write_tiny_model(models / "sd2", prediction_type="v_prediction", sd2=True)
+    for name, write in WRITERS.items():
+        write(models / name)
     draw_photos(REFERENCE / "photos", size=32)
     draw_photos(REFERENCE / "classes", count=3, size=32, seed=5)
     np.savez(REFERENCE / "operators.npz", **operator_results())
     for name in ("sd1", "sd2"):
         np.savez(REFERENCE / f"{name}.npz", **answers(models / name))
     for case in CASES:
-        run = dreamcore.train(backend="torch", device="cpu", **settings(case, REFERENCE / "runs" / case))
-        lora = {"lora": str(run.folder)} if CASES[case].get("use_lora") else {}
-        dreamcore.generate(
-            backend="torch",
-            device="cpu",
-            pretrained_model_name_or_path=str(model_of(case) if lora else run.folder),
-            output_dir=str(REFERENCE / "pictures" / case),
-            **lora,
-            **PICTURES,
-        )
+        for updates in sorted(set(UPDATES.values())):
+            write_run(case, updates)
+    for case in FAMILY_CASES:
+        write_run(case, FAMILY_UPDATES)
     (REFERENCE / "complete").touch()
+
+
+def write_run(case: str, updates: int) -> None:
+    """Train, or go on, to so many updates, and make pictures with what has come of it."""
+    where = {"backend": "torch", "device": "cpu"}
+    folder = REFERENCE / "runs" / case
+    run = dreamcore.train(**where, **settings(case, folder, updates), resume_from_checkpoint="latest")
+    lora = {"lora": str(run.folder)} if (CASES | FAMILY_CASES)[case].get("use_lora") else {}
+    dreamcore.generate(
+        **where,
+        pretrained_model_name_or_path=str(model_of(case) if lora else run.folder),
+        output_dir=str(REFERENCE / "pictures" / str(updates) / case),
+        **lora,
+        **pictures_of(case),
+    )
 
 
 def answers(model: Path) -> dict[str, Any]:

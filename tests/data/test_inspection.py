@@ -17,10 +17,13 @@ from dreamcore.data.measures import (
     HASH_BITS,
     NEAR_BITS,
     SAME_SURROUNDINGS,
+    SAME_VIEW,
     blur,
     median_distance,
+    median_likeness,
     near_duplicates,
     perceptual_hash,
+    structure,
     surroundings,
 )
 from dreamcore.data.sheet import draw_sheet
@@ -161,6 +164,39 @@ def test_one_background(tmp_path: Path) -> None:
         picture.paste(scene(seed, 90, 90), (20 + 10 * seed, 50 - 8 * seed))
         picture.save(tmp_path / f"{seed}.png")
     assert [remark.kind for remark in inspected(tmp_path).remarks] == ["one background"]
+
+
+def test_one_pose(tmp_path: Path) -> None:
+    """One subject at about one place and size in four scenes; and four subjects there."""
+    for number in range(4):
+        for name, subject in (("one", scene(99, 120, 120)), ("four", scene(90 + number, 120, 120))):
+            picture = scene(number)
+            picture.paste(subject.point([int(v * (0.8 + 0.1 * number)) for v in range(256)] * 3), (19 + number, 20))
+            (tmp_path / name).mkdir(exist_ok=True)
+            picture.save(tmp_path / name / f"{number}.png")
+    (remark,) = inspected(tmp_path / "one").remarks
+    assert remark.kind == "one pose" and "add pictures from other sides" in remark.text
+    assert inspected(tmp_path / "four").remarks == ()
+
+
+def test_structure_by_hand() -> None:
+    """An upright edge has gradients of direction 0 alone, and a level one those of direction 4 of 8."""
+    edge = np.zeros((64, 64), np.uint8)
+    edge[:, 28:] = 200
+    for values, direction in ((edge, 0), (edge.T, 4)):
+        fields = structure(Image.fromarray(np.ascontiguousarray(values)))
+        assert fields.sum() == fields[..., direction].sum() == pytest.approx(64 * 200)
+        assert (fields.sum((0, 2) if direction == 0 else (1, 2)) > 0).tolist() == [False] * 3 + [True] + [False] * 4
+
+
+@real
+@pytest.mark.parametrize("subject", ["cat", "dog", "rc_car", "teapot"])
+def test_real_photographs_moved_a_little_are_one_pose(subject: str) -> None:
+    images = [decode(file) for file in sorted((PHOTOGRAPHS / subject).glob("*.jpg"))]
+    assert median_likeness(np.stack([structure(image) for image in images])) < SAME_VIEW - 0.1
+    w, h = images[0].size
+    moved = [images[0].crop((k * w // 40, 0, w, h - k * h // 40)) for k in range(4)]
+    assert median_likeness(np.stack([structure(image) for image in moved])) > SAME_VIEW + 0.1
 
 
 def test_camera_shake_in_one_direction_is_blur() -> None:

@@ -94,7 +94,7 @@ def test_exif_behind_the_pixels_of_a_png_is_not_missed(tmp_path: Path) -> None:
 
 def test_a_large_folder_is_indexed_without_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(header, "EDGE", 2000)
-    monkeypatch.setattr("dreamcore.data.folder.FULL_CHECK", 3)
+    monkeypatch.setattr("dreamcore.data.checking.FULL_CHECK", 3)
     first = saved(tmp_path / "0.jpg", quality=95, exif=rotated())
     for i in range(1, 4):
         os.link(first, tmp_path / f"{i}.jpg")
@@ -103,11 +103,12 @@ def test_a_large_folder_is_indexed_without_decoding(tmp_path: Path, monkeypatch:
     damaged[middle] = b"\xff\xd9\xff\xd9"
     decoded = list[Path]()
 
-    def counting(data: bytes, path: Path, **more: bool) -> object:
+    def counting(data: bytes, path: Path, **more: object) -> object:
         decoded.append(path)
-        return decode_bytes(data, path, **more)
+        return decode_bytes(data, path, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr("dreamcore.data.folder.decode_bytes", counting)
+    monkeypatch.setattr("dreamcore.data.checking.decode_bytes", counting)
     found = ImageFolder.open(tmp_path, setting="s")
     assert not decoded and [photo.size for photo in found.photos] == [(200, 300)] * 4
     assert any("4 images: headers" in note for note in found.notes)
@@ -120,7 +121,7 @@ def test_a_large_folder_is_indexed_without_decoding(tmp_path: Path, monkeypatch:
 
 
 def test_a_large_folder_still_refuses_a_truncated_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dreamcore.data.folder.FULL_CHECK", 0)
+    monkeypatch.setattr("dreamcore.data.checking.FULL_CHECK", 0)
     buffer = io.BytesIO()
     noise(900, 700).save(buffer, "JPEG", quality=95)
     assert len(buffer.getvalue()) > 3 * header.EDGE

@@ -62,7 +62,7 @@ def test_the_quick_look_finds_alpha_too(tmp_path: Path, monkeypatch: pytest.Monk
     rgba = np.full((8, 16, 4), 255, np.uint8)
     Image.fromarray(rgba).save(tmp_path / "a.png")
     Image.fromarray(rgba).quantize(4).save(tmp_path / "b.png", transparency=1)
-    monkeypatch.setattr("dreamcore.data.folder.FULL_CHECK", 0)
+    monkeypatch.setattr("dreamcore.data.checking.FULL_CHECK", 0)
     found = ImageFolder.open(tmp_path, setting="s", masks=True)
     assert [photo.mask for photo in found.photos] == [tmp_path / "a.png", tmp_path / "b.png"]
 
@@ -80,7 +80,7 @@ def test_a_mask_follows_the_photographs_rotation(tmp_path: Path) -> None:
     exif[0x0112] = 6
     photo = red_square(tmp_path / "a.png", (0, 0, 20, 20), exif=exif)  # upright it is 40×80, red at the top right
     mask = mask_file(tmp_path / "m.png", (10, 0, 20, 10), size=(20, 40))  # drawn on the upright picture, half size
-    assert subject_box(read_mask(mask, photo, (40, 80))) == (20, 0, 40, 20)
+    assert subject_box(read_mask(mask.read_bytes(), mask, photo, (40, 80))) == (20, 0, 40, 20)
 
 
 def test_a_transparent_mask_file(tmp_path: Path) -> None:
@@ -90,7 +90,12 @@ def test_a_transparent_mask_file(tmp_path: Path) -> None:
     rgba[..., :3] = 255
     rgba[:20, :20, 3] = 255
     Image.fromarray(rgba).save(tmp_path / "m.png")
-    assert subject_box(read_mask(tmp_path / "m.png", photo, (80, 40))) == (0, 0, 20, 20)
+    assert subject_box(read_mask((tmp_path / "m.png").read_bytes(), tmp_path / "m.png", photo, (80, 40))) == (
+        0,
+        0,
+        20,
+        20,
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,22 +32,25 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def launch(folder: Path, settings: dict[str, Any], **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run `dreambooth train` in two processes; their logs go to `folder`."""
-    flags = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
-    command = [
-        *(str(BIN / "msrun"), "--worker_num=2", "--local_worker_num=2", f"--master_port={free_port()}"),
-        *(f"--log_dir={folder}", "--join=True", str(BIN / "dreambooth"), "train", *flags),
-    ]
+def run(start: list[str], settings: dict[str, Any], **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run START train, with settings."""
+    command = [str(BIN / word) if word in ("msrun", "dreambooth") else word for word in start]
+    command += ["train", *(f"--{name}={value}" for name, value in settings.items())]
     environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", **environment}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-def logs(folder: Path) -> str:
-    return "\n".join(file.read_text(errors="replace") for file in sorted(folder.glob("*.log")))
+def command_lines() -> list[tuple[int, str]]:
+    """Of all processes."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # ended meanwhile
+            found.append((int(file.parent.name), file.read_text(errors="replace")))
+    return found
 
 
 def test_two_processes_equal_one(photos: Path, tmp_path: Path) -> None:
+    """Started by `dreambooth launch`."""
     model = reference("models") / "sd1"
     classes = tmp_path / "classes"
     one = small_run(
@@ -58,8 +63,9 @@ def test_two_processes_equal_one(photos: Path, tmp_path: Path) -> None:
         "output_dir": tmp_path / "two",
         "class_data_dir": classes,
     }
-    done = launch(tmp_path / "logs", settings)
-    assert done.returncode == 0, logs(tmp_path / "logs") + done.stderr
+    done = run(["dreambooth", "launch", "--num_processes=2", "--"], settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "update 3/3" in done.stdout, "what the first process says is seen"
     two = read_lines(tmp_path / "two" / "metrics.jsonl")
     assert len(two) == len(one.metrics) == 3
     for mine, theirs in zip(two, one.metrics, strict=True):
@@ -70,6 +76,30 @@ def test_two_processes_equal_one(photos: Path, tmp_path: Path) -> None:
     written = [load_file(tmp_path / n / "checkpoint-2" / "lora_factors.safetensors") for n in ("one", "two")]
     for name in written[0]:
         assert written[0][name] == pytest.approx(written[1][name], abs=1e-6), name
+
+
+def test_a_signal_to_the_launcher_lets_all_save_and_end(photos: Path, tmp_path: Path) -> None:
+    settings = {
+        **SETTINGS,
+        "max_train_steps": 1000,
+        "pretrained_model_name_or_path": reference("models") / "sd1",
+        "instance_data_dir": photos,
+        "output_dir": tmp_path / "run",
+    }
+    for name in PRIOR:
+        del settings[name]
+    flags = [f"--{name}={value}" for name, value in settings.items()]
+    command = [str(BIN / "dreambooth"), "launch", "--num_processes=2", "--", "train", *flags]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and metrics.read_text()):
+        time.sleep(0.1)
+    process.terminate()
+    said = process.communicate()[0]
+    assert process.returncode == 143, said
+    last = read_lines(metrics)[-1]["step"]
+    assert (tmp_path / "run" / f"checkpoint-{last}" / "state.json").is_file(), said
+    assert not [pid for pid, line in command_lines() if str(tmp_path / "run") in line], "a process goes on"
 
 
 def test_a_worker_that_dies_ends_the_others(photos: Path, tmp_path: Path) -> None:
@@ -88,7 +118,9 @@ def test_a_worker_that_dies_ends_the_others(photos: Path, tmp_path: Path) -> Non
         "instance_data_dir": photos,
         "output_dir": tmp_path / "out",
     }
-    done = launch(tmp_path / "logs", settings, PYTHONPATH=str(tmp_path), DREAMBOOTH_JOIN_SECONDS="60")
+    start = ["msrun", "--worker_num=2", "--local_worker_num=2", f"--master_port={free_port()}"]
+    start += [f"--log_dir={tmp_path / 'logs'}", "--join=True", "dreambooth"]
+    done = run(start, settings, PYTHONPATH=str(tmp_path), DREAMBOOTH_JOIN_SECONDS="30")
     assert done.returncode != 0
     assert "exit with exception. Error code: -9" in done.stdout + done.stderr
     assert not (tmp_path / "out" / "pytorch_lora_weights.safetensors").exists()
@@ -97,11 +129,9 @@ def test_a_worker_that_dies_ends_the_others(photos: Path, tmp_path: Path) -> Non
 def test_a_process_that_none_joins_ends(photos: Path, tmp_path: Path) -> None:
     """One worker of two, without scheduler or fellow: the time limit ends it, and it says where it stood."""
     model = reference("models") / "sd1"
-    flags = {**SETTINGS, "pretrained_model_name_or_path": model, "instance_data_dir": photos, "output_dir": tmp_path}
-    words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+    settings = {**SETTINGS, "pretrained_model_name_or_path": model, "instance_data_dir": photos, "output_dir": tmp_path}
     alone = {"MS_WORKER_NUM": "2", "MS_ROLE": "MS_WORKER", "MS_NODE_ID": "0", "MS_SCHED_HOST": "127.0.0.1"}
     alone |= {"MS_SCHED_PORT": str(free_port()), "RANK_ID": "0", "DREAMBOOTH_JOIN_SECONDS": "2"}
-    command = [str(BIN / "dreambooth"), "train", *words]
-    done = subprocess.run(command, env={**os.environ, **alone}, capture_output=True, text=True, check=False)
+    done = run(["dreambooth"], settings, **alone)
     assert done.returncode == 1
     assert "did not find each other" in done.stderr or "join_world" in done.stderr

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 
 from dreamcore.config import TrainConfig
 from dreamcore.errors import RunError
+from dreamcore.lossscale import LossScale
 
 from .. import needs
 from ..contract.runs import configuration
@@ -93,8 +94,6 @@ def test_buckets_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_overflow_is_skipped_and_halves_the_scale() -> None:
-    from dreamcore.adapters.mindspore.optim import LossScale
-
     optimizer, weights = make(LossScale(scale=1024.0, growth_interval=2), max_grad_norm=1.0)
     plain, same = make(max_grad_norm=1.0)
     before = {n: p.asnumpy().copy() for n, p in weights.items()}
@@ -111,8 +110,6 @@ def test_an_overflow_is_skipped_and_halves_the_scale() -> None:
 
 
 def test_the_state_travels(tmp_path: Path) -> None:
-    from dreamcore.adapters.mindspore.optim import LossScale
-
     one, weights = make(LossScale(scale=1.0), max_grad_norm=1.0)
     for k in (1, 2):
         step(one, numbers(k))

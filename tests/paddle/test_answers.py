@@ -36,7 +36,7 @@ def load(model: Path, **settings: Any) -> Any:
 
 
 def networks(backend: Any) -> dict[str, Any]:
-    return {"unet": backend.denoiser, "text_encoder": backend.text_encoder, "vae": backend.vae}
+    return {"unet": backend.denoiser, **backend._encoders(), "vae": backend.vae}
 
 
 def weights(model: Path) -> dict[str, np.ndarray]:
@@ -76,7 +76,7 @@ def test_networks(name: str, layout: str, tmp_path: Path) -> None:
     prompts = [str(p) for p in wanted["prompts"]]
     assert [" ".join(tokens) for tokens in backend.tokenize(prompts)] == list(wanted["tokens"])
     backend.set_prompts(prompts)
-    np.testing.assert_allclose(backend._conditions.numpy(), wanted["words"], atol=5e-6)
+    np.testing.assert_allclose(backend.words.conditions.words.numpy(), wanted["words"], atol=5e-6)
     inputs = [paddle.to_tensor(wanted[n]) for n in ("latents", "timesteps", "words")]
     answer = backend.denoiser(*inputs).sample.numpy()
     for row, t in enumerate(wanted["timesteps"]):  # a rounding of the timestep's frequencies counts t times
@@ -187,7 +187,7 @@ def test_an_index_of_another_library_is_understood(copy: Path) -> None:
     index = json.loads((copy / "model_index.json").read_text())
     index["text_encoder"][0] = "paddlenlp.transformers"
     (copy / "model_index.json").write_text(json.dumps(index))
-    assert load(copy).text_encoder
+    assert load(copy).words.parts
     index["text_encoder"][0] = "elsewhere"
     (copy / "model_index.json").write_text(json.dumps(index))
     with pytest.raises(ConfigError, match="text_encoder is a elsewhere.CLIPTextModel"):

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from dreamcore.config import TrainConfig
 from dreamcore.errors import ConfigError, RunError
+from dreamcore.lossscale import LossScale
 
 from .. import needs
 from ..contract.runs import configuration
@@ -95,8 +96,6 @@ def test_adamw(max_norm: float) -> None:
 
 
 def test_an_overflow_is_skipped_and_halves_the_scale() -> None:
-    from dreamcore.adapters.paddle.optim import LossScale
-
     optimizer, weights = make(LossScale(scale=1024.0, growth_interval=2), max_grad_norm=1.0)
     plain, same = make(max_grad_norm=1.0)
     before = values(weights)
@@ -114,8 +113,6 @@ def test_an_overflow_is_skipped_and_halves_the_scale() -> None:
 
 
 def test_a_scale_without_clipping_is_taken_off() -> None:
-    from dreamcore.adapters.paddle.optim import LossScale
-
     optimizer, weights = make(LossScale(scale=64.0), max_grad_norm=0.0)
     step(optimizer, {n: g * 64 for n, g in numbers(1).items()})
     for name, wanted in by_hand(1, 0.0).items():
@@ -123,8 +120,6 @@ def test_a_scale_without_clipping_is_taken_off() -> None:
 
 
 def test_the_state_travels(tmp_path: Path) -> None:
-    from dreamcore.adapters.paddle.optim import LossScale
-
     one, weights = make(LossScale(scale=4.0), max_grad_norm=1.0)
     for k in (1, 2):
         step(one, numbers(k))

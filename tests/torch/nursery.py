@@ -86,6 +86,11 @@ def main() -> None:
 
         assert all((AutoencoderKL, DDIMScheduler, UNet2DConditionModel))
         torch.set_num_threads(1)
+    if name == "mindspore":
+        import_module("dreamcore.adapters.mindspore.cpu_shim").install()  # mindone comes after it
+        mindone = import_module("dreamcore.adapters.mindspore.models").mindone  # which prints while it is imported
+        assert mindone("transformers").CLIPTextModel and mindone("diffusers").StableDiffusionPipeline
+        import_module("dreamcore.adapters.mindspore.sampling")
     for line in sys.stdin:
         job = json.loads(line)
         pid = os.fork()

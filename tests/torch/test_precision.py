@@ -292,3 +292,33 @@ def test_clipping_in_the_update_is_clipping_before_it(max_norm: float) -> None:
         assert update(ours, gradient) == pytest.approx(float(wanted), rel=1e-6)
     for a, b in zip(ours.all, plain, strict=True):
         np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-6, atol=1e-7)
+
+
+def test_attention_in_bfloat16_is_computed_in_float32_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    from diffusers.models.attention_processor import Attention
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils.checkpoint import checkpoint
+
+    from dreamcore.adapters.torch.precision import quicken_attention
+
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    kernels: list[Any] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            kernels.extend([args[0].dtype] if "attention" in str(func) else [])
+            return func(*args, **(kwargs or {}))
+
+    torch.manual_seed(0)
+    layer, x = Attention(32, heads=4, dim_head=8), torch.randn(1, 64, 32)
+    answers = []
+    for type_ in (torch.bfloat16, torch.float32):
+        if type_ is torch.float32:
+            quicken_attention(layer, torch.device("cpu"), torch.bfloat16)
+        with Watch(), torch.autocast("cpu", torch.bfloat16):
+            answers.append(checkpoint(layer, x, use_reentrant=False).float())
+            answers[-1].square().sum().backward()
+        assert kernels == [type_] * 3, "forward, recomputed forward, backward"
+        kernels.clear()
+    np.testing.assert_allclose(*(a.detach().numpy() for a in answers), atol=1e-2)

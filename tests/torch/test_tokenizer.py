@@ -88,21 +88,3 @@ def test_embeddings_end_where_the_prompt_does(tiny_model: Path) -> None:
         for prompt, answer in zip(prompts, ours, strict=True):
             hidden = encoder(**tokenizer(prompt, return_tensors="pt")).last_hidden_state[0, -1].numpy()
             np.testing.assert_allclose(answer, hidden, atol=1e-5)
-
-
-def test_identifiers_from_the_command_line(
-    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    import json
-
-    from PIL import Image
-
-    from dreamcore.cli.main import main
-
-    grid = tmp_path / "grid.png"
-    flags = ["--model", str(tiny_model), "--class", "dog", "--num_identifiers", "2", "--device", "cpu"]
-    assert main(["identifiers", *flags, "--json", "--grid", str(grid), "--num_inference_steps", "2"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert len(found) == 2 and found[0]["distance"] <= found[1]["distance"]
-    assert all(set(one) == {"word", "number", "distance"} for one in found)
-    assert Image.open(grid).size == (32 + 4 + 32, 32)

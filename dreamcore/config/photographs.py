@@ -1,0 +1,96 @@
+"""Settings of the photographs, their words, and how they become training images."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from .base import Settings, setting
+from .concepts import Concept
+
+
+class DataSettings(Settings):
+    """The photographs."""
+
+    instance_data_dir: str | None = setting(None, may_change=True)
+    """Folder with the photographs of the subject."""
+    dataset_name: str | None = setting(None, may_change=True)
+    """Dataset with the photographs, in place of the folder: what `datasets` saved to disk, parquet or Arrow files, a
+    folder of images with metadata, or the id of one on the Hugging Face Hub; its split "train" is used."""
+    dataset_config_name: str | None = setting(None)
+    """Configuration of the dataset, where it has several."""
+    image_column: str = setting("image")
+    """Column of the pictures in the dataset."""
+    instance_prompt: str | None = setting(None)
+    """Words for the subject: an identifier and its class, "a photo of sks dog"; may hold {identifier} and {class}."""
+    concepts: list[Concept] | None = setting(None)
+    """Several subjects at once, each with folder, prompts, weight and repeats; in a configuration file only."""
+    sub_folders: bool = setting(False)
+    """Take the photographs of sub-folders too."""
+    repeats: int = setting(1, ge=1)
+    """Times that each photograph counts in an epoch."""
+    validation_share: float = setting(0.0, ge=0, lt=1)
+    """Share of the photographs that is held out of training; their loss, at fixed noise and timesteps, is logged."""
+
+
+class WordSettings(Settings):
+    """The words that each photograph is trained with."""
+
+    use_captions: bool = setting(False)
+    """Take each photograph's own words; the instance prompt serves those without."""
+    caption_source: Literal["auto", "files", "metadata", "file_names"] = setting("auto")
+    """Where they are: NAME.txt or .caption beside it, metadata.jsonl or .csv, either of these, or its own name."""
+    caption_column: str = setting("text")
+    """Column of the captions in the metadata or the dataset; naming it turns a dataset's captions on."""
+    missing_caption: Literal["prompt", "error"] = setting("prompt")
+    """What a photograph without caption means: the instance prompt, or an error."""
+    caption_template: str = setting("{caption}")
+    """Prompt of a photograph with caption, with places for {caption}, {identifier} and {class}."""
+    identifier: str | None = setting(None)
+    """The rare word for the subject, which {identifier} stands for."""
+    class_word: str | None = setting(None)
+    """What the subject is one of, which {class} stands for."""
+    shuffle_tags: bool = setting(False)
+    """Train with the tags of a caption (what its commas part) in several orders."""
+    keep_tags: int = setting(0, ge=0)
+    """Tags at the caption's beginning that keep their places."""
+    caption_variants: int = setting(16, ge=1)
+    """Orders drawn of each caption's tags."""
+    caption_dropout: float = setting(0.0, ge=0, le=1)
+    """Share of samples trained with empty words, which teaches unconditional prediction."""
+
+
+class ImageSettings(Settings):
+    """How a photograph becomes a training image."""
+
+    resolution: int | None = setting(None, gt=0)
+    """Side of the square training image in pixels; the default is the model's own."""
+    height: int | None = setting(None, gt=0)
+    """Height of the training image in pixels, with `width`, in place of `resolution`."""
+    width: int | None = setting(None, gt=0)
+    """Width of the training image in pixels, with `height`, in place of `resolution`."""
+    center_crop: bool = setting(False)
+    """Crop around the middle; otherwise each sample is cropped at random."""
+    random_flip: bool = setting(False)
+    """Mirror half of the samples left to right."""
+    alpha_color: str = setting("white")
+    """Colour behind transparent photographs: a name, or #rrggbb."""
+    subject_crop: bool = setting(False)
+    """Keep the subject inside the crop, where NAME-mask.png or an alpha channel shows it."""
+    masked_loss: bool = setting(False)
+    """Weigh the loss by place: 1 on the subject that the mask shows, `outside_weight` around it, scaled to mean 1."""
+    outside_weight: float = setting(0.1, ge=0, le=1)
+    """Weight of the surroundings in a masked loss."""
+    aspect_ratio_buckets: bool = setting(False)
+    """Train each photograph in a shape near its own, of the same pixel count, so that little is cropped away."""
+    bucket_step: int = setting(64, ge=1)
+    """Sides of the buckets are multiples of this."""
+    cache_latents: bool = setting(True, may_change=True)
+    """Encode each image variant once, before training; off means encoding anew in every update."""
+    instance_variants: int = setting(16, ge=0)
+    """Random crops and flips kept of each instance image; 0 draws a new one for every sample."""
+    class_variants: int = setting(4, ge=0)
+    """Random crops and flips kept of each class image; 0 draws a new one for every sample."""
+    cache_memory_gb: float = setting(4.0, gt=0, may_change=True)
+    """Memory for cached latents in GiB; what goes beyond is kept on disk in the output folder during the run."""
+    latent_cache_dir: str | None = setting(None, may_change=True)
+    """Folder that keeps cached latents for later runs, by content: image, transform, VAE and size."""

@@ -1,0 +1,56 @@
+"""One photograph: its words, its size, and where its bytes are, in a file of its own or in a row of a table."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+from .decode import read_bytes
+from .masks import read_mask
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One photograph of a folder or table."""
+
+    path: Path
+    """Its file; or for a row the table's file and the row in words, "FILE, row 3", counted from 0."""
+    caption: str | None
+    """Its own words; None where it has none, and the run's prompt serves."""
+    size: tuple[int, int]
+    """(W, H) upright, after EXIF rotation."""
+    sha256: str = ""
+    """Of its bytes, in hex; "edges:" and more (`edge_digest`) where a file has not been read in full."""
+    mask: Path | None = None
+    """File of its mask; its own `path` where that is its alpha channel."""
+    mask_sha256: str = ""
+    """Of the mask file's bytes, where it is a file of its own."""
+    row: Callable[[], bytes] | None = field(default=None, compare=False, repr=False)
+    """Gives its bytes where it is a row of a table; None where it is a file."""
+
+    def data(self) -> bytes:
+        """Its bytes as they were saved.
+
+        Raises:
+            ConfigError: they cannot be read.
+        """
+        return read_bytes(self.path) if self.row is None else self.row()
+
+    def content(self) -> str:
+        """SHA-256 of all of its bytes."""
+        partly = not self.sha256 or self.sha256.startswith("edges:")
+        return hashlib.sha256(self.data()).hexdigest() if partly else self.sha256
+
+    def read_mask(self) -> Image.Image:
+        """Its mask, mode L, of `size`; there must be one.
+
+        Raises:
+            ConfigError: as `masks.read_mask`.
+        """
+        assert self.mask is not None
+        data = self.data() if self.mask == self.path else read_bytes(self.mask)
+        return read_mask(data, self.mask, self.path, self.size)

@@ -1,0 +1,58 @@
+"""Flux.1: flow matching by a transformer on squares of 2 × 2 latents, told positions and a strength of guidance."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .base import Family, Rows, TextEncoder
+
+PATCH = 2
+
+
+def image_ids(rows: Rows) -> NDArray[np.float32]:
+    """[tokens, 3] position of each square: 0, row, column."""
+    height, width = (side // PATCH for side in rows.latent)
+    row, column = np.divmod(np.arange(height * width), width)
+    return np.stack([np.zeros_like(row), row, column], 1).astype(np.float32)
+
+
+def word_ids(rows: Rows) -> NDArray[np.float32]:
+    """[tokens, 3] zeros: words have no position."""
+    return np.zeros((rows.tokens, 3), np.float32)
+
+
+def guidance(rows: Rows) -> NDArray[np.float32] | None:
+    """[B] the strength that the model is to answer with; nothing for models distilled without it (schnell)."""
+    return None if rows.guidance is None else np.full(len(rows.records), rows.guidance, np.float32)
+
+
+FLUX = Family(
+    name="Flux.1",
+    pipelines=("FluxPipeline",),
+    backends=("torch",),
+    denoiser="transformer",
+    inputs={
+        "hidden_states": "x",
+        "timestep": "t",
+        "encoder_hidden_states": "words",
+        "pooled_projections": "pooled",
+        "img_ids": "image_ids",
+        "txt_ids": "word_ids",
+        "guidance": "guidance",
+    },
+    text_encoders=(
+        TextEncoder("text_encoder", "tokenizer", group=None, pooled="pooler_output"),
+        TextEncoder("text_encoder_2", "tokenizer_2", length=512, lora_layers=(), fits_fp16=False),
+    ),
+    lora_layers=(
+        *("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),
+        *("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out"),
+        *("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"),
+    ),
+    extra={"image_ids": image_ids, "word_ids": word_ids, "guidance": guidance},
+    patch=PATCH,
+    time_scale=1 / 1000,
+    guidance_scale=3.5,
+    classifier_free=False,
+)

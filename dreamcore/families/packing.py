@@ -1,0 +1,26 @@
+"""Squares of latents as tokens: how Flux receives a picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def pack(latents: NDArray[Any], patch: int) -> NDArray[Any]:
+    """[B, C, h, w] as tokens [B, h/p · w/p, C·p·p], row by row, each C-major; as they are for p = 1."""
+    if patch == 1:
+        return latents
+    b, c, h, w = latents.shape
+    squares = latents.reshape(b, c, h // patch, patch, w // patch, patch).transpose(0, 2, 4, 1, 3, 5)
+    return np.ascontiguousarray(squares.reshape(b, h * w // patch**2, c * patch**2))
+
+
+def unpack(tokens: NDArray[Any], patch: int, size: tuple[int, int]) -> NDArray[Any]:
+    """`pack` undone, for latents of (h, w)."""
+    if patch == 1:
+        return tokens
+    (h, w), (b, _, width) = size, tokens.shape
+    squares = tokens.reshape(b, h // patch, w // patch, width // patch**2, patch, patch).transpose(0, 3, 1, 4, 2, 5)
+    return np.ascontiguousarray(squares.reshape(b, width // patch**2, h, w))

@@ -1,0 +1,176 @@
+"""Every family on every backend that runs it; on the others a refusal in words."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+from dreamcore.backend import installed_backends
+from dreamcore.config import GenerateConfig
+from dreamcore.errors import ConfigError
+from dreamcore.families import FAMILIES
+from dreamcore.generation import generate
+from dreamcore.modelfolder import ModelFolder
+from dreamcore.plan import CLASS, INSTANCE
+from dreamcore.setup import prepare
+
+from ..tiny import draw_photos
+from ..tiny_families import WRITERS
+from .runs import PRIOR, configuration, numbers, small_run
+
+BACKEND = installed_backends()[0]
+PIPELINES = {"sdxl": "StableDiffusionXLPipeline", "sd3": "StableDiffusion3Pipeline", "flux": "FluxPipeline"}
+RUNS = [name for name, pipeline in PIPELINES.items() if BACKEND in FAMILIES[pipeline].backends]
+LOOKING = {"validation_prompt": "a dog", "num_validation_images": 1, "validation_num_inference_steps": 2}
+METHODS: dict[str, dict[str, Any]] = {
+    "full": {"use_ema": True},
+    "lora": {"use_lora": True, "rank": 2, "lora_alpha": 6, "train_text_encoder": True, "learning_rate": 1e-2},
+}
+Models = Callable[[str], Path]
+
+
+def test_every_family_has_a_model() -> None:
+    assert PIPELINES.keys() == WRITERS.keys()
+    assert set(PIPELINES.values()) == FAMILIES.keys() - {"StableDiffusionPipeline"}
+
+
+@pytest.mark.parametrize("family", PIPELINES)
+def test_what_is_absent_is_refused_in_words(
+    family: str, family_models: Models, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = PIPELINES[family]
+    if family in RUNS:
+        monkeypatch.setitem(FAMILIES, name, replace(FAMILIES[name], backends=("torch2",)))
+    with pytest.raises(ConfigError, match=f"does not run on {BACKEND}.*; use --backend torch"):
+        small_run(family_models(family), photos, tmp_path / "out")
+    assert not (tmp_path / "out" / "config.yaml").exists()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("family", RUNS)
+def test_a_run_broken_off_and_gone_on_with(
+    family: str, method: str, family_models: Models, photos: Path, tmp_path: Path
+) -> None:
+    """Class images, validation, checkpoints, export: the same run as without the break."""
+    model = family_models(family)
+    settings = METHODS[method] | PRIOR | LOOKING
+    settings |= {"validation_data_dir": str(photos), "validation_steps": 2, "center_crop": None, "random_flip": True}
+    settings |= {"checkpointing_steps": 2, "class_data_dir": str(tmp_path / "classes")}
+    whole = small_run(model, photos, tmp_path / "whole", **settings)
+    broken = tmp_path / "broken"
+    shutil.copytree(whole.folder, broken)
+    shutil.rmtree(broken / "checkpoint-4")
+    for name in ("model_index.json", "pytorch_lora_weights.safetensors"):
+        (broken / name).unlink(missing_ok=True)
+    resumed = small_run(model, photos, broken, **settings, resume_from_checkpoint="latest")
+    assert numbers(resumed) == numbers(whole)
+    weights = [f for f in whole.folder.rglob("*.safetensors") if "checkpoint-2" not in f.parts]
+    assert weights
+    for file in weights:
+        mine, theirs = load_file(file), load_file(resumed.folder / file.relative_to(whole.folder))
+        assert mine.keys() == theirs.keys()
+        for key in mine:
+            np.testing.assert_array_equal(mine[key], theirs[key], err_msg=f"{file}: {key}")
+    assert len(list((whole.folder / "samples").glob("*.png"))) == 3
+    told = json.loads((whole.folder / "report_data.json").read_text())["timing"]
+    log = (whole.folder / "log.txt").read_text()
+    for stage in ("making class images", "encoding words", "encoding images", "training"):
+        assert float(told[f"peak memory, {stage}"].removesuffix(" GiB")) > 0.05
+        assert f"peak memory while {stage}: " in log
+
+
+@pytest.mark.parametrize("family", RUNS)
+def test_lora_and_its_training_show_in_the_pictures(
+    family: str, family_models: Models, photos: Path, tmp_path: Path
+) -> None:
+    model = family_models(family)
+    run = small_run(model, photos, tmp_path / "run", **METHODS["lora"] | {"learning_rate": 0.05})
+    trained = pictures(model, tmp_path / "trained", lora=str(run.folder))
+    assert np.abs(trained - pictures(model, tmp_path / "base")).max() > 8
+    alone = pictures(model, tmp_path / "alone", lora=str(run.folder), batch_size=1)
+    assert np.abs(trained - alone).max() <= 1
+
+
+def pictures(model: Path, output: Path, **settings: Any) -> Any:
+    given = {"pretrained_model_name_or_path": str(model), "prompt": "a sks dog", "num_images": 2, "seed": 3}
+    given |= {"num_inference_steps": 3, "contact_sheet": False, "output_dir": str(output)}
+    return np.stack([np.asarray(Image.open(f)) for f in generate(GenerateConfig.from_mapping(given | settings))]) + 0.0
+
+
+@pytest.mark.parametrize("family", RUNS)
+def test_every_tokenizer_warns_of_what_it_cuts(
+    family: str, family_models: Models, photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    long = "a photo of sks dog " + "in snow " * 60
+    small_run(family_models(family), photos, tmp_path, instance_prompt=long.strip(), max_train_steps=1)
+    said = " ".join(capfd.readouterr().err.split())
+    assert said.count("of which the text encoder sees 75; cut off:") == 1, "what two tokenizers agree on is said once"
+
+
+@pytest.mark.parametrize("family", [f for f in RUNS if f == "sdxl"])
+def test_every_sample_brings_its_own_size_and_crop(family: str, family_models: Models, tmp_path: Path) -> None:
+    """Class images too, which are no part of the photographs; a mirrored sample's corner is of the mirrored picture."""
+    photos = draw_photos(tmp_path / "photos", count=2, size=64)
+    classes = draw_photos(tmp_path / "classes", count=2, size=40, seed=4)
+    settings = PRIOR | {"class_data_dir": str(classes), "num_class_images": 2, "train_batch_size": 2}
+    settings |= {"center_crop": None, "random_flip": True, "max_train_steps": 20}
+    with ExitStack() as stack:
+        run = prepare(configuration(family_models(family), photos, tmp_path / "out", **settings), stack)
+        seen: dict[int, list[tuple[int, ...]]] = {INSTANCE: [], CLASS: []}
+        for update in range(20):
+            (batch,), kinds = run.batcher.update(update)
+            for kind, ids in zip(kinds, batch.extra["time_ids"], strict=True):
+                seen[int(kind)].append(tuple(ids.astype(int)))
+    sizes = {INSTANCE: {(64, 64), (80, 64)}, CLASS: {(40, 40), (50, 40)}}
+    for kind, ids in seen.items():
+        assert {i[:2] for i in ids} == sizes[kind]
+        assert {i[4:] for i in ids} == {(32, 32)}
+        assert all(0 <= top <= 8 and left == 0 for _, _, top, left, _, _ in ids)
+        assert len({i[2] for i in ids}) > 2, "crops are drawn at random"
+
+
+@pytest.mark.parametrize("family", RUNS)
+def test_an_autoencoder_of_its_own(family: str, family_models: Models, photos: Path, tmp_path: Path) -> None:
+    """Other latents, and the finished pipeline holds it."""
+    model = family_models(family)
+    other = tmp_path / "other"
+    shutil.copytree(model / "vae", other / "vae")
+    config = json.loads((other / "vae" / "config.json").read_text())
+    config["scaling_factor"] *= 2
+    (other / "vae" / "config.json").write_text(json.dumps(config))
+    plain = small_run(model, photos, tmp_path / "a", max_train_steps=1)
+    run = small_run(
+        model, photos, tmp_path / "b", max_train_steps=1, pretrained_vae_model_name_or_path=str(other / "vae")
+    )
+    assert run.metrics[0]["loss"] != plain.metrics[0]["loss"]
+    assert json.loads((run.folder / "vae" / "config.json").read_text()) == config
+    mine = pictures(run.folder, tmp_path / "pictures")
+    theirs = pictures(model, tmp_path / "more", pretrained_vae_model_name_or_path=str(other))
+    assert mine.shape == theirs.shape
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("/nowhere", "no such folder"), ("photos", "no autoencoder"), ("unet", "holds a UNet2DConditionModel")],
+)
+def test_an_autoencoder_that_is_none(name: str, words: str, tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    place = {"photos": str(photos), "unet": str(tiny_model / "unet")}.get(name, name)
+    with pytest.raises(ConfigError, match=f"pretrained_vae_model_name_or_path: .*{words}"):
+        small_run(tiny_model, photos, tmp_path, pretrained_vae_model_name_or_path=place)
+
+
+@pytest.mark.parametrize("family", PIPELINES)
+def test_a_folder_says_what_it_is(family: str, family_models: Models) -> None:
+    model = ModelFolder.open(str(family_models(family)))
+    assert model.family is FAMILIES[PIPELINES[family]]
+    assert model.native_resolution % model.size_step == 0

@@ -1,0 +1,92 @@
+"""What README and CONTRIBUTING say of families is so; and every known defect of other trainers has its test."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from dreamcore.backend import RANK_VARIABLES
+from dreamcore.families import FAMILIES
+
+ROOT = Path(__file__).parents[1]
+TITLES = {"torch": "PyTorch", "paddle": "Paddle", "mindspore": "MindSpore"}
+WHAT = {True: "full, LoRA; text encoders too", False: "full, LoRA; CLIP text encoders too"}
+PITFALLS: dict[str, list[str]] = {
+    "prior prompts in another order than their latents": [
+        "tests/torch/test_parity.py::test_losses_and_gradient_norms",
+        "tests/torch/test_family_parity.py::test_losses_and_gradient_norms",
+    ],
+    "min-SNR weights of all rows applied to the instances": ["tests/core/test_batches.py::test_a_row_by_hand"],
+    "min-SNR wrong for v-prediction, and for flow matching": [
+        "tests/core/test_diffusion.py::test_min_snr_means_the_same_in_every_parameterisation",
+        "tests/core/test_flow.py::test_a_flow_row_by_hand",
+    ],
+    "the first row's min-SNR weight for all": ["tests/core/test_batches.py::test_a_row_by_hand"],
+    "latents of another image than the caption's": [
+        "tests/contract/test_run.py::test_each_caption_reaches_its_photograph",
+        "tests/core/test_batches.py::test_each_row_has_its_own_image_and_words",
+    ],
+    "flow matching's weights mixed between instances and class images": [
+        "tests/torch/test_family_parity.py::test_losses_and_gradient_norms",
+    ],
+    "class images told the photographs' size and crop": [
+        "tests/contract/test_families.py::test_every_sample_brings_its_own_size_and_crop",
+        "tests/data/test_records.py::test_a_record_finds_the_crop_again",
+    ],
+    "random crops drawn once": ["tests/contract/test_families.py::test_every_sample_brings_its_own_size_and_crop"],
+    "the same noise on every device": [
+        "tests/core/test_batches.py::test_no_two_rows_share_noise_timesteps_or_posterior",
+        "tests/torch/test_ranks.py::test_class_images_are_shared_out_and_each_is_different",
+    ],
+    "offset noise unless it is turned off": ["tests/core/test_config.py::test_what_changes_the_objective_is_off"],
+    "two optimizer updates a batch with a loss scale": [
+        "tests/torch/test_precision.py::test_fp16_trains_as_float32_does"
+    ],
+    "a schedule counted in something other than updates": ["tests/core/test_lr.py::test_as_in_diffusers"],
+    "an overflow applied": ["tests/torch/test_precision.py::test_an_overflow_leaves_everything_but_the_scale"],
+    "micro-batches left over": ["tests/core/test_plan.py::test_updates_per_epoch_by_hand"],
+    "padding with zeros": [
+        "tests/torch/test_parity.py::test_losses_and_gradient_norms",
+        "tests/paddle/test_answers.py::test_networks",
+    ],
+    "validation disturbing training": ["tests/contract/test_run.py::test_looking_does_not_disturb"],
+}
+"""Defects of the scripts of other libraries -> what would notice them here."""
+
+
+def family_rows() -> list[str]:
+    """README's table of what runs where."""
+    head = ["| family | " + " | ".join(TITLES[name] for name in RANK_VARIABLES) + " |", "|---" * 4 + "|"]
+    seen = {id(family): family for family in FAMILIES.values()}
+    rows = []
+    for family in seen.values():
+        what = WHAT[all(encoder.lora_layers for encoder in family.text_encoders)]
+        cells = [what if name in family.backends else "no" for name in RANK_VARIABLES]
+        rows.append(f"| {family.name} | {' | '.join(cells)} |")
+    return head + rows
+
+
+def test_the_readme_says_what_runs_where() -> None:
+    table = "\n".join(family_rows())
+    assert table in (ROOT / "README.md").read_text(encoding="utf-8"), f"README.md should hold:\n{table}"
+
+
+@pytest.mark.parametrize("defect", PITFALLS)
+def test_every_defect_of_others_has_its_test(defect: str) -> None:
+    for name in PITFALLS[defect]:
+        file, _, function = name.partition("::")
+        tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+        assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, name
+
+
+def test_the_size_of_a_family_is_as_said() -> None:
+    """CONTRIBUTING tells how many lines the last family took."""
+    said = re.search(r"Flux took (\d+) lines", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    assert said is not None
+    files = [ROOT / "dreamcore" / "families" / name for name in ("flux.py", "packing.py")]
+    lines = sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files)
+    assert abs(lines + 12 - int(said[1])) <= 5, f"{lines} in its own files, and 12 elsewhere"
+    assert int(said[1]) <= 150

@@ -1,0 +1,118 @@
+"""Ten losses and gradient norms of each family against the plain loops of `loops.py`: batch 2, prior preservation."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dreamcore.lora import initial_down
+from dreamcore.plan import Plan
+from dreamcore.rng import Purpose, generator
+
+from .. import needs
+from ..tiny import draw_photos
+from ..tiny_families import WRITERS
+
+pytestmark = needs.torch
+
+UPDATES, SEED, SIZE = 10, 11, 32
+PROMPTS = ["a photo of sks dog", "a photo of dog"]
+COMMON: dict[str, Any] = {
+    "max_train_steps": UPDATES,
+    "seed": SEED,
+    "learning_rate": 2e-4,
+    "train_batch_size": 2,
+    "with_prior_preservation": True,
+    "class_prompt": PROMPTS[1],
+    "prior_loss_weight": 0.7,
+    "num_class_images": 3,
+}
+LORA = {"use_lora": True, "rank": 4, "learning_rate": 2e-3}
+WORDS = {"train_text_encoder": True, "text_encoder_lr": 1e-4, "adam_weight_decay_text_encoder": 0.1}
+JOINT = ["attn.to_q", "attn.add_k_proj", "attn.to_out.0"]
+CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    # name: (family, how its model is made, settings)
+    "sdxl": ("sdxl", {}, {}),
+    "sdxl with text encoders": ("sdxl", {}, WORDS),
+    "sdxl lora": ("sdxl", {}, LORA | {"lora_layers": ["to_q", "to_v", "ff.net.2"]}),
+    "sdxl lora with text encoders": ("sdxl", {}, LORA | WORDS),
+    "sdxl edm": ("sdxl", {"edm": True}, LORA),
+    "sd3": ("sd3", {}, {}),
+    "sd3 without T5, mode": ("sd3", {"t5": False}, {"weighting_scheme": "mode", "max_sequence_length": 20}),
+    "sd3.5 lora with text encoders": ("sd3", {"large": True}, LORA | WORDS | {"lora_layers": JOINT}),
+    "sd3 preconditioned sigma_sqrt": (
+        "sd3",
+        {},
+        LORA | {"lora_layers": JOINT, "weighting_scheme": "sigma_sqrt", "precondition_outputs": True},
+    ),
+    "flux": ("flux", {}, {"guidance_scale": 1.5}),
+    "flux lora with text encoder": ("flux", {}, LORA | WORDS | {"lora_layers": JOINT, "weighting_scheme": "cosmap"}),
+    "flux schnell, shifted": (
+        "flux",
+        {"guidance_embeds": False},
+        {"resolution_shift": True, "weighting_scheme": "logit_normal", "logit_mean": 0.5, "logit_std": 0.7},
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Instance and class pictures of several sizes, the class pictures of other sizes than the instances."""
+    return [
+        draw_photos(tmp_path_factory.mktemp("instance"), count=5, size=48),
+        draw_photos(tmp_path_factory.mktemp("class"), count=3, size=36, seed=5),
+    ]
+
+
+def expected(model: Path, folders: list[Path], family: str, settings: dict[str, Any]) -> list[dict[str, float]]:
+    """The loop's measurements."""
+    from . import loops
+
+    loop = {"sdxl": loops.StableDiffusionXL, "sd3": loops.StableDiffusion3, "flux": loops.Flux}[family](
+        model, SIZE, settings, partial(initial_down, SEED)
+    )
+    plan = Plan.single(SEED, instances=5, classes=3, batch_size=2)
+    shape = (loop.pipeline.vae.config.latent_channels, SIZE // 4, SIZE // 4)
+
+    def row(sample: Any) -> loops.Row:
+        draw = {p: generator(SEED, p, sample.place, sample.row) for p in Purpose}
+        return loops.Row(
+            picture=sorted(folders[sample.row].glob("*.png"))[sample.image],
+            prompt=PROMPTS[sample.row],
+            posterior=draw[Purpose.POSTERIOR].standard_normal(shape, np.float32),
+            noise=draw[Purpose.NOISE].standard_normal(shape, np.float32),
+            timestep=loop.timestep(draw[Purpose.TIMESTEP]),
+        )
+
+    return [loop.update([row(s) for s in plan.micro_batches(u)[0]]) for u in range(UPDATES)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_losses_and_gradient_norms(case: str, folders: list[Path], tmp_path: Path) -> None:
+    import dreamcore
+
+    family, making, given = CASES[case]
+    model = WRITERS[family](tmp_path / "model", **making)
+    settings = COMMON | given
+    run = dreamcore.train(
+        pretrained_model_name_or_path=str(model),
+        instance_data_dir=str(folders[0]),
+        instance_prompt=PROMPTS[0],
+        class_data_dir=str(folders[1]),
+        center_crop=True,
+        resolution=SIZE,
+        output_dir=str(tmp_path / "run"),
+        report_to="none",
+        backend="torch",
+        device="cpu",
+        **settings,
+    )
+    wanted = expected(model, folders, family, settings)
+    assert len(run.metrics) == len(wanted) == UPDATES
+    for name in wanted[0]:
+        measured = [record[name] for record in run.metrics]
+        np.testing.assert_allclose(measured, [w[name] for w in wanted], rtol=1e-5, err_msg=f"{case}: {name}")
