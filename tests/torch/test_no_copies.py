@@ -116,7 +116,7 @@ def test_the_step_encodes_nothing_again(prepared: Prepared, monkeypatch: pytest.
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("encoded in the middle of training")
 
-    for network in (backend.vae, backend.text_encoder):
+    for network in (backend.vae, *(part.network for part in backend.words.parts)):
         monkeypatch.setattr(network, "forward", refuse)
     monkeypatch.setattr(backend.vae, "encode", refuse)
     for update in range(2):
