@@ -85,7 +85,7 @@ def tests_mindspore(session: nox.Session) -> None:
     """What depends on the backend, with MindSpore, beside the files that tests-torch has written."""
     install(session, "mindspore", "dev")
     shutil.rmtree("build/written/mindspore", ignore_errors=True)
-    # In two processes, for its operators leave a second core idle; a file's tests stay together and share what they make.
+    # Two processes, for its operators leave a core idle; a file's tests stay together and share what they make.
     both = ("--numprocesses=2", "--dist=loadfile", "tests/mindspore", *SHARED_TESTS)
     session.run("python", "-m", "pytest", *(session.posargs or both))
 
