@@ -60,12 +60,17 @@ def find_resumed(config: TrainConfig, output: Path, warn: Callable[[str], None])
     assert resume is not None
     found = checkpoint.find(resume, output, warn)
     if found is None:
-        if (output / INDEX).exists() or (output / checkpoint.LORA_FILE).exists():
+        if _finished(output):
             raise ConfigError(
                 f"resume_from_checkpoint: {output} holds a finished run without a checkpoint to go on from; to train "
                 "anew, choose another output_dir or --overwrite_output_dir"
             )
-        warn(f"no whole checkpoint in {output} yet: starting anew")
+        if damaged := [folder.name for _, folder in list_checkpoints(output)]:
+            raise ConfigError(
+                f"resume_from_checkpoint: {output}: no whole checkpoint: {', '.join(damaged)} cannot be used; "
+                "to train anew, move them away, choose another output_dir or --overwrite_output_dir"
+            )
+        warn(f"no checkpoint in {output} yet: starting anew")
         return None
     resumed = Resumed(*found)
     fields = type(config).model_fields
@@ -73,7 +78,7 @@ def find_resumed(config: TrainConfig, output: Path, warn: Callable[[str], None])
     new = json.loads(json.dumps(config.model_dump(mode="json")))
     checkpoint.check_resumable(resumed.state["settings"], new, may_change)
     if resumed.folder.resolve().parent != output.resolve():
-        if list_checkpoints(output) or (output / INDEX).exists():
+        if list_checkpoints(output) or _finished(output):
             raise ConfigError(f"output_dir: {output}: holds another run than the checkpoint's; choose a new folder")
     elif resume != "latest":
         later = [f.name for n, f in list_checkpoints(output) if n > resumed.update]
@@ -83,6 +88,10 @@ def find_resumed(config: TrainConfig, output: Path, warn: Callable[[str], None])
                 "them away, or choose another output_dir"
             )
     return resumed
+
+
+def _finished(output: Path) -> bool:
+    return (output / INDEX).exists() or (output / checkpoint.LORA_FILE).exists()
 
 
 def set_damaged_aside(output: Path, update: int) -> None:

@@ -121,6 +121,29 @@ def test_what_cannot_change_is_refused(
     assert set(before) <= {f.name for f in started.iterdir()}
 
 
+def test_damaged_checkpoints_are_not_cleared_away(
+    tiny_model: Path, photos: Path, started: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for state in started.glob("checkpoint-*/state.json"):
+        state.write_text(state.read_text() + " ")
+    with pytest.raises(
+        ConfigError, match=r"no whole checkpoint: checkpoint-2, checkpoint-4 cannot be used.*--overwrite"
+    ):
+        go_on(tiny_model, photos, started)
+    assert "altered since it was written" in capfd.readouterr().err
+    assert sorted(f.name for f in started.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-4"]
+
+
+def test_a_finished_lora_in_the_new_folder_is_not_lost(
+    tiny_model: Path, photos: Path, started: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "pytorch_lora_weights.safetensors"
+    file.write_bytes(b"another run's")
+    with pytest.raises(ConfigError, match="holds another run than the checkpoint's"):
+        go_on(tiny_model, photos, tmp_path, resume_from_checkpoint=str(started / "checkpoint-2"))
+    assert file.read_bytes() == b"another run's"
+
+
 def test_other_photographs_are_refused(tiny_model: Path, photos: Path, started: Path, tmp_path: Path) -> None:
     fewer = Path(shutil.copytree(photos, tmp_path / "fewer"))
     sorted(fewer.iterdir())[0].unlink()
