@@ -14,8 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,7 +121,7 @@ def run_launched(
 
         def hand_on(number: int, frame: object) -> None:
             received.append(number)
-            for told in _msruns_workers(process.pid) if backend == "mindspore" else [process.pid]:
+            for told in _who_is_told(process.pid, backend):
                 with suppress(ProcessLookupError):
                     os.kill(told, number)
 
@@ -136,18 +136,38 @@ def run_launched(
     return 128 + received[0] if code and received else code
 
 
-def _msruns_workers(msrun: int) -> list[int]:
-    """Processes that train; msrun itself while there are none.
+WORKERS = {"mindspore": b"\0MS_ROLE=MS_WORKER\0", "paddle": b"\0PADDLE_TRAINER_ID="}
+"""Backend whose launcher does not hand signals on as they are -> what its workers have in their environment.
 
-    msrun would answer SIGTERM by ending alone, and SIGINT by killing them: its workers are told in its place.
-    """
+msrun answers SIGTERM by ending alone, and SIGINT by killing its workers; paddle.distributed.launch sends SIGTERM twice.
+"""
+
+
+def _who_is_told(launcher: int, backend: str) -> list[int]:
+    """The processes that a signal is handed on to: the launcher, or those that train where it would not do it well."""
+    if backend not in WORKERS:
+        return [launcher]
     found = []
-    for child in map(int, Path(f"/proc/{msrun}/task/{msrun}/children").read_text().split()):
+    for child in map(int, Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()):
         with suppress(OSError):
-            works = b"\0MS_ROLE=MS_WORKER\0" in b"\0" + Path(f"/proc/{child}/environ").read_bytes()
+            works = WORKERS[backend] in b"\0" + Path(f"/proc/{child}/environ").read_bytes()
             if works and os.getsid(child) == child:  # the others print logs
                 found.append(child)
-    return found or [msrun]
+    return found or [launcher]
+
+
+@contextmanager
+def all_alive() -> Iterator[None]:
+    """Say in words that another rank has gone; frameworks tell it by a RuntimeError of many kinds."""
+    try:
+        yield
+    except RuntimeError as error:
+        first = str(error).strip().splitlines()[0]
+        lost = LostRankError(
+            f"another process of this run has ended or does not answer ({first}); every checkpoint is from before this"
+        )
+        note_failure(lost)  # now: the launcher may be about to end this process as well
+        raise lost from error
 
 
 def note_failure(error: BaseException) -> None:

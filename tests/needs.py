@@ -30,3 +30,8 @@ def mount_disk(folder: Path, mebibytes: int) -> None:
 
 mindspore = pytest.mark.skipif(find_spec("mindspore") is None, reason="the MindSpore environment is not installed here")
 """Tests of the MindSpore backend; what PyTorch must have written for them is not a reason to leave them out."""
+
+torch_or_paddle = pytest.mark.skipif(
+    not {"torch", "paddle"} & set(installed_backends()), reason="neither PyTorch nor Paddle is installed here"
+)
+"""Tests of what MindSpore has tests of its own for, since its launcher differs."""

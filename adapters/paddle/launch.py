@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from dreamcore.backend import Solo, World
 from dreamcore.errors import ConfigError
+from dreamcore.launching import all_alive
 
 BUCKET_BYTES = 64 * 2**20
 
@@ -29,21 +30,24 @@ class PaddleWorld:
 
     def gather(self, values: NDArray[np.float64]) -> list[NDArray[np.float64]]:
         parts: list[paddle.Tensor] = []
-        dist.all_gather(parts, paddle.to_tensor(np.ascontiguousarray(values)))
+        with all_alive():
+            dist.all_gather(parts, paddle.to_tensor(np.ascontiguousarray(values)))
         return [part.numpy() for part in parts]
 
     def broadcast(self, value: str) -> str:
         letters = np.frombuffer(value.encode(), np.uint8).astype(np.int32)
         length = paddle.to_tensor(np.array([letters.size], np.int64))
-        dist.broadcast(length, src=0)
-        size = int(length.item())
-        tensor = paddle.to_tensor(letters) if self.rank == 0 else paddle.zeros([size], "int32")
-        if size:
-            dist.broadcast(tensor, src=0)
+        with all_alive():
+            dist.broadcast(length, src=0)
+            size = int(length.item())
+            tensor = paddle.to_tensor(letters) if self.rank == 0 else paddle.zeros([size], "int32")
+            if size:
+                dist.broadcast(tensor, src=0)
         return bytes(tensor.numpy().astype(np.uint8)).decode()
 
     def barrier(self) -> None:
-        dist.barrier()
+        with all_alive():
+            dist.barrier()
 
 
 def choose_device(name: str | None) -> str:
@@ -98,7 +102,8 @@ def sum_gradients(parameters: Sequence[paddle.Tensor]) -> None:
     """Replace every gradient by its sum over all ranks, in buckets."""
     for bucket in _buckets([p.grad for p in parameters if p.grad is not None]):
         flat = paddle.concat([g.flatten() for g in bucket])
-        dist.all_reduce(flat)
+        with all_alive():
+            dist.all_reduce(flat)
         for gradient, summed in zip(bucket, paddle.split(flat, [g.size for g in bucket]), strict=True):
             paddle.assign(summed.reshape(gradient.shape), gradient)
 

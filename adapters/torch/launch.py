@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -15,8 +14,8 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from dreamcore.backend import Solo, World
-from dreamcore.errors import ConfigError, LostRankError
-from dreamcore.launching import note_failure
+from dreamcore.errors import ConfigError
+from dreamcore.launching import all_alive
 
 TIMEOUT = timedelta(minutes=10)
 """For joining, and for gradients: in the middle of training all ranks are in step."""
@@ -38,13 +37,13 @@ class TorchWorld:
     def gather(self, values: NDArray[np.float64]) -> list[NDArray[np.float64]]:
         mine = torch.from_numpy(np.ascontiguousarray(values))
         parts = [torch.empty_like(mine) for _ in range(self.size)]
-        with _all_alive():
+        with all_alive():
             dist.all_gather(parts, mine, group=self.hosts)
         return [part.numpy() for part in parts]
 
     def broadcast(self, value: str) -> str:
         box = [value]
-        with _all_alive():
+        with all_alive():
             dist.broadcast_object_list(box, src=0, group=self.hosts, device=torch.device("cpu"))
         return box[0]
 
@@ -81,7 +80,7 @@ def join_world(device: torch.device) -> World:
         return Solo()
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    with _all_alive():
+    with all_alive():
         if not dist.is_initialized():
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
             atexit.register(dist.destroy_process_group)
@@ -93,24 +92,10 @@ def sum_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:
     """Replace every gradient by its sum over all ranks, in buckets."""
     for bucket in _buckets([p.grad for p in parameters if p.grad is not None]):
         flat = torch.cat([g.reshape(-1) for g in bucket])
-        with _all_alive():
+        with all_alive():
             dist.all_reduce(flat)
         parts = flat.split([g.numel() for g in bucket])
         torch._foreach_copy_(bucket, [part.view_as(g) for part, g in zip(parts, bucket, strict=True)])
-
-
-@contextmanager
-def _all_alive() -> Iterator[None]:
-    """Say in words that another rank has gone; torch tells it by a RuntimeError of many kinds."""
-    try:
-        yield
-    except RuntimeError as error:
-        first = str(error).splitlines()[0]
-        lost = LostRankError(
-            f"another process of this run has ended or does not answer ({first}); every checkpoint is from before this"
-        )
-        note_failure(lost)  # now: the launcher may be about to end this process as well
-        raise lost from error
 
 
 def _buckets(tensors: Iterable[torch.Tensor]) -> Iterable[list[torch.Tensor]]:
