@@ -26,8 +26,6 @@ DESCRIPTIONS = (CARD, STATE, SPLITS)
 """Names of the small files that say which others belong to a dataset."""
 TRAIN = "train"
 _SPLIT = re.compile(r"(?:^|[-._ 0-9/])(train|training|validation|valid|val|dev|test|testing|eval)(?=[-._ 0-9/]|$)")
-
-
 _SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})[^/]*")
 
 _Groups = dict[str, dict[str, list[str]]]
@@ -41,7 +39,7 @@ class Dataset:
     root: Path
     """The folder that its files lie in; what messages call it."""
     files: list[TableFile]
-    """None where it is a folder of images."""
+    """None of them where it is a folder of images."""
     notes: list[str]
 
 
