@@ -10,7 +10,7 @@ from typing import Any
 from .config import TrainConfig
 from .diffusion import FlowSettings, NoiseSchedule, ResolutionShift
 from .errors import ConfigError
-from .families import FamilyInputs
+from .families import FamilyInputs, TextEncoder
 from .lr import learning_rate
 from .modelfolder import ModelFolder
 
@@ -145,6 +145,20 @@ def weight_decays(config: TrainConfig, components: Sequence[str]) -> dict[str, f
 def total_updates(config: TrainConfig, updates_per_epoch: int) -> int:
     """Updates of the whole run."""
     return config.max_train_steps or config.num_train_epochs * updates_per_epoch
+
+
+def words_length(config: TrainConfig, encoder: TextEncoder, window: int) -> int:
+    """Tokens that a text encoder's prompts are padded to and cut at.
+
+    Args:
+        window: tokens that its tokenizer allows.
+
+    Raises:
+        ConfigError: more than those.
+    """
+    setting = "max_sequence_length" if encoder.length else "tokenizer_max_length"
+    length = getattr(config, setting)
+    return (encoder.length or window) if length is None else checked_length(length, window, setting)
 
 
 def checked_length(length: int, longest: int, setting: str = "tokenizer_max_length") -> int:

@@ -118,6 +118,12 @@ class ModelFolder:
         return tuple(encoder for encoder in self.family.text_encoders if there(encoder))
 
     @property
+    def absent_words(self) -> dict[int, int]:
+        """Groups of words for which zeros stand, their encoders being left out -> how many tokens they have."""
+        left_out = (e for e in self.family.text_encoders if e not in self.text_encoders)
+        return {e.group: e.length or 0 for e in left_out if e.group is not None}
+
+    @property
     def words_width(self) -> int | None:
         """Width that words are filled up to with zeros, where groups of them follow one another."""
         groups = {e.group for e in self.family.text_encoders if e.group is not None}

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dreamcore.choices import checked_length
+from dreamcore.choices import words_length
 from dreamcore.config import TrainConfig
 from dreamcore.families import TextEncoder
 from dreamcore.modelfolder import ModelFolder
@@ -76,9 +76,7 @@ class Part:
 
     def set_length(self, config: TrainConfig) -> None:
         """Pad and cut as the settings say."""
-        setting = "max_sequence_length" if self.description.length else "tokenizer_max_length"
-        if (length := getattr(config, setting)) is not None:
-            self.max_length = checked_length(length, int(self.tokenizer.model_max_length), setting)
+        self.max_length = words_length(config, self.description, int(self.tokenizer.model_max_length))
 
     def tokens(self, prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids and attention mask, each [1, length]; padded with the tokenizer's own token, as its model was
@@ -111,11 +109,7 @@ class Words:
         self.parts = list(parts)
         self._model, self._device, self._dtype = model, device, dtype
         self._kept: dict[tuple[str, torch.dtype], Condition] = {}
-        self._absent = {
-            e.group: e.length or 0
-            for e in model.family.text_encoders
-            if e.group is not None and e not in model.text_encoders
-        }
+        self._absent = model.absent_words
         self._present = torch.empty(0)
         self._conditions: Condition | None = None
 
