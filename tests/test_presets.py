@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import resources
+from pathlib import Path
 
 import pytest
 
@@ -46,3 +47,9 @@ def test_kinds() -> None:
     assert face.with_prior_preservation
     assert face.train_text_encoder
     assert "stable-diffusion-2-1" in load_config(TrainConfig, "sd21-full", YOURS).pretrained_model_name_or_path
+
+
+def test_a_folder_of_that_name_hides_no_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "quickstart").mkdir()
+    assert load_config(TrainConfig, "quickstart", YOURS).pretrained_model_name_or_path == "tinyworld"

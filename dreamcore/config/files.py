@@ -50,7 +50,7 @@ def load_config(cls: type[S], config: str | Path | None = None, flags: Mapping[s
 
 
 def _is_preset(path: Path) -> bool:
-    return not path.suffix and not path.exists()
+    return not path.suffix and not path.is_file()  # a folder of that name hides no preset
 
 
 def _read_preset(name: str) -> dict[str, Any]:
