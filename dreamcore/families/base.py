@@ -134,6 +134,11 @@ class FamilyInputs:
     area: int = 1
     """Latents of a plane that are one token."""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the extra inputs that this model takes."""
+        return tuple(self.extra(list, (self.family.patch, self.family.patch)))
+
     def extra(
         self, records: Callable[[], Sequence[CropRecord]], latent: tuple[int, int]
     ) -> dict[str, NDArray[np.float32]]:

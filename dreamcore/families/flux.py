@@ -30,7 +30,7 @@ def guidance(rows: Rows) -> NDArray[np.float32] | None:
 FLUX = Family(
     name="Flux.1",
     pipelines=("FluxPipeline",),
-    backends=("torch",),
+    backends=("torch", "mindspore"),
     denoiser="transformer",
     inputs={
         "hidden_states": "x",
