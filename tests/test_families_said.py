@@ -72,7 +72,7 @@ def family_rows() -> list[str]:
     rows = []
     for family in seen.values():
         what = WHAT[all(encoder.lora_layers for encoder in family.text_encoders)]
-        cells = [what if name in family.backends else "no" for name in RANK_VARIABLES]
+        cells = [what if name in family.backends else f"no: {family.absent[name]}" for name in RANK_VARIABLES]
         rows.append(f"| {family.name} | {' | '.join(cells)} |")
     return head + rows
 

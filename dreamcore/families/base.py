@@ -79,6 +79,8 @@ class Family:
     """Class names in model_index.json."""
     backends: tuple[str, ...]
     """Who runs it; backends that other packages bring decide for themselves."""
+    absent: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+    """A backend that does not -> why not."""
     denoiser: str
     """Sub-folder of the network that is trained."""
     inputs: Mapping[str, str]

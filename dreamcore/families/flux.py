@@ -31,6 +31,7 @@ FLUX = Family(
     name="Flux.1",
     pipelines=("FluxPipeline",),
     backends=("torch", "mindspore"),
+    absent={"paddle": "ppdiffusers 0.29 has no Flux transformer"},
     denoiser="transformer",
     inputs={
         "hidden_states": "x",

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from dreamcore.backend import installed_backends
+from dreamcore.backend import RANK_VARIABLES, installed_backends
 from dreamcore.config import GenerateConfig
 from dreamcore.errors import ConfigError
 from dreamcore.families import FAMILIES
@@ -39,6 +39,12 @@ METHODS: dict[str, dict[str, Any]] = {
 Models = Callable[[str], Path]
 
 
+def test_every_backend_runs_a_family_or_says_why_not() -> None:
+    for family in FAMILIES.values():
+        assert {*family.backends} | family.absent.keys() == {*RANK_VARIABLES}, family.name
+        assert not {*family.backends} & family.absent.keys(), family.name
+
+
 def test_every_family_has_a_model() -> None:
     assert PIPELINES.keys() == WRITERS.keys()
     assert set(PIPELINES.values()) == FAMILIES.keys() - {"StableDiffusionPipeline"}
@@ -51,8 +57,10 @@ def test_what_is_absent_is_refused_in_words(
     name = PIPELINES[family]
     if family in RUNS:
         monkeypatch.setitem(FAMILIES, name, replace(FAMILIES[name], backends=("torch2",)))
-    with pytest.raises(ConfigError, match=f"does not run on {BACKEND}.*; use --backend torch"):
+    words = f"does not run on {BACKEND}.*; use --backend torch.*or a model that {BACKEND} runs: Stable Diffusion 1"
+    with pytest.raises(ConfigError, match=words) as refused:
         small_run(family_models(family), photos, tmp_path / "out")
+    assert FAMILIES[name].absent.get(BACKEND, "") in str(refused.value)
     assert not (tmp_path / "out" / "config.yaml").exists()
 
 
