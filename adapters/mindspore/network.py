@@ -112,12 +112,14 @@ class LossNetwork(nn.Cell):
         self.denoiser, self.words = denoiser, words
         self.told = len([name for name in names if name not in ("words", "pooled")])
         places = {argument: names.index(name) for argument, name in inputs.items() if name in names}
-        self.flat: list[tuple[str, int]] = [
-            (argument, place) for argument, place in places.items() if "." not in argument
-        ]
-        nested = [(*argument.split("."), place) for argument, place in places.items() if "." in argument]
-        self.outer = nested[0][0] if nested else ""
-        self.inner: list[tuple[str, int]] = [(str(key), place) for _, key, place in nested]
+        self.outer, self.flat, self.inner = "", list[tuple[str, int]](), list[tuple[str, int]]()
+        for argument, place in places.items():
+            name, _, key = argument.partition(".")
+            if key:
+                self.outer = name
+                self.inner.append((key, place))
+            else:
+                self.flat.append((name, place))
 
     def construct(self, target: Tensor, weight: Tensor, mask: Tensor, *given: Tensor) -> tuple[Tensor, Tensor]:
         """Weighted sum [] and mean squared error of each row [B], in float32.

@@ -63,7 +63,7 @@ def test_diffusers_makes_the_same_pictures(backend: str, case: str) -> None:
         latents=torch.from_numpy(first_noise(seeds, (model.latent_channels, 8, 8))),
         height=32,
         width=32,
-        num_inference_steps=PICTURES["num_inference_steps"],
+        num_inference_steps=pictures_of(case)["num_inference_steps"],
         guidance_scale=PICTURES["guidance_scale"],
         output_type="np",
     ).images
