@@ -20,6 +20,11 @@ def arange(start: float = 0, end: float | None = None, step: float = 1, *, dtype
     return ops.arange(start, end, step, dtype=dtype)
 
 
+def full(size: Sequence[int], fill_value: float, *, dtype: Any = None) -> Tensor:
+    """A tensor of one number."""
+    return ops.full(tuple(size), fill_value, dtype=ms.float32 if dtype is None else dtype)
+
+
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Tensors of one shape along a new dimension."""
     return ops.stack(tensors, dim)
@@ -122,7 +127,8 @@ def install() -> bool:
     """Put the functions in their places if the device target is the CPU; returns whether it is."""
     if ms.get_context("device_target") != "CPU":
         return False
-    mint.arange, mint.stack, mint.unbind, mint.outer, mint.einsum = arange, stack, unbind, outer, einsum
+    mint.arange, mint.full, mint.stack, mint.unbind = arange, full, stack, unbind
+    mint.outer, mint.einsum = outer, einsum
     Tensor.repeat_interleave = repeat_interleave
     functional = mint.nn.functional
     functional.pad, functional.gelu, functional.layer_norm, functional.conv2d = pad, gelu, layer_norm, conv2d

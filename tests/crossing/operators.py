@@ -17,6 +17,7 @@ IMAGE, KERNEL = (2, 3, 9, 8), (5, 3, 3, 3)
 OPERATORS: dict[str, tuple[Shapes, Callable[..., Any]]] = {
     "arange": ((), lambda f: f.arange(5)),
     "arange of three": ((), lambda f: f.arange(2, 11, 3)),
+    "full": ((), lambda f: f.full([2, 3], 3.5)),
     "stack": (((3, 4), (3, 4)), lambda f, x, y: f.stack([x, y])),
     "stack last": (((3, 4), (3, 4)), lambda f, x, y: f.stack([x, y], dim=-1)),
     "unbind": (((3, 4, 2),), lambda f, x: f.unbind(x, -1)[0] * 2 + f.unbind(x, -1)[1]),

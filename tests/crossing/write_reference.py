@@ -98,7 +98,7 @@ def answers(model: Path) -> dict[str, Any]:
 
 def operator_results() -> dict[str, Any]:
     """Value and gradients of each call; the gradients are those of the values' product with fixed numbers."""
-    of_torch = ("arange", "stack", "unbind", "outer", "einsum", "repeat_interleave")
+    of_torch = ("arange", "full", "stack", "unbind", "outer", "einsum", "repeat_interleave")
     names = SimpleNamespace(**vars(functional) | {name: getattr(torch, name) for name in of_torch})
     found: dict[str, Any] = {}
     for name, (shapes, call) in OPERATORS.items():
