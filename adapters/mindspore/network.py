@@ -152,11 +152,26 @@ def _zeros(*sizes: int) -> Tensor:
     return ops.zeros(sizes, ms.float32)
 
 
+class Stacked(nn.Cell):
+    """A cell whose tensors, all of one shape, come as one: MindSpore recomputes no cell that is given a tuple."""
+
+    def __init__(self, cell: nn.Cell):
+        super().__init__()
+        self.cell = cell
+
+    def construct(self, *inputs: Tensor) -> Tensor:
+        return ops.stack(self.cell(*inputs))
+
+
 def recompute(network: nn.Cell) -> None:
     """Compute the activations within residual, attention and encoder layers again in the backward pass.
 
     mindone's own switch asks its cells for a method that MindSpore 2.7 does not have.
     """
+    if hasattr(
+        getattr(network, "pos_embed", None), "axes_dim"
+    ):  # rotary, of whose cosines and sines mindone takes either
+        network.pos_embed = Stacked(network.pos_embed)
     for name, cell in network.cells_and_names():
         if LAYERS.search(name):
             cell.recompute()
