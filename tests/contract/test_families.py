@@ -114,7 +114,7 @@ def test_lora_and_its_training_show_in_the_pictures(
 
 def pictures(model: Path, output: Path, **settings: Any) -> Any:
     given = {"pretrained_model_name_or_path": str(model), "prompt": "a sks dog", "num_images": 2, "seed": 3}
-    given |= {"num_inference_steps": 3, "contact_sheet": False, "output_dir": str(output)}
+    given |= {"num_inference_steps": 3, "contact_sheet": False, "output_dir": str(output), "height": 32, "width": 32}
     return np.stack([np.asarray(Image.open(f)) for f in generate(GenerateConfig.from_mapping(given | settings))]) + 0.0
 
 
