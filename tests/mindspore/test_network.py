@@ -67,7 +67,7 @@ def network(trains: tuple[bool, bool]) -> tuple[Any, Any]:
     return whole, weights
 
 
-@pytest.mark.parametrize("trains", [(True, True), (False, True)])
+@pytest.mark.parametrize("trains", [(False, True)])
 def test_compiled_as_it_runs(trains: tuple[bool, bool]) -> None:
     import mindspore as ms
 
@@ -101,10 +101,10 @@ def weights_bias(weights: Any) -> np.ndarray:
     return np.asarray(bias)
 
 
-@pytest.mark.parametrize("family", ["flux", "sd3"])
-def test_recomputation_changes_no_gradient_of_a_transformer(family: str) -> None:
-    plain, calls = gradients(family)
-    again, more = gradients(family, gradient_checkpointing=True)
+def test_recomputation_changes_no_gradient_of_a_transformer() -> None:
+    """Of Flux, whose blocks are told positions."""
+    plain, calls = gradients("flux")
+    again, more = gradients("flux", gradient_checkpointing=True)
     assert more == 2 * calls > 0
     for one, other in zip(plain, again, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5 * max(1.0, float(np.abs(one).max())))
