@@ -32,8 +32,8 @@ BACKEND = installed_backends()[0]
 PIPELINES = {"sdxl": "StableDiffusionXLPipeline", "sd3": "StableDiffusion3Pipeline", "flux": "FluxPipeline"}
 RUNS = [name for name, pipeline in PIPELINES.items() if BACKEND in FAMILIES[pipeline].backends]
 FEW = RUNS if BACKEND != "mindspore" else []
-"""Families whose runs are tested in every respect; on MindSpore, slow on a CPU, one is broken off here, and the others are
-compared with PyTorch's in `tests/crossing`."""
+"""Families whose runs are tested in every respect; on MindSpore, slow on a CPU, one is broken off here, and
+`tests/crossing` compares all of them with PyTorch's."""
 LOOKING = {"validation_prompt": "a dog", "num_validation_images": 1, "validation_num_inference_steps": 2}
 METHODS: dict[str, dict[str, Any]] = {
     "full": {"use_ema": True},
