@@ -11,6 +11,12 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before a framework is imported: small networks lose time on more
 
+if find_spec("mindspore") and (worker := os.environ.get("PYTEST_XDIST_WORKER")):
+    # Threads of its kernels wait for each other by yielding the processor, again and again: on a core of their own they
+    # hand over at once, and take none of another worker's time.
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
 import pytest
 
 from .crossing.cases import reference

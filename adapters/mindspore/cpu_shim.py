@@ -9,6 +9,7 @@ training code runs on the native kernels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import mindspore as ms
@@ -85,25 +86,31 @@ def layer_norm(
     eps: float = 1e-5,
 ) -> Tensor:
     """Normalise over the last dimensions, `normalized_shape` in size."""
-    axes = tuple(range(input.ndim - len(normalized_shape), input.ndim))
-    centred = input - ops.mean(input, axes, True)
-    result = centred * ops.rsqrt(ops.mean(ops.square(centred), axes, True) + eps)
-    result = result if weight is None else result * weight
-    return result if bias is None else result + bias
+    gain = ops.ones(tuple(normalized_shape), input.dtype) if weight is None else weight
+    shift = ops.zeros(tuple(normalized_shape), input.dtype) if bias is None else bias
+    return _layer_norm(input.ndim - len(normalized_shape), eps)(input, gain, shift)[0]
+
+
+@cache
+def _layer_norm(axis: int, eps: float) -> Any:
+    return ops.LayerNorm(axis, axis, eps)
 
 
 def conv2d(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1
 ) -> Tensor:
-    """Convolution [N, I, H, W] × [O, I, k, l] as one matrix product over unfolded patches."""
-    (sh, sw), (ph, pw), (dh, dw) = _two(stride), _two(padding), _two(dilation)
-    outputs, _, kh, kw = weight.shape
-    height = (input.shape[2] + 2 * ph - dh * (kh - 1) - 1) // sh + 1
-    width = (input.shape[3] + 2 * pw - dw * (kw - 1) - 1) // sw + 1
-    patches = ops.unfold(input, (kh, kw), (dh, dw), (ph, pw), (sh, sw))
-    result = ops.matmul(ops.reshape(weight, (outputs, -1)), patches)
-    result = ops.reshape(result, (input.shape[0], outputs, height, width))
-    return result if bias is None else result + ops.reshape(bias, (1, -1, 1, 1))
+    """Convolution [N, I, H, W] × [O, I, k, l]."""
+    outputs, _, *kernel = weight.shape
+    result = _conv2d(outputs, tuple(kernel), _two(stride), _two(padding), _two(dilation))(input, weight)
+    return result if bias is None else ops.bias_add(result, bias)
+
+
+@cache
+def _conv2d(
+    outputs: int, kernel: tuple[int, ...], stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int]
+) -> Any:
+    (h, w) = padding
+    return ops.Conv2D(outputs, kernel, pad_mode="pad", pad=(h, h, w, w), stride=stride, dilation=dilation)
 
 
 def _two(value: Any) -> tuple[int, int]:
