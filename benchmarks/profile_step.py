@@ -64,7 +64,7 @@ def _profile(prepared: Any, asked: argparse.Namespace) -> None:
 
     def update() -> None:
         at = next(number)
-        prepared.backend.train_step(prepared.batcher.micro_batches(at), prepared.rates.at(at))
+        prepared.backend.train_step(prepared.batcher.micro_batches(at), prepared.decided.rates.at(at))
 
     for _ in range(3):
         update()

@@ -68,15 +68,15 @@ def train(config: TrainConfig) -> Run:
 class _Loop:
     def __init__(self, started: float, prepared: Prepared):
         self.started, self.prepared_in = started, time.monotonic() - started
-        self.p = prepared
+        self.p, self.decided = prepared, prepared.decided
         self.world = prepared.backend.world
-        self.total = prepared.rates.total
+        self.total = self.decided.rates.total
         prior = prepared.batcher.prior_loss_weight if prepared.batcher.plan.classes else None
         self.ledger = Ledger(prepared.backend, prior, prepared.trackers)
 
     def run(self) -> Run:
         p = self.p
-        info = RunInfo(p.folder, self.total, p.first + 1, p.settings, p.logging_dir)
+        info = RunInfo(p.folder, self.total, p.first + 1, self.decided.settings, self.decided.logging_dir)
         p.trackers.start(info)
         if p.first == 0:
             self.validate(0)
@@ -93,13 +93,14 @@ class _Loop:
         """Update number `update` (from 0), and what is due after it."""
         p, done, last = self.p, update + 1, update + 1 == self.total
         batches, kinds = p.batcher.update(update, self.world.rank)
-        lr = p.rates.at(update)
+        lr = self.decided.rates.at(update)
         p.backend.train_step(batches, lr)
         self.ledger.note(done, lr, batches, kinds)
-        checkpoints, validates = self.due(p.rhythm.checkpointing, done), self.due(p.rhythm.validation, done)
-        if self.due(p.rhythm.logging, done) or checkpoints or validates or last:
+        rhythm = self.decided.rhythm
+        checkpoints, validates = self.due(rhythm.checkpointing, done), self.due(rhythm.validation, done)
+        if self.due(rhythm.logging, done) or checkpoints or validates or last:
             self.ledger.flush()
-        if validates or (last and p.rhythm.validation):
+        if validates or (last and rhythm.validation):
             self.validate(done)  # before saving: what comes after a checkpoint is made again when a run goes on from it
         if checkpoints:
             self.save(done)
@@ -120,7 +121,7 @@ class _Loop:
 
     def stopped(self, done: int, stop: StopRequest) -> Run:
         self.ledger.flush()
-        if not self.due(self.p.rhythm.checkpointing, done):
+        if not self.due(self.decided.rhythm.checkpointing, done):
             self.save(done)
         self.p.trackers.message(
             f"stopped after update {done} of {self.total}; go on with --resume_from_checkpoint latest"
@@ -136,7 +137,7 @@ class _Loop:
                 p.backend.export(folder, averaged=False)
                 p.backend.save_state(folder)
 
-            checkpoint.save(p.folder, done, write, p.identity, p.rhythm.checkpoints_kept)
+            checkpoint.save(p.folder, done, write, p.identity, self.decided.rhythm.checkpoints_kept)
             p.trackers.message(f"saved checkpoint-{done}")
         self.world.barrier()
         self.ledger.restart_clock()
@@ -146,9 +147,9 @@ class _Loop:
         p = self.p
         if p.run_folder and p.held_out:
             p.trackers.scalars(done, {"validation_loss": p.held_out.loss(p.backend)})
-        if p.run_folder and p.pictures:
-            pictures = p.pictures.make(p.backend)
-            p.trackers.images(done, save_pictures(pictures, p.folder / SAMPLES, done), p.pictures.pictures.prompt)
+        if p.run_folder and (maker := self.decided.pictures):
+            pictures = maker.make(p.backend)
+            p.trackers.images(done, save_pictures(pictures, p.folder / SAMPLES, done), maker.pictures.prompt)
         p.backend.park()
         self.world.barrier()
         self.ledger.restart_clock()
@@ -159,7 +160,7 @@ class _Loop:
         if p.run_folder:
             with explain_disk_errors(f"writing the finished model to {p.folder}"):
                 final = p.run_folder.new_final()
-                write_model(p.backend, p.inputs.model, final, p.export_format)
+                write_model(p.backend, p.inputs.model, final, self.decided.export_format)
                 p.run_folder.publish(final)
             p.trackers.message(f"the finished model is in {p.folder}")
         self.world.barrier()

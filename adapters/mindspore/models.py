@@ -20,6 +20,7 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 import safetensors
+from mindspore.nn.utils import no_init_parameters
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
@@ -60,13 +61,14 @@ def load_component(model: ModelFolder, name: str) -> tuple[Any, Weights]:
 
 
 def _build(model: ModelFolder, name: str, library: str, class_name: str) -> Any:
-    """The network, its weights not yet those of the model."""
+    """The network without weights: they are set next, and to draw random ones takes a large model long."""
     cls = getattr(mindone(library), class_name, None) if library in ("diffusers", "transformers") else None
     if cls is None:
         raise ConfigError(f"{model.path}: {name} is a {library}.{class_name}, which this mindone lacks")
-    if library == "diffusers":
-        return cls.from_config(model.config(name))
-    return cls(cls.config_class.from_dict(model.config(name)))
+    with no_init_parameters():
+        if library == "diffusers":
+            return cls.from_config(model.config(name))
+        return cls(cls.config_class.from_dict(model.config(name)))
 
 
 def mindone(library: str) -> Any:

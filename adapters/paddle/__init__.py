@@ -8,7 +8,12 @@ import numpy as np
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of missing compilers and of setuptools, on every import
-    import paddle  # noqa: F401
+    import paddle
+
+    from .imports import import_bare
+
+    import_bare("paddlenlp")
+    import paddlenlp.data  # noqa: F401  # first: it and paddlenlp.transformers import each other
     import ppdiffusers
     import ppdiffusers.transformers
 
@@ -17,6 +22,7 @@ from paddlenlp.utils.log import logger
 from .cpu_shim import install
 
 install()
+paddle.disable_signal_handler()  # as paddlenlp's __init__ does: signals are Python's
 np.bool = np.bool_  # type: ignore[misc]  # ppdiffusers puts Python's in its place, which NumPy 2's own comparisons stumble over
 logger.set_level("ERROR")  # theirs are of keys and tokens, which are all checked here
 ppdiffusers.utils.logging.set_verbosity_error()

@@ -23,7 +23,7 @@ from . import lora, models
 from .average import MovingAverage
 from .launch import choose_device, join_world, sum_gradients
 from .optim import Optimizer
-from .precision import autocast, check_precision, quicken_attention, set_tf32
+from .precision import autocast, check_precision, quicken_products, set_tf32
 from .sampling import make_latents, make_pipeline, make_scheduler, to_pixels
 from .words import Part, Words, join
 
@@ -47,7 +47,7 @@ class TorchBackend:
         self.dtype = self._class_dtype = check_precision(settings.mixed_precision, self.device)
         set_tf32(settings.allow_tf32, self.device)
         self.denoiser = models.load_component(model, self.family.denoiser)
-        quicken_attention(self.denoiser, self.device, self.dtype)
+        quicken_products(self.denoiser, self.device, self.dtype)
         self.vae = models.load_component(model, self.family.vae)
         parts = [
             Part(e, models.load_tokenizer(model, e.tokenizer), models.load_component(model, e.network))

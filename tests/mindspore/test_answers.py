@@ -176,3 +176,14 @@ def test_every_sampler_makes_pictures(scheduler: str) -> None:
     unguided = backend.sample(SampleRequest(["a dog", "a cat"], noise, [0, 1], 3, 1.0, scheduler))
     assert not np.array_equal(one, unguided)
     assert backend.denoiser.training is False
+
+
+@pytest.mark.parametrize("name", ["unet", "text_encoder", "vae"])
+def test_no_random_weights_are_drawn_for_a_network_that_is_filled(name: str) -> None:
+    from dreamcore.adapters.mindspore import models
+
+    model = ModelFolder.open(str(reference("models") / "sd1"))
+    library, class_name = model.index[name]
+    empty = models._build(model, name, library, class_name)
+    assert all(weight.has_init for weight in empty.get_parameters() if weight.ndim > 1), "none has values yet"
+    assert not any(weight.has_init for weight in models.load_component(model, name)[0].get_parameters())

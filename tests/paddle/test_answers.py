@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import pickle  # noqa: TID251  # to write what the reader must refuse
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +203,23 @@ def test_numpy_is_left_as_it_was() -> None:
     assert dreamcore.adapters.paddle
     assert np.bool is np.bool_
     np.testing.assert_array_equal(np.float32(1), np.float32(1))
+
+
+def test_paddlenlp_is_whole_for_those_who_ask_and_bare_for_the_others() -> None:
+    program = (
+        "import sys; import dreamcore.adapters.paddle; assert 'sklearn' not in sys.modules;"
+        "from paddlenlp import Taskflow; import paddlenlp; print(Taskflow.__name__, paddlenlp.trainer.__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["Taskflow", "paddlenlp.trainer"], done.stderr
+
+
+@pytest.mark.parametrize("name", ["unet", "text_encoder", "vae"])
+def test_no_random_weights_are_drawn_for_a_network_that_is_filled(name: str, sd1: Path) -> None:
+    from dreamcore.adapters.paddle import models
+
+    model = ModelFolder.open(str(sd1))
+    library, class_name = model.index[name]
+    empty = models._build(getattr(models.LIBRARIES[library], class_name), model.config(name))
+    assert not any(weight.any() for weight in models.weights_of(empty).values())
+    assert any(weight.any() for weight in models.weights_of(models.load_component(model, name)).values())

@@ -102,7 +102,7 @@ def test_the_step_copies_nothing_to_the_host(prepared: Prepared) -> None:
     for update in range(3):
         batches = prepared.batcher.micro_batches(update)
         with nothing_copied():
-            prepared.backend.train_step(batches, prepared.rates.at(update))
+            prepared.backend.train_step(batches, prepared.decided.rates.at(update))
     results = prepared.backend.metrics()
     assert len(results) == 3
     assert all(r.grad_norm > 0 for r in results)
@@ -120,7 +120,7 @@ def test_the_step_encodes_nothing_again(prepared: Prepared, monkeypatch: pytest.
         monkeypatch.setattr(network, "forward", refuse)
     monkeypatch.setattr(backend.vae, "encode", refuse)
     for update in range(2):
-        backend.train_step(prepared.batcher.micro_batches(update), prepared.rates.at(update))
+        backend.train_step(prepared.batcher.micro_batches(update), prepared.decided.rates.at(update))
 
 
 def test_the_guard_catches_what_it_should() -> None:
