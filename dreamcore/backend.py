@@ -25,6 +25,7 @@ from .errors import ConfigError
 if TYPE_CHECKING:
     from .config import TrainConfig
     from .config.common import ModelSettings
+    from .families import Family
     from .modelfolder import ModelFolder
 
 Float = NDArray[np.float32]
@@ -261,13 +262,23 @@ def load_backend(name: str, model: ModelFolder, settings: ModelSettings) -> Back
     """
     family = model.family
     if name in RANK_VARIABLES and name not in family.backends:
-        raise ConfigError(
-            f"pretrained_model_name_or_path: {model.path}: {family.name} does not run on {name} here; use "
-            f"--backend {' or '.join(family.backends)}"
-        )
+        raise ConfigError(f"pretrained_model_name_or_path: {model.path}: {_why_not(family, name)}")
     module, function = _entry_points()[name].split(":")
     backend: Backend = getattr(importlib.import_module(module), function)(model, settings)
     return backend
+
+
+def _why_not(family: Family, backend: str) -> str:
+    """That a backend does not run a family, why, and what to use instead."""
+    from .families import FAMILIES
+
+    why = f" ({family.absent[backend]})" if backend in family.absent else ""
+    others = dict.fromkeys(f.name for f in FAMILIES.values() if backend in f.backends)
+    return (
+        f"{family.name} does not run on {backend}{why}; use --backend {' or '.join(family.backends)}, each in an "
+        f"environment of its own (pip install 'dreambooth[{family.backends[0]}]'), or a model that {backend} runs: "
+        f"{', '.join(others)}"
+    )
 
 
 def _entry_points() -> dict[str, str]:

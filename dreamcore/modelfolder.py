@@ -215,6 +215,11 @@ class ModelFolder:
         """Whether zeros stand for empty words, instead of what the text encoders make of them."""
         return bool(self.index.get("force_zeros_for_empty_prompt", self.family.zeroes_empty))
 
+    def unused(self, component: str) -> tuple[str, ...]:
+        """Beginnings of the published names of a component's weights that nothing depends on: they do not train."""
+        encoders = {encoder.network: encoder for encoder in self.text_encoders}
+        return encoders[component].unused(self.config(component)) if component in encoders else ()
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the weights and configurations that training and sampling use."""

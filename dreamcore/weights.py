@@ -27,6 +27,10 @@ OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".
 """Parts of the names of the autoencoder's attention in files of 2022, and what they are called since."""
 PREFIX = "text_model."
 """What CLIP's published names begin with, and transformers 5 leaves out."""
+TIED = {"encoder.embed_tokens.weight": "shared.weight"}
+"""The two names of T5's table, of which published files have one or both."""
+TABLE = "pos_embed.pos_embed"
+"""SD3's positions, which are computed, and published all the same; they do not train."""
 EMBEDDINGS = ("embedding", "embeddings", "embed_tokens", "shared", "relative_attention_bias")
 """Endings of the names of lookup tables, which are no Linear layers though their weights have two dimensions."""
 NUMPY_TYPES = {
@@ -116,6 +120,8 @@ def known_names(arrays: Arrays, wanted: Iterable[str]) -> Arrays:
             new = new.replace(old, now)
         if PREFIX + name in wanted:
             new = PREFIX + name
+        if new not in wanted:
+            new = TIED.get(name, new)
         if new not in wanted and name.endswith(IGNORED):
             continue
         found[new if new in wanted else name] = value

@@ -43,11 +43,19 @@ PITFALLS: dict[str, list[str]] = {
     ],
     "offset noise unless it is turned off": ["tests/core/test_config.py::test_what_changes_the_objective_is_off"],
     "two optimizer updates a batch with a loss scale": [
-        "tests/torch/test_precision.py::test_fp16_trains_as_float32_does"
+        "tests/torch/test_precision.py::test_a_loss_scale_leaves_one_update_a_batch_accumulated_and_clipped",
+        "tests/paddle/test_update.py::test_an_overflow_is_skipped_and_halves_the_scale",
+        "tests/mindspore/test_update.py::test_an_overflow_is_skipped_and_halves_the_scale",
     ],
-    "a schedule counted in something other than updates": ["tests/core/test_lr.py::test_as_in_diffusers"],
+    "a schedule counted in something other than updates": [
+        "tests/core/test_lr.py::test_as_in_diffusers",
+        "tests/torch/test_parity.py::test_losses_and_gradient_norms",
+    ],
     "an overflow applied": ["tests/torch/test_precision.py::test_an_overflow_leaves_everything_but_the_scale"],
-    "micro-batches left over": ["tests/core/test_plan.py::test_updates_per_epoch_by_hand"],
+    "micro-batches left over": [
+        "tests/core/test_plan.py::test_updates_per_epoch_by_hand",
+        "tests/contract/test_run.py::test_epochs_count_the_longer_list",
+    ],
     "padding with zeros": [
         "tests/torch/test_parity.py::test_losses_and_gradient_norms",
         "tests/paddle/test_answers.py::test_networks",
@@ -64,7 +72,7 @@ def family_rows() -> list[str]:
     rows = []
     for family in seen.values():
         what = WHAT[all(encoder.lora_layers for encoder in family.text_encoders)]
-        cells = [what if name in family.backends else "no" for name in RANK_VARIABLES]
+        cells = [what if name in family.backends else f"no: {family.absent[name]}" for name in RANK_VARIABLES]
         rows.append(f"| {family.name} | {' | '.join(cells)} |")
     return head + rows
 
@@ -83,10 +91,14 @@ def test_every_defect_of_others_has_its_test(defect: str) -> None:
 
 
 def test_the_size_of_a_family_is_as_said() -> None:
-    """CONTRIBUTING tells how many lines the last family took."""
-    said = re.search(r"Flux took (\d+) lines", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
-    assert said is not None
-    files = [ROOT / "dreamcore" / "families" / name for name in ("flux.py", "packing.py")]
-    lines = sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files)
-    assert abs(lines + 12 - int(said[1])) <= 5, f"{lines} in its own files, and 12 elsewhere"
-    assert int(said[1]) <= 150
+    """CONTRIBUTING shows the last family's diff: sums are right, and so is what can be counted in its own files."""
+    said = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^ +(\S+\.\w+) +\| +(\d+) [+-]", said, re.MULTILINE))
+    for name in ("dreamcore/families/flux.py", "dreamcore/families/packing.py", "configs/flux-lora.toml"):
+        lines = len((ROOT / name).read_text(encoding="utf-8").splitlines())
+        assert abs(lines - int(rows[name])) <= 3, f"{name}: {lines} lines"
+    found = re.search(r"(\d+) files changed, (\d+) insertions\(\+\), (\d+) deletions", said)
+    assert found is not None
+    files, inserted, deleted = map(int, found.groups())
+    assert (files, inserted + deleted) == (len(rows), sum(map(int, rows.values())))
+    assert inserted - int(rows["configs/flux-lora.toml"]) <= 160, "a family is a short description"

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamcore.backend import Batch, SampleRequest, StepResult
-from dreamcore.choices import checked_length
+from dreamcore.choices import family_inputs, lora_layers
 from dreamcore.config import TrainConfig
 from dreamcore.config.common import ModelSettings
 from dreamcore.errors import ConfigError
+from dreamcore.families import TextEncoder
 from dreamcore.lossscale import LossScale
 from dreamcore.modelfolder import ModelFolder
 
@@ -27,8 +28,9 @@ from mindspore import Tensor, ops
 from . import lora, models
 from .buckets import flatten_all
 from .launch import join_world, sum_over_ranks
-from .network import LossNetwork, encode, gradient_function, recompute
+from .network import LossNetwork, WordsNetwork, gradient_function, recompute
 from .optim import MovingAverage, Optimizer
+from .words import Part, Words
 
 DTYPES = {"no": ms.float32, "fp16": ms.float16, "bf16": ms.bfloat16}
 
@@ -47,136 +49,114 @@ class MindSporeBackend:
         self.dtype = _check_precision(settings.mixed_precision, self.device)
         self._compile = partial(ms.jit, jit_level=settings.jit_level) if graph else _as_it_is
         self.world = join_world()
-        part, *_ = self.family.text_encoders
-        tokenizer, encoder = part.tokenizer, part.network
-        self._encoder_name = encoder
         self._weights: dict[str, models.Weights] = {}
-        self.denoiser = self._load(self.family.denoiser)
-        self.text_encoder = self._load(encoder)
-        self.vae = self._load(self.family.vae)
-        self.tokenizer = models.load_tokenizer(model, tokenizer)
-        self._max_length = int(self.tokenizer.model_max_length)
-        self._uses_mask = bool(getattr(self.text_encoder.config, "use_attention_mask", None))
-        self._trained: list[str] = []
+        self.denoiser = self._load(self.family.denoiser, self.dtype)
+        self.vae = self._load(self.family.vae, ms.float32)
+        self.words = Words(model, [self._load_encoder(e) for e in model.text_encoders])
+        self._trained: dict[str, Any] = {}
         self._factors: dict[str, models.Weights] | None = None
         self._lora_scale = 1.0
         self._has_dropout = False
         self._optimizer: Optimizer | None = None
         self._average: MovingAverage | None = None
-        self._embedded: dict[str, Tensor] = {}
         self._results: list[tuple[Tensor, Tensor]] = []
 
-    def _load(self, name: str) -> Any:
+    def _load(self, name: str, dtype: Any) -> Any:
         network, self._weights[name] = models.load_component(self.model, name)
-        if self.dtype is not ms.float32 and name != self.family.vae:
-            ms.amp.auto_mixed_precision(network, "auto", self.dtype)
+        if dtype is not ms.float32:
+            ms.amp.auto_mixed_precision(network, "auto", dtype)
         return network
+
+    def _load_encoder(self, encoder: TextEncoder) -> Part:
+        dtype = self.dtype if encoder.fits_fp16 or self.dtype is not ms.float16 else ms.float32
+        tokenizer = models.load_tokenizer(self.model, encoder.tokenizer)
+        return Part(encoder, tokenizer, self._load(encoder.network, dtype))
 
     # -- words
 
     def tokenize(self, prompts: Sequence[str], encoder: int = 0) -> list[list[str]]:
-        return [list(self.tokenizer.tokenize(prompt)) for prompt in prompts]
+        return [list(self.words.parts[encoder].tokenizer.tokenize(prompt)) for prompt in prompts]
 
     def tokenizer_window(self, encoder: int = 0) -> int:
-        return self._max_length - 2
+        part = self.words.parts[encoder]
+        return part.max_length - int(part.tokenizer.num_special_tokens_to_add())
 
     def embed(self, prompts: Sequence[str]) -> NDArray[np.float32]:
-        ends = [int(self._ids(p)[1].asnumpy().sum()) - 1 for p in prompts]
-        return np.stack([self._embedding(p)[0, end].asnumpy() for p, end in zip(prompts, ends, strict=True)])
+        return np.stack([self.words.summary(p) for p in prompts])
 
     def set_prompts(self, prompts: Sequence[str]) -> None:
-        self._masks = ops.cat([self._ids(p)[1] for p in prompts])
-        embed = self._ids if self._encoder_name in self._trained else lambda p: (self._embedding(p),)
-        self._conditions = ops.cat([embed(p)[0] for p in prompts])
-
-    def _ids(self, prompt: str) -> tuple[Tensor, Tensor]:
-        """Token ids and attention mask, each [1, length]; padded with the tokenizer's own token, as its model was
-        trained (end-of-text for SD 1, "!" for SD 2)."""
-        out = self.tokenizer(
-            prompt, padding="max_length", max_length=self._max_length, truncation=True, return_tensors="np"
-        )
-        return Tensor(out.input_ids, ms.int64), Tensor(out.attention_mask, ms.int64)
-
-    def _embedding(self, prompt: str) -> Tensor:
-        """[1, tokens, width]; kept as long as the text encoder does not change.  Embedded one prompt at a time, so
-        that the bits do not depend on which others there are."""
-        if prompt in self._embedded:
-            return self._embedded[prompt]
-        embedding = encode(self.text_encoder, *self._ids(prompt), self._uses_mask).astype(ms.float32)
-        if self._encoder_name not in self._trained:
-            self._embedded[prompt] = embedding
-        return embedding
+        self.words.set_prompts(prompts)
 
     # -- pictures to latents and back
 
     def encode_images(self, pixels: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         moments = self.vae.encode(_tensor(pixels))[0].asnumpy().astype(np.float32)
         mean, log_variance = np.split(moments, 2, axis=1)
-        scale = np.float32(self.vae.config.scaling_factor)
-        return mean * scale, np.exp(0.5 * np.clip(log_variance, -30, 20)) * scale
+        shift, scale = self.model.latent_scaling
+        return (mean - shift) * scale, np.exp(0.5 * np.clip(log_variance, -30, 20)) * scale
 
     def sample(self, request: SampleRequest) -> NDArray[np.uint8]:
         from .sampling import make_latents, make_pipeline, to_pixels  # mindone comes after the device is chosen
 
-        parts = {"vae": self.vae, "text_encoder": self.text_encoder, "tokenizer": self.tokenizer, "unet": self.denoiser}
-        pipeline = make_pipeline(request, self.model.config("scheduler"), **parts)
-        factor = self.model.latent_factor
-        size = (request.noise.shape[2] * factor, request.noise.shape[3] * factor)
+        parts = {self.family.denoiser: self.denoiser, self.family.vae: self.vae}
+        pipeline = make_pipeline(self.model, parts, request.scheduler)
         with self._at_rest():
-            embeddings = ops.cat([self._embedding(p) for p in request.prompts])
-            negative = ops.cat([self._embedding(request.negative_prompt)] * len(request.prompts))
-            latents = make_latents(pipeline, request, embeddings, negative, size)
-        return to_pixels(self.vae.decode(latents.astype(ms.float32) / self.vae.config.scaling_factor)[0])
+            positive = self.words.embeddings(request.prompts)
+            negative = self.words.embeddings([request.negative_prompt] * len(request.prompts))
+            latents = make_latents(pipeline, self.model, request, positive, negative)
+        shift, scale = self.model.latent_scaling
+        return to_pixels(self.vae.decode(_tensor(latents / scale + shift))[0])
 
     def load_lora(self, file: Path, scale: float) -> None:
         lora.fold(file, self._weights, scale)
-        self._embedded.clear()
+        self.words.forget()
 
     # -- training
 
     def prepare_training(self, config: TrainConfig) -> list[str]:
-        if config.tokenizer_max_length is not None:
-            self._max_length = checked_length(config.tokenizer_max_length, self._max_length)
-        networks = {self.family.denoiser: self.denoiser}
-        if config.train_text_encoder:
-            networks[self._encoder_name] = self.text_encoder
-        self._trained = list(networks)
+        self._trained = {self.family.denoiser: self.denoiser} | self.words.prepare(config)
         if config.use_lora:
-            self._add_lora(config, networks)
+            self._add_lora(config)
         parameters = self._parameters()
         for parameter in (p for named in parameters.values() for p in named.values()):
             parameter.requires_grad = True
-        self._set_modes(config, networks)  # after the line above: recomputation looks at once for what trains
+        self._set_modes(config)  # after the line above: recomputation looks at once for what trains
         scale = LossScale() if self.dtype is ms.float16 else None
         self._optimizer = Optimizer(parameters, config, scale)
         if config.use_ema:
             self._average = MovingAverage(self._optimizer.buckets, config.ema_decay)
-        encoder = self.text_encoder if config.train_text_encoder else None
-        self._network = LossNetwork(self.denoiser, encoder, uses_mask=self._uses_mask)
+        self._extra = family_inputs(config, self.model).names
+        self._network = self._loss_network()
         self._gradients = gradient_function(self._network, self._optimizer.all, self._compile)
-        return self._trained
+        return list(self._trained)
 
-    def _add_lora(self, config: TrainConfig, networks: Mapping[str, Any]) -> None:
+    def _loss_network(self) -> LossNetwork:
+        layout, words = self.words.layout(), None
+        if self.words.trains:
+            words = WordsNetwork(self.words.parts, layout, erases=self.model.zeroes_empty)
+        names = ("x", "t", *self._extra, "words", *(["pooled"] if layout.pooled else []))
+        return LossNetwork(self.denoiser, self.family.inputs, names, words)
+
+    def _add_lora(self, config: TrainConfig) -> None:
         alpha = config.lora_alpha if config.lora_alpha is not None else float(config.rank)
         self._lora_scale = alpha / config.rank
         self._has_dropout = config.lora_dropout > 0
         self._factors = {}
-        for name, network in networks.items():
-            layers = self.family.text_lora_layers
-            if name == self.family.denoiser:
-                layers = tuple(config.lora_layers or self.family.lora_layers)
+        layers = lora_layers(config, self.model)
+        for name, network in self._trained.items():
+            unused = self.model.unused(name)
             self._factors[name] = lora.add_lora(
-                network, name, layers, config.rank, alpha, config.lora_dropout, config.seed
+                network, name, layers[name], unused, config.rank, alpha, config.lora_dropout, config.seed
             )
 
-    def _set_modes(self, config: TrainConfig, networks: Mapping[str, Any]) -> None:
+    def _set_modes(self, config: TrainConfig) -> None:
         """Train mode only where it matters: LoRA's dropout asks for it, nothing else has dropout."""
         again = config.gradient_checkpointing
         if again and self._has_dropout:
             raise ConfigError(
                 "gradient_checkpointing: MindSpore would drop other values the second time; leave out lora_dropout"
             )
-        for network in networks.values():
+        for network in self._trained.values():
             if again:
                 recompute(network)
             if self._has_dropout:
@@ -186,7 +166,8 @@ class MindSporeBackend:
         """What trains, by component, under published names."""
         if self._factors is not None:
             return self._factors
-        return {name: {f"{name}.{p}": w for p, w in self._weights[name].items()} for name in self._trained}
+        found = {name: models.trainable(self._weights[name], self.model.unused(name)) for name in self._trained}
+        return {name: {f"{name}.{p}": w for p, w in weights.items()} for name, weights in found.items()}
 
     def park(self) -> None:
         """Nothing: MindSpore has no way to take a network off its device for a while."""
@@ -212,11 +193,10 @@ class MindSporeBackend:
 
     def _inputs(self, batch: Batch, scale: float = 1.0) -> tuple[Tensor, ...]:
         """What `LossNetwork` takes."""
-        rows = _tensor(batch.prompt)
-        mask = batch.mask if batch.mask is not None else np.ones((1, 1, 1, 1), np.float32)
-        arrays = (batch.x, batch.t, batch.target, batch.weight * np.float32(scale))
-        words = ops.gather(self._conditions, rows, 0), ops.gather(self._masks, rows, 0)
-        return (*map(_tensor, arrays), *words, _tensor(mask))
+        mask = batch.mask if batch.mask is not None else np.ones(1, np.float32)
+        arrays = (batch.target, batch.weight * np.float32(scale), mask, batch.x, batch.t)
+        told = (batch.extra[name] for name in self._extra)
+        return (*map(_tensor, (*arrays, *told)), *self.words.inputs(batch.prompt))
 
     def loss(self, batch: Batch) -> NDArray[np.float32]:
         with self._at_rest():
@@ -284,7 +264,7 @@ class MindSporeBackend:
     @contextmanager
     def _at_rest(self) -> Iterator[None]:
         """The model as it is judged and used: without dropout, under its moving average where the run keeps one."""
-        training = [network for network in (self.denoiser, self.text_encoder) if network.training]
+        training = [network for network in self._trained.values() if network.training]
         for network in training:
             network.set_train(False)
         with self._average.in_place() if self._average else nullcontext():

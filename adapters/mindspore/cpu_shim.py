@@ -1,4 +1,4 @@
-"""Functions of `mindspore.mint` that Stable Diffusion needs and MindSpore's CPU backend lacks.
+"""Functions of `mindspore.mint` that diffusion models need and MindSpore's CPU backend lacks.
 
 mindone is written with `mindspore.mint`, many of whose kernels exist on Ascend only ("The kernel Conv2DExt
 unregistered").  `install` puts compositions of `mindspore.ops` with CPU kernels and CPU gradients in their places.  It
@@ -21,9 +21,46 @@ def arange(start: float = 0, end: float | None = None, step: float = 1, *, dtype
     return ops.arange(start, end, step, dtype=dtype)
 
 
+def full(size: Sequence[int], fill_value: float, *, dtype: Any = None) -> Tensor:
+    """A tensor of one number."""
+    return ops.full(tuple(size), fill_value, dtype=ms.float32 if dtype is None else dtype)
+
+
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Tensors of one shape along a new dimension."""
     return ops.stack(tensors, dim)
+
+
+def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
+    """The slices along a dimension, without it."""
+    return tuple(ops.squeeze(part, dim) for part in ops.split(input, 1, dim))
+
+
+def outer(input: Tensor, vec2: Tensor) -> Tensor:
+    """[n, m] products of each of [n] and each of [m]."""
+    return ops.expand_dims(input, 1) * ops.expand_dims(vec2, 0)
+
+
+def einsum(equation: str, operand: Tensor) -> Tensor:
+    """One tensor's dimensions in another order."""
+    before, after = equation.replace(" ", "").split("->")
+    return ops.transpose(operand, tuple(before.index(name) for name in after))
+
+
+def repeat_interleave(input: Tensor, repeats: int, dim: int, **_: Any) -> Tensor:
+    """Each slice along a dimension `repeats` times, one after the other."""
+    return ops.repeat_interleave(input, repeats, dim)
+
+
+def embedding(input: Tensor, weight: Tensor) -> Tensor:
+    """Rows [..., width] of a table [rows, width]."""
+    return ops.gather(weight, input, 0)
+
+
+def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, **_: Any) -> Tensor:
+    """Attention (arXiv 1706.03762, equation 1) of [B, heads, tokens, width] each, without mask."""
+    scores = ops.matmul(query, ops.swapaxes(key, -1, -2)) * query.shape[-1] ** -0.5
+    return ops.matmul(ops.softmax(scores, -1), value)
 
 
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
@@ -81,7 +118,7 @@ def _two(value: Any) -> tuple[int, int]:
 
 
 def _conv2d_cell(self: Any, input: Tensor) -> Tensor:
-    assert self.groups == 1, "Stable Diffusion has no grouped convolution"
+    assert self.groups == 1, "no family has grouped convolutions"
     return conv2d(input, self.weight, self.bias, self.stride, self.padding, self.dilation)
 
 
@@ -89,13 +126,30 @@ def _layer_norm_cell(self: Any, input: Tensor) -> Tensor:
     return layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
 
 
+def _embedding_cell(self: Any, input: Tensor) -> Tensor:
+    return embedding(input, self.weight)
+
+
 def install() -> bool:
     """Put the functions in their places if the device target is the CPU; returns whether it is."""
     if ms.get_context("device_target") != "CPU":
         return False
-    mint.arange, mint.stack = arange, stack
+    mint.arange, mint.full, mint.stack, mint.unbind = arange, full, stack, unbind
+    mint.outer, mint.einsum = outer, einsum
+    Tensor.repeat_interleave = repeat_interleave
     functional = mint.nn.functional
     functional.pad, functional.gelu, functional.layer_norm, functional.conv2d = pad, gelu, layer_norm, conv2d
     mint.nn.Conv2d.construct = _conv2d_cell
     mint.nn.LayerNorm.construct = _layer_norm_cell
+    mint.nn.Embedding.construct = _embedding_cell
     return True
+
+
+def install_attention(dispatch: Any) -> None:
+    """Let mindone's newer transformers, whose attention is Ascend's in fp16 on any device, have a CPU's in float32.
+
+    Args:
+        dispatch: `mindone.diffusers.models.attention_dispatch`, which looks its function up at each call.
+    """
+    if ms.get_context("device_target") == "CPU":
+        dispatch.scaled_dot_product_attention = scaled_dot_product_attention

@@ -51,9 +51,19 @@ class LoraLayer(nn.Cell):
 
 
 def add_lora(
-    network: nn.Cell, component: str, layers: Sequence[str], rank: int, alpha: float, dropout: float, seed: int
+    network: nn.Cell,
+    component: str,
+    layers: Sequence[str],
+    unused: tuple[str, ...],
+    rank: int,
+    alpha: float,
+    dropout: float,
+    seed: int,
 ) -> Weights:
     """Give factors, in float32, to every layer whose name ends in one of `layers`; returns them by name.
+
+    Args:
+        unused: beginnings of the published names of layers that are left as they are.
 
     Raises:
         ConfigError: no layer has such a name, or one is of a kind that cannot have factors.
@@ -61,7 +71,7 @@ def add_lora(
     found: Weights = {}
     endings = tuple(f".{layer}" for layer in layers)
     for name, parent, key, base in _children(network):
-        if not f".{name}".endswith(endings):
+        if name.startswith(unused) or not f".{name}".endswith(endings):
             continue
         if not hasattr(base, "weight") or base.weight.ndim not in (2, 4) or isinstance(base, nn.Embedding):
             raise ConfigError(f"lora_layers: {name}: a {type(base).__name__} cannot have LoRA factors")

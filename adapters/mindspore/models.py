@@ -1,4 +1,4 @@
-"""Stable Diffusion's parts in mindone: loaded in full or not at all, saved under published names.
+"""A model's parts in mindone: loaded in full or not at all, saved under published names.
 
 mindone leaves a text encoder whose names it does not recognise at random values, and writes CLIP under names that no
 other library reads (`.gamma`, `.embedding_table`).  So weights are read and written here, by their published names.
@@ -10,34 +10,30 @@ import contextlib
 import importlib
 import io
 import os
-import re
 import shutil
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import mindspore as ms
 import numpy as np
-import safetensors
 from mindspore.nn.utils import no_init_parameters
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from dreamcore.errors import ConfigError, RunError
 from dreamcore.modelfolder import ModelFolder
+from dreamcore.weights import TABLE, Arrays, known_names, read_safetensors
+from dreamcore.weights import misfit as _misfit
 
-Arrays = dict[str, NDArray[Any]]
+from . import cpu_shim
+
 Weights = dict[str, ms.Parameter]
 """A network's parameters by published name."""
 
-IGNORED = ("position_ids",)
-"""Endings of names in published files that hold no weight: position numbers, which old versions stored."""
 PUBLISHED = {".embedding_table": ".weight", ".gamma": ".weight", ".beta": ".bias"}
 """Endings of MindSpore's parameter names, and what the published files call them."""
-OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-"""Layers of the autoencoder's attention in files of 2022, and their names since."""
-NUMPY_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "BF16": "<u2"}
 
 
 def load_component(model: ModelFolder, name: str) -> tuple[Any, Weights]:
@@ -53,7 +49,7 @@ def load_component(model: ModelFolder, name: str) -> tuple[Any, Weights]:
     for published, parameter in weights.items():
         parameter.name = f"{name}.{published}"  # unique over all components
         parameter.requires_grad = False
-    tensors = _known_names(read_weights(files), weights)
+    tensors = known_names(read_weights(files), weights)
     if problem := misfit(tensors, weights):
         raise ConfigError(f"{files[0]}: {problem} for {class_name}")
     _fill(weights, tensors)
@@ -77,6 +73,7 @@ def mindone(library: str) -> Any:
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         importlib.import_module("mindone.transformers")
+        cpu_shim.install_attention(importlib.import_module("mindone.diffusers.models.attention_dispatch"))
         return importlib.import_module(f"mindone.{library}")
 
 
@@ -87,36 +84,18 @@ def _published(name: str) -> str:
     return name
 
 
-def _known_names(tensors: Arrays, weights: Iterable[str]) -> Arrays:
-    """Tensors under the names that are published today."""
-    wanted = set(weights)
-    found = {}
-    for name, tensor in tensors.items():
-        if name not in wanted:
-            if name.endswith(IGNORED):
-                continue
-            old = re.fullmatch(r"(.+\.attentions\.\d+)\.(query|key|value|proj_attn)\.(weight|bias)", name)
-            if old:
-                name = f"{old[1]}.{OLD_ATTENTION[old[2]]}.{old[3]}"
-                tensor = tensor.reshape(tensor.shape[:2])
-            elif f"text_model.{name}" in wanted:  # transformers 5 leaves the prefix out
-                name = f"text_model.{name}"
-        found[name] = tensor
-    return found
-
-
-def misfit(tensors: Mapping[str, NDArray[Any]], weights: Mapping[str, ms.Parameter]) -> str | None:
+def misfit(tensors: Arrays, weights: Mapping[str, ms.Parameter]) -> str | None:
     """What keeps tensors from being these weights, in words."""
-    kinds = {
-        "missing keys": weights.keys() - tensors.keys(),
-        "unexpected keys": tensors.keys() - weights.keys(),
-        "mismatched keys": {n for n in weights.keys() & tensors.keys() if tensors[n].shape != weights[n].shape},
-    }
-    for kind, odd in kinds.items():
-        if odd:
-            names = sorted(odd)
-            return f"{kind}: {', '.join(names[:5])}" + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return None
+    return _misfit(tensors, {name: weight.shape for name, weight in weights.items()})
+
+
+def trainable(weights: Weights, unused: tuple[str, ...]) -> Weights:
+    """Those of a network's weights that can train.
+
+    Args:
+        unused: beginnings of the published names of weights that nothing depends on.
+    """
+    return {name: weight for name, weight in weights.items() if name != TABLE and not name.startswith(unused)}
 
 
 def _fill(weights: Mapping[str, ms.Parameter], tensors: Mapping[str, NDArray[Any]]) -> None:
@@ -130,19 +109,11 @@ def read_weights(files: Sequence[Path]) -> Arrays:
     Raises:
         ConfigError: a damaged file, or one of another kind.
     """
-    tensors = {}
+    tensors: Arrays = {}
     for file in files:
         if file.suffix != ".safetensors":
             raise ConfigError(f"{file}: the MindSpore backend reads safetensors only; convert the model with diffusers")
-        try:
-            parts = safetensors.deserialize(file.read_bytes())  # type: ignore[no-untyped-call]
-        except (OSError, safetensors.SafetensorError) as error:
-            raise ConfigError(f"{file}: cannot be read as safetensors: {error}") from None
-        for name, part in parts:
-            array = np.frombuffer(part["data"], NUMPY_TYPES[part["dtype"]]).reshape(part["shape"])
-            if part["dtype"] == "BF16":
-                array = (array.astype(np.uint32) << 16).view(np.float32)
-            tensors[name] = array
+        tensors |= read_safetensors(file)
     return tensors
 
 

@@ -3,49 +3,164 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-LAYERS = re.compile(r"(^|\.)(resnets|attentions|layers?)\.\d+$")
-"""Cells of a UNet and of a text encoder that keep nothing but their inputs when they are recomputed."""
+from dreamcore.words import Layout, Part, joined_words
+
+LAYERS = re.compile(r"(^|\.)(resnets|attentions|layers?)\.\d+$|^(single_)?transformer_blocks\.\d+$")
+"""Cells of a denoiser and of a text encoder that keep nothing but their inputs when they are recomputed."""
+
+
+class Reader(NamedTuple):
+    """How a text encoder is asked, and where in its answer stands what is wanted: plain numbers, for the compiler."""
+
+    uses_mask: bool
+    last: int
+    """Place of the last state in the answer."""
+    words: bool
+    """Whether its words are wanted."""
+    layer: int
+    """Which hidden state they are; 0 for the last, after the final norm."""
+    pooled: int
+    """Place of the pooled embedding; -1 for none."""
+    trains: bool
+
+    @classmethod
+    def of(cls, part: Part[Tensor]) -> Reader:
+        wanted = part.description
+        projects = wanted.pooled == "text_embeds"  # then the answer begins with them, and the last state follows
+        return cls(
+            uses_mask=bool(getattr(part.network.config, "use_attention_mask", None)),
+            last=1 if projects else 0,
+            words=wanted.group is not None,
+            layer=wanted.layer or 0,
+            pooled={None: -1, "text_embeds": 0, "pooler_output": 1}[wanted.pooled],
+            trains=part.trains,
+        )
+
+
+def encode(network: nn.Cell, reader: Reader, ids: Tensor, masks: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Words [B, tokens, width] and pooled embedding [B, width] of token ids [B, tokens], as far as they are wanted."""
+    out = network(
+        ids,
+        attention_mask=masks if reader.uses_mask else None,
+        output_hidden_states=reader.layer != 0,
+        return_dict=False,
+    )
+    words = None
+    if reader.words:
+        words = out[reader.last] if reader.layer == 0 else out[-1][reader.layer]
+    return words, out[reader.pooled] if reader.pooled >= 0 else None
+
+
+class WordsNetwork(nn.Cell):
+    """Words and pooled embeddings from the text encoders that train and the answers of those that do not.
+
+    Args:
+        erases: whether zeros stand for empty words.
+    """
+
+    def __init__(self, parts: Sequence[Part[Tensor]], layout: Layout, *, erases: bool):
+        super().__init__()
+        self.encoders = nn.CellList([part.network for part in parts if part.trains])
+        self.readers, self.layout, self.erases = [Reader.of(part) for part in parts], layout, erases
+
+    def construct(self, *given: Tensor) -> tuple[Tensor, ...]:
+        """Words [B, tokens, width] and, where the family has them, pooled embeddings [B, width].
+
+        Args:
+            given: of each encoder token ids and attention mask [B, length], or its words and pooled embedding; last of
+                all, where empty words are erased, [B] 0 for such rows.
+        """
+        words: list[Any] = []
+        pooled: list[Any] = []
+        trained = 0
+        for i in range(len(self.readers)):
+            if self.readers[i].trains:
+                answer = encode(self.encoders[trained], self.readers[i], given[2 * i], given[2 * i + 1])
+                trained += 1
+            else:
+                answer = (given[2 * i], given[2 * i + 1])
+            words.append(answer[0])
+            pooled.append(answer[1])
+        found = [joined_words(self.layout, words, given[0].shape[0], _cat, _zeros)]
+        if len(self.layout.pooled) > 0:
+            found.append(_cat([pooled[k] for k in self.layout.pooled], -1))
+        if self.erases:
+            present = given[-1]
+            found = [f * present.reshape((-1,) + (1,) * (f.ndim - 1)) for f in found]
+        return tuple(found)
 
 
 class LossNetwork(nn.Cell):
-    """The denoiser's squared error, with the text encoder before it where that trains."""
+    """The denoiser's squared error, with the text encoders before it where some train.
 
-    def __init__(self, denoiser: nn.Cell, text_encoder: nn.Cell | None, *, uses_mask: bool):
+    Args:
+        inputs: the denoiser's argument (or ARGUMENT.KEY) -> the name of what it gets (`Family.inputs`).
+        names: of what is given in their order, words and pooled embeddings last.
+        words: makes these two from what is given in their place.
+    """
+
+    def __init__(
+        self, denoiser: nn.Cell, inputs: Mapping[str, str], names: Sequence[str], words: WordsNetwork | None = None
+    ):
         super().__init__()
-        self.denoiser, self.text_encoder = denoiser, text_encoder
-        self.uses_mask = uses_mask
+        self.denoiser, self.words = denoiser, words
+        self.told = len([name for name in names if name not in ("words", "pooled")])
+        places = {argument: names.index(name) for argument, name in inputs.items() if name in names}
+        self.outer, self.flat, self.inner = "", list[tuple[str, int]](), list[tuple[str, int]]()
+        for argument, place in places.items():
+            name, _, key = argument.partition(".")
+            if key:
+                self.outer = name
+                self.inner.append((key, place))
+            else:
+                self.flat.append((name, place))
 
-    def construct(
-        self, x: Tensor, t: Tensor, target: Tensor, weight: Tensor, words: Tensor, attention: Tensor, mask: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def construct(self, target: Tensor, weight: Tensor, mask: Tensor, *given: Tensor) -> tuple[Tensor, Tensor]:
         """Weighted sum [] and mean squared error of each row [B], in float32.
 
         Args:
-            x: [B, C, h, w] noisy latents.
-            t: [B] timesteps.
-            target: [B, C, h, w].
+            target: [B, C, h, w], or [B, tokens, width].
             weight: [B], the loss scale in it.
-            words: [B, tokens, width] embeddings, or token ids [B, tokens] where the text encoder trains.
-            attention: [B, tokens] attention mask of the ids.
-            mask: [B, 1, h, w] weights of the squared error's elements, or [1, 1, 1, 1].
+            mask: weights of the squared error's elements, of a shape that fits the target's.
+            given: the inputs, in the order of the names.
         """
-        if self.text_encoder is not None:
-            words = encode(self.text_encoder, words, attention, self.uses_mask)
-        answer = self.denoiser(x, t, words)[0]
+        values = given
+        if self.words is not None:
+            values = given[: self.told] + self.words(*given[self.told :])
+        arguments: dict[str, Any] = {}
+        for name, place in self.flat:
+            arguments[name] = values[place]
+        if self.outer != "":
+            arguments[self.outer] = {name: values[place] for name, place in self.inner}
+        answer = self.denoiser(**arguments)[0]
         squared = ops.square(answer.astype(ms.float32) - target) * mask
         errors = squared.reshape(squared.shape[0], -1).mean(1)
         return (errors * weight).sum(), errors
 
 
-def encode(text_encoder: nn.Cell, ids: Tensor, attention: Tensor, uses_mask: bool) -> Tensor:
-    """Embeddings [B, tokens, width] of token ids [B, tokens]."""
-    return text_encoder(ids, attention_mask=attention if uses_mask else None)[0]
+def _cat(tensors: list[Tensor], axis: int) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else ops.cat(tensors, axis)
+
+
+def _zeros(*sizes: int) -> Tensor:
+    return ops.zeros(sizes, ms.float32)
+
+
+class Stacked(nn.Cell):
+    """A cell whose tensors, all of one shape, come as one: MindSpore recomputes no cell that is given a tuple."""
+
+    def __init__(self, cell: nn.Cell):
+        super().__init__()
+        self.cell = cell
+
+    def construct(self, *inputs: Tensor) -> Tensor:
+        return ops.stack(self.cell(*inputs))
 
 
 def recompute(network: nn.Cell) -> None:
@@ -53,6 +168,10 @@ def recompute(network: nn.Cell) -> None:
 
     mindone's own switch asks its cells for a method that MindSpore 2.7 does not have.
     """
+    if hasattr(
+        getattr(network, "pos_embed", None), "axes_dim"
+    ):  # rotary, of whose cosines and sines mindone takes either
+        network.pos_embed = Stacked(network.pos_embed)
     for name, cell in network.cells_and_names():
         if LAYERS.search(name):
             cell.recompute()

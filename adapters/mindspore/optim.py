@@ -23,9 +23,10 @@ from dreamcore.choices import weight_decays
 from dreamcore.config import TrainConfig
 from dreamcore.errors import RunError
 from dreamcore.lossscale import LossScale
+from dreamcore.weights import Arrays
 
 from .buckets import Bucket, make_buckets
-from .models import Arrays, Weights, misfit, read_weights, save_arrays
+from .models import Weights, misfit, read_weights, save_arrays
 
 FIRST, SECOND = ".exp_avg", ".exp_avg_sq"
 

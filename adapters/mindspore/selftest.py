@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from dreamcore.config.common import ModelSettings
+from dreamcore.families import STABLE_DIFFUSION
 
 from .devices import choose_device  # isort: skip  # before MindSpore: it settles how MindSpore starts
 
@@ -80,15 +81,15 @@ def _network() -> tuple[LossNetwork, dict[str, ms.Parameter]]:
         spread = 1.0 / math.sqrt(max(1, parameter[0].size)) if parameter.ndim > 1 else 0.1
         start = 1.0 if parameter.ndim == 1 and "norm" in name and name.endswith("weight") else 0.0
         parameter.set_data(Tensor((start + spread * draw.standard_normal(parameter.shape)).astype(np.float32)))
-    return LossNetwork(unet.set_train(False), None, uses_mask=False), weights
+    return LossNetwork(unet.set_train(False), STABLE_DIFFUSION.inputs, ("x", "t", "words")), weights
 
 
 def _inputs() -> tuple[Tensor, ...]:
     draw = np.random.default_rng(1)
     x, target = draw.standard_normal((2, 2, 4, 8, 8)).astype(np.float32)
     words = draw.standard_normal((2, 77, 32)).astype(np.float32)
-    arrays = (x, np.array([3, 700], np.float32), target, np.full(2, 0.5, np.float32), words)
-    return (*map(Tensor, arrays), Tensor(np.ones((2, 77), np.int64)), Tensor(np.ones((1, 1, 1, 1), np.float32)))
+    weight, mask, t = np.full(2, 0.5, np.float32), np.ones(1, np.float32), np.array([3, 700], np.float32)
+    return tuple(map(Tensor, (target, weight, mask, x, t, words)))
 
 
 def _step(compile: Callable[[Any], Any], dtype: Any, tolerance: float) -> tuple[bool, str]:

@@ -12,6 +12,7 @@ import paddle
 from numpy.typing import NDArray
 
 from dreamcore.backend import Batch, SampleRequest, StepResult
+from dreamcore.choices import lora_layers
 from dreamcore.config import TrainConfig
 from dreamcore.config.common import ModelSettings
 from dreamcore.errors import ConfigError
@@ -23,7 +24,7 @@ from . import lora, models
 from .launch import check_log_folder, choose_device, join_world, sum_gradients
 from .optim import MovingAverage, Optimizer
 from .sampling import make_latents, make_pipeline, make_scheduler, to_pixels
-from .words import Part, Words, join
+from .words import Part, Words
 
 DTYPES = {"no": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
@@ -83,11 +84,11 @@ class PaddleBackend:
 
     def sample(self, request: SampleRequest) -> NDArray[np.uint8]:
         scheduler = make_scheduler(request.scheduler, self.model)
-        parts = {self.family.denoiser: self.denoiser, self.family.vae: self.vae} | self._encoders()
+        parts = {self.family.denoiser: self.denoiser, self.family.vae: self.vae} | self.words.networks()
         pipeline = make_pipeline(self.model, parts, scheduler)
         with self._at_rest():
-            positive = join([self.words.embedding(p) for p in request.prompts])
-            negative = join([self.words.embedding(request.negative_prompt)] * len(request.prompts))
+            positive = self.words.embeddings(request.prompts)
+            negative = self.words.embeddings([request.negative_prompt] * len(request.prompts))
             with self._autocast():
                 latents = make_latents(pipeline, self.model, request, positive, negative)
         self._move(self.vae, self.device)
@@ -96,19 +97,16 @@ class PaddleBackend:
             return to_pixels(self.vae.decode(latents.cast("float32") / scale + shift).sample)
 
     def load_lora(self, file: Path, scale: float) -> None:
-        lora.apply_file({self.family.denoiser: self.denoiser} | self._encoders(), file, scale)
+        lora.apply_file({self.family.denoiser: self.denoiser} | self.words.networks(), file, scale)
         self.words.forget()
-
-    def _encoders(self) -> dict[str, Any]:
-        return {part.description.network: part.network for part in self.words.parts}
 
     # -- training
 
     def prepare_training(self, config: TrainConfig) -> list[str]:
         check_log_folder(config.output_dir)
-        self._trained = {self.family.denoiser: self.denoiser}
-        self._trained |= {part.description.network: part.network for part in self.words.prepare(config)}
-        for name, network in ({self.family.denoiser: self.denoiser} | self._encoders()).items():
+        self._trained = {self.family.denoiser: self.denoiser} | self.words.prepare(config)
+        halved = {self.family.denoiser: self.denoiser} | self.words.networks(fp16=self.dtype == "float16")
+        for name, network in halved.items():
             if (config.use_lora or name not in self._trained) and self._amp_level == "O2":
                 paddle.amp.decorate(network, level="O2", dtype=self.dtype)
         if config.use_lora:
@@ -126,17 +124,12 @@ class PaddleBackend:
         alpha = config.lora_alpha if config.lora_alpha is not None else float(config.rank)
         self._lora_scale = alpha / config.rank
         self._has_dropout = config.lora_dropout > 0
-        layers = {part.description.network: part.description.lora_layers for part in self.words.parts}
-        layers[self.family.denoiser] = tuple(config.lora_layers or self.family.lora_layers)
+        layers = lora_layers(config, self.model)
         for name, network in self._trained.items():
+            unused = self.model.unused(name)
             self._factors[name] = lora.add_lora(
-                network, name, layers[name], self._unused(name), config.rank, alpha, config.lora_dropout, config.seed
+                network, name, layers[name], unused, config.rank, alpha, config.lora_dropout, config.seed
             )
-
-    def _unused(self, name: str) -> tuple[str, ...]:
-        """Beginnings of the published names of a component's weights that nothing depends on."""
-        encoders = {part.description.network: part.description for part in self.words.parts}
-        return encoders[name].unused(self.model.config(name)) if name in encoders else ()
 
     def _set_modes(self, config: TrainConfig) -> None:
         """Train mode only where it matters: LoRA's dropout asks for it, nothing else has dropout."""
@@ -154,7 +147,9 @@ class PaddleBackend:
         if self._lora_scale is not None:
             return self._factors
         return {
-            name: {f"{name}.{p}": w for p, w in models.trainable(n).items() if not p.startswith(self._unused(name))}
+            name: {
+                f"{name}.{p}": w for p, w in models.trainable(n).items() if not p.startswith(self.model.unused(name))
+            }
             for name, n in self._trained.items()
         }
 
@@ -269,8 +264,9 @@ class PaddleBackend:
         for network in training:
             network.train()
 
-    def _autocast(self) -> Any:
-        return paddle.amp.auto_cast(enable=self.dtype != "float32", dtype=_half(self.dtype), level=self._amp_level)
+    def _autocast(self, fits_fp16: bool = True) -> Any:
+        halves = self.dtype == "bfloat16" or (self.dtype == "float16" and fits_fp16)
+        return paddle.amp.auto_cast(enable=halves, dtype=_half(self.dtype), level=self._amp_level)
 
     def _move(self, network: paddle.nn.Layer, device: str) -> None:
         if self.device != "cpu":

@@ -22,7 +22,16 @@ from ppdiffusers import transformers
 from dreamcore.errors import ConfigError, RunError
 from dreamcore.layouts import PUBLISHED
 from dreamcore.modelfolder import ModelFolder
-from dreamcore.weights import Arrays, is_linear, known_names, misfit, read_weights, swap_layout, write_safetensors
+from dreamcore.weights import (
+    TABLE,
+    Arrays,
+    is_linear,
+    known_names,
+    misfit,
+    read_weights,
+    swap_layout,
+    write_safetensors,
+)
 
 Named = Mapping[str, paddle.Tensor]
 """Trained weights by COMPONENT.PARAMETER as published."""
@@ -36,8 +45,6 @@ LIBRARIES = {
 """What model_index.json calls a library, and who stands in for it."""
 
 
-TABLE = "pos_embed.pos_embed"
-"""SD3's positions, which are computed, and published all the same."""
 ZEROS = ("norm_out.norm.bias", "norm1_context.norm.bias")
 """Endings of the names of biases that ppdiffusers' SD3 has where published ones have none; they stay zero."""
 

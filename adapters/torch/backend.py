@@ -14,6 +14,7 @@ import transformers
 from numpy.typing import NDArray
 
 from dreamcore.backend import Batch, SampleRequest, StepResult
+from dreamcore.choices import lora_layers
 from dreamcore.config import TrainConfig
 from dreamcore.config.common import ModelSettings
 from dreamcore.errors import ConfigError
@@ -25,7 +26,7 @@ from .launch import choose_device, join_world, sum_gradients
 from .optim import Optimizer
 from .precision import autocast, check_precision, quicken_products, set_tf32
 from .sampling import make_latents, make_pipeline, make_scheduler, to_pixels
-from .words import Part, Words, join
+from .words import Part, Words
 
 for logging in (diffusers.utils.logging, transformers.utils.logging):
     logging.disable_progress_bar()
@@ -53,7 +54,7 @@ class TorchBackend:
             Part(e, models.load_tokenizer(model, e.tokenizer), models.load_component(model, e.network))
             for e in model.text_encoders
         ]
-        self.words = Words(model, parts, self.device, self.dtype)
+        self.words = Words(model, parts, self.device, self.dtype, self._to_device)
         self._trained: dict[str, torch.nn.Module] = {}
         self._lora_scale: float | None = None
         self._has_dropout = False
@@ -91,8 +92,8 @@ class TorchBackend:
         pipeline = make_pipeline(self.model, {self.family.denoiser: self.denoiser}, scheduler)
         dtype = self._class_dtype if request.for_training else self.dtype
         with self._at_rest():
-            positive = join([self.words.embedding(p, dtype) for p in request.prompts])
-            negative = join([self.words.embedding(request.negative_prompt, dtype)] * len(request.prompts))
+            positive = self.words.embeddings(request.prompts, dtype)
+            negative = self.words.embeddings([request.negative_prompt] * len(request.prompts), dtype)
             self.denoiser.to(self.device)
             with autocast(self.device, dtype):
                 latents = make_latents(pipeline, self.model, request, positive, negative)
@@ -101,7 +102,7 @@ class TorchBackend:
             return to_pixels(self.vae.to(self.device).decode(latents.float() / scale + shift).sample)
 
     def load_lora(self, file: Path, scale: float) -> None:
-        networks = {self.family.denoiser: self.denoiser} | self._encoders()
+        networks = {self.family.denoiser: self.denoiser} | self.words.networks()
         pipeline = make_pipeline(self.model, networks)
         try:
             pipeline.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name="lora")
@@ -123,19 +124,11 @@ class TorchBackend:
         torch.cuda.empty_cache()
         self.denoiser.to(home)
 
-    def _encoders(self) -> dict[str, Any]:
-        return {part.description.network: part.network for part in self.words.parts}
-
     # -- training
 
     def prepare_training(self, config: TrainConfig) -> list[str]:
-        self._trained = {self.family.denoiser: self.denoiser}
-        self._trained |= {part.description.network: part.network for part in self.words.prepare(config)}
-        halved = {self.family.denoiser: self.denoiser} | {
-            p.description.network: p.network
-            for p in self.words.parts
-            if p.description.fits_fp16 or self.dtype is not torch.float16
-        }
+        self._trained = {self.family.denoiser: self.denoiser} | self.words.prepare(config)
+        halved = {self.family.denoiser: self.denoiser} | self.words.networks(fp16=self.dtype is torch.float16)
         for name, network in halved.items():
             if (config.use_lora or name not in self._trained) and self.dtype is not torch.float32:
                 network.to(self.dtype)
@@ -171,23 +164,10 @@ class TorchBackend:
         alpha = config.lora_alpha if config.lora_alpha is not None else float(config.rank)
         self._lora_scale = alpha / config.rank
         self._has_dropout = config.lora_dropout > 0
-        layers = {part.description.network: part.description.lora_layers for part in self.words.parts}
-        layers[self.family.denoiser] = tuple(config.lora_layers or self.family.lora_layers)
+        layers = lora_layers(config, self.model)
         for name, network in self._trained.items():
-            lora.add_lora(
-                network, name, layers[name], self._unused(name), config.rank, alpha, config.lora_dropout, config.seed
-            )
-
-    def _unused(self, name: str) -> tuple[str, ...]:
-        """Beginnings of the published names of a component's weights that nothing depends on."""
-        return next(
-            (
-                part.description.unused(self.model.config(name))
-                for part in self.words.parts
-                if part.description.network == name
-            ),
-            (),
-        )
+            unused = self.model.unused(name)
+            lora.add_lora(network, name, layers[name], unused, config.rank, alpha, config.lora_dropout, config.seed)
 
     def _set_modes(self, config: TrainConfig) -> None:
         """Train mode only where it matters: recomputation and LoRA's dropout ask for it, nothing else has dropout."""
@@ -208,7 +188,7 @@ class TorchBackend:
         found: dict[str, dict[str, torch.nn.Parameter]] = {}
         for name, network in self._trained.items():
             published = {models.weight_prefix(network) + p: w for p, w in network.named_parameters()}
-            unused = self._unused(name)
+            unused = self.model.unused(name)
             found[name] = {f"{name}.{p}": w for p, w in published.items() if not p.startswith(unused)}
         return found
 
@@ -239,7 +219,7 @@ class TorchBackend:
         """Mean squared error of each row [B], in float32."""
         with autocast(self.device, self.dtype):
             values = {"x": batch.x, "t": batch.t, **batch.extra}
-            told = self.words.condition(batch.prompt, self._to_device).values()
+            told = self.words.condition(batch.prompt).values()
             given = {name: self._to_device(array) for name, array in values.items()} | told
             answer = self.denoiser(**self.family.arguments(given)).sample
         squared = (answer.float() - self._to_device(batch.target)).square()

@@ -63,6 +63,7 @@ def make_latents(
         negative: of the negative prompt, N rows.
     """
     words, height, width = positive.words, *request.noise.shape[2:4]
+    assert words is not None
     patch = model.family.patch
     guided = model.family.classifier_free and request.guidance_scale > 1
     given = {"prompt_embeds": positive.words, "pooled_prompt_embeds": positive.pooled}

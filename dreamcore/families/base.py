@@ -79,6 +79,8 @@ class Family:
     """Class names in model_index.json."""
     backends: tuple[str, ...]
     """Who runs it; backends that other packages bring decide for themselves."""
+    absent: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+    """A backend that does not -> why not."""
     denoiser: str
     """Sub-folder of the network that is trained."""
     inputs: Mapping[str, str]
@@ -133,6 +135,11 @@ class FamilyInputs:
     """Strength for models that are told it."""
     area: int = 1
     """Latents of a plane that are one token."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the extra inputs that this model takes."""
+        return tuple(self.extra(list, (self.family.patch, self.family.patch)))
 
     def extra(
         self, records: Callable[[], Sequence[CropRecord]], latent: tuple[int, int]

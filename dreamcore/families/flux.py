@@ -30,7 +30,8 @@ def guidance(rows: Rows) -> NDArray[np.float32] | None:
 FLUX = Family(
     name="Flux.1",
     pipelines=("FluxPipeline",),
-    backends=("torch",),
+    backends=("torch", "mindspore"),
+    absent={"paddle": "ppdiffusers 0.29 has no Flux transformer"},
     denoiser="transformer",
     inputs={
         "hidden_states": "x",

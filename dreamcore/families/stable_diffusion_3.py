@@ -8,7 +8,7 @@ from .base import Family, TextEncoder
 STABLE_DIFFUSION_3 = Family(
     name="Stable Diffusion 3 / 3.5",
     pipelines=("StableDiffusion3Pipeline",),
-    backends=("torch", "paddle"),
+    backends=("torch", "paddle", "mindspore"),
     denoiser="transformer",
     inputs={
         "hidden_states": "x",

@@ -16,7 +16,7 @@ def time_ids(rows: Rows) -> NDArray[np.float32]:
 STABLE_DIFFUSION_XL = Family(
     name="Stable Diffusion XL",
     pipelines=("StableDiffusionXLPipeline",),
-    backends=("torch", "paddle"),
+    backends=("torch", "paddle", "mindspore"),
     denoiser="unet",
     inputs={
         "sample": "x",

@@ -84,7 +84,7 @@ summary { cursor: pointer; padding: .3rem 0; color: var(--instance); }
   svg text { font-size: 15px; }
   .pictures { grid-template-columns: repeat(auto-fill, minmax(6rem, 1fr)); }
   .film { grid-auto-flow: row; grid-auto-columns: auto; grid-template-rows: none;
-    grid-template-columns: 3.2rem repeat(var(--pictures), minmax(2.8rem, 1fr)); }
+    grid-template-columns: 3.2rem repeat(var(--pictures), minmax(2.8rem, 8.5rem)); }
   .film .step { align-self: center; }
   .facts { grid-template-columns: 1fr 1fr; }
   .settings tr, .settings th, .settings td { display: block; padding: 0; }

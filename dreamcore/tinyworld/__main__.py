@@ -13,13 +13,22 @@ from pathlib import Path
 from dreamcore.errors import ConfigError
 
 from . import QUICKSTART, SUBJECTS
+from .words import PLACES
+
+IDENTIFIER = "sks"
+"""The rare word that stands for the subject in its captions."""
 
 
-def write_subject(folder: Path, name: str = QUICKSTART) -> None:
-    """Write 0.png … 4.png of a subject, one in each place."""
+def write_subject(folder: Path, name: str = QUICKSTART, seed: int = 0) -> None:
+    """Write 0.png … 4.png of a subject, one in each place, and beside each a caption that names the place.
+
+    Taught by one prompt for all five, the miniature takes the places for the subject's, and no longer heeds them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for number, picture in enumerate(SUBJECTS[name].pictures(5)):
+    subject = SUBJECTS[name]
+    for number, (place, picture) in enumerate(zip(PLACES, subject.pictures(len(PLACES), seed), strict=True)):
         picture.save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(f"a photo of a {IDENTIFIER} {subject.kind} {place}\n", "utf-8")
 
 
 def main() -> None:

@@ -34,6 +34,12 @@ class Hostile:
         return self.call
 
 
+def test_both_names_of_t5s_table_are_known() -> None:
+    table = np.ones((2, 3), np.float32)
+    for names in (["shared.weight"], ["encoder.embed_tokens.weight"], ["shared.weight", "encoder.embed_tokens.weight"]):
+        assert known_names(dict.fromkeys(names, table), ["shared.weight"]).keys() == {"shared.weight"}
+
+
 @pytest.mark.parametrize("protocol", [2, 3, 4])
 def test_pickled_arrays_are_read(protocol: int, tmp_path: Path) -> None:
     file = tmp_path / "model_state.pdparams"

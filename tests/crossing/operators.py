@@ -17,8 +17,19 @@ IMAGE, KERNEL = (2, 3, 9, 8), (5, 3, 3, 3)
 OPERATORS: dict[str, tuple[Shapes, Callable[..., Any]]] = {
     "arange": ((), lambda f: f.arange(5)),
     "arange of three": ((), lambda f: f.arange(2, 11, 3)),
+    "full": ((), lambda f: f.full([2, 3], 3.5)),
     "stack": (((3, 4), (3, 4)), lambda f, x, y: f.stack([x, y])),
     "stack last": (((3, 4), (3, 4)), lambda f, x, y: f.stack([x, y], dim=-1)),
+    "unbind": (((3, 4, 2),), lambda f, x: f.unbind(x, -1)[0] * 2 + f.unbind(x, -1)[1]),
+    "unbind first": (((2, 3),), lambda f, x: f.unbind(x)[0] * f.unbind(x)[1]),
+    "outer": (((3,), (4,)), lambda f, x, y: f.outer(x, y)),
+    "einsum": (((2, 3, 4, 5, 6, 7),), lambda f, x: f.einsum("nhwpqc->nchpwq", x)),
+    "repeat_interleave": (((3, 4),), lambda f, x: f.repeat_interleave(x, 2, dim=1, output_size=8)),
+    "embedding": (((7, 5),), lambda f, w: f.embedding(rows(f), w)),
+    "scaled_dot_product_attention": (
+        ((2, 3, 5, 4), (2, 3, 6, 4), (2, 3, 6, 4)),
+        lambda f, q, k, v: f.scaled_dot_product_attention(q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False),
+    ),
     "pad": ((IMAGE,), lambda f, x: f.pad(x, (0, 1, 0, 1))),
     "pad with a value": ((IMAGE,), lambda f, x: f.pad(x, (1, 2, 0, 1), mode="constant", value=0.5)),
     "pad by reflection": ((IMAGE,), lambda f, x: f.pad(x, (1, 2, 1, 1), mode="reflect")),
@@ -37,6 +48,11 @@ OPERATORS: dict[str, tuple[Shapes, Callable[..., Any]]] = {
         lambda f, x, w: f.conv2d(x, w, None, stride=(2, 1), padding=(1, 0), dilation=(1, 2)),
     ),
 }
+
+
+def rows(f: Any) -> Any:
+    """[3, 2] rows of a table, some of them twice."""
+    return f.stack([f.arange(3), f.arange(1, 4)], -1)
 
 
 def inputs(shapes: Shapes) -> list[np.ndarray]:

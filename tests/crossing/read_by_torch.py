@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import dreamcore
+from dreamcore.families.packing import pack
 from dreamcore.modelfolder import ModelFolder
 from dreamcore.pictures import first_noise
 from dreamcore.track.metrics import read_lines
@@ -60,10 +61,10 @@ def test_diffusers_makes_the_same_pictures(backend: str, case: str) -> None:
     seeds = [PICTURES["seed"] + k for k in range(PICTURES["num_images"])]
     made = pipeline(
         [PICTURES["prompt"]] * len(seeds),
-        latents=torch.from_numpy(first_noise(seeds, (model.latent_channels, 8, 8))),
+        latents=torch.from_numpy(pack(first_noise(seeds, (model.latent_channels, 8, 8)), model.family.patch)),
         height=32,
         width=32,
-        num_inference_steps=PICTURES["num_inference_steps"],
+        num_inference_steps=pictures_of(case)["num_inference_steps"],
         guidance_scale=PICTURES["guidance_scale"],
         output_type="np",
     ).images

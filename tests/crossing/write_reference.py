@@ -98,7 +98,8 @@ def answers(model: Path) -> dict[str, Any]:
 
 def operator_results() -> dict[str, Any]:
     """Value and gradients of each call; the gradients are those of the values' product with fixed numbers."""
-    names = SimpleNamespace(arange=torch.arange, stack=torch.stack, **vars(functional))
+    of_torch = ("arange", "full", "stack", "unbind", "outer", "einsum", "repeat_interleave")
+    names = SimpleNamespace(**vars(functional) | {name: getattr(torch, name) for name in of_torch})
     found: dict[str, Any] = {}
     for name, (shapes, call) in OPERATORS.items():
         tensors = [torch.from_numpy(array).requires_grad_() for array in inputs(shapes)]

@@ -43,7 +43,7 @@ def test_networks(name: str) -> None:
     prompts = [str(p) for p in wanted["prompts"]]
     assert [" ".join(tokens) for tokens in backend.tokenize(prompts)] == list(wanted["tokens"])
     backend.set_prompts(prompts)
-    np.testing.assert_allclose(backend._conditions.asnumpy(), wanted["words"], atol=1e-5)
+    np.testing.assert_allclose(backend.words.conditions.words.asnumpy(), wanted["words"], atol=1e-5)
     inputs = [ms.Tensor(wanted[n]) for n in ("latents", "timesteps", "words")]
     answer = backend.denoiser(*inputs)[0].asnumpy()
     for row, t in enumerate(wanted["timesteps"]):  # a rounding of the timestep's frequencies counts t times

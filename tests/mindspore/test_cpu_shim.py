@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -50,20 +51,26 @@ def test_every_function_has_a_case() -> None:
     from dreamcore.adapters.mindspore import cpu_shim
 
     functions = {n for n, f in inspect.getmembers(cpu_shim, inspect.isfunction) if f.__module__ == cpu_shim.__name__}
-    public = {n for n in functions if not n.startswith("_")} - {"install"}
+    public = {n for n in functions if not n.startswith("_")} - {"install", "install_attention"}
     assert public == {re.split(r"[ ,]", name)[0] for name in OPERATORS}
 
 
 def test_nothing_is_installed_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mindspore import mint
+    from mindspore import Tensor, mint
 
     from dreamcore.adapters.mindspore import cpu_shim
 
-    before = {**vars(mint), **vars(mint.nn.functional)}, mint.nn.Conv2d.construct, mint.nn.LayerNorm.construct
+    def found() -> Any:
+        cells = [cell.construct for cell in (mint.nn.Conv2d, mint.nn.LayerNorm, mint.nn.Embedding)]
+        return {**vars(mint), **vars(mint.nn.functional)}, cells, Tensor.repeat_interleave
+
+    before = found()
     monkeypatch.setattr(cpu_shim.ms, "get_context", lambda name: "Ascend")
     assert cpu_shim.install() is False
-    after = {**vars(mint), **vars(mint.nn.functional)}, mint.nn.Conv2d.construct, mint.nn.LayerNorm.construct
-    assert before == after
+    assert before == found()
+    dispatch = SimpleNamespace(scaled_dot_product_attention=len)
+    cpu_shim.install_attention(dispatch)
+    assert dispatch.scaled_dot_product_attention is len
 
 
 def test_the_shim_is_all_in_one_module() -> None:

@@ -38,7 +38,7 @@ def load(model: Path, **settings: Any) -> Any:
 
 
 def networks(backend: Any) -> dict[str, Any]:
-    return {"unet": backend.denoiser, **backend._encoders(), "vae": backend.vae}
+    return {"unet": backend.denoiser, **backend.words.networks(), "vae": backend.vae}
 
 
 def weights(model: Path) -> dict[str, np.ndarray]:

@@ -21,9 +21,7 @@ UPDATES = 40
 def taught(folder: Path, **settings: object) -> tuple[list[float], list[float]]:
     """A short run of the quickstart: held-out loss, and mean subject score of the pictures, before and after it."""
     write_subject(folder / "mug")
-    (folder / "fresh").mkdir()
-    for number, picture in enumerate(SUBJECTS[QUICKSTART].pictures(5, seed=5)):
-        picture.save(folder / "fresh" / f"{number}.png")
+    write_subject(folder / "fresh", seed=5)
     run = dreamcore.train(
         "quickstart",
         instance_data_dir=str(folder / "mug"),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import doctest
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dreamcore.tinyworld import SUBJECTS, draw, scene_at, words
+from dreamcore.tinyworld.__main__ import write_subject
 from dreamcore.tinyworld.dice import Dice
 from dreamcore.tinyworld.figures import FIGURES
 from dreamcore.tinyworld.patterns import KINDS, mask
@@ -109,6 +112,14 @@ def test_subjects_are_of_several_classes_and_beyond_all_captions() -> None:
         for colour in (subject.body, subject.second):
             assert np.abs(named - colour).sum(-1).min() > 60
     assert len({p.tobytes() for p in SUBJECTS["zigzag-mug"].pictures(5)}) == 5
+
+
+def test_a_subject_is_written_with_captions_that_say_its_places(tmp_path: Path) -> None:
+    write_subject(tmp_path, "barred-fish")
+    for number, place in enumerate(("on grass", "on sand", "in snow", "at night", "at sunset")):
+        assert (tmp_path / f"{number}.txt").read_text() == f"a photo of a sks fish {place}\n"
+        drawn = SUBJECTS["barred-fish"].draw(place, seed=0, index=number)
+        assert np.array_equal(Image.open(tmp_path / f"{number}.png"), drawn)
 
 
 def test_wild_scenes_have_colours_that_no_word_names() -> None:

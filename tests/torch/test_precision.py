@@ -118,6 +118,34 @@ def test_fp16_trains_as_float32_does(
             assert other[name] == pytest.approx(one[name], rel=1e-2), name
 
 
+def test_a_loss_scale_leaves_one_update_a_batch_accumulated_and_clipped(
+    tiny_model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AdamW's moments tell: stepped twice a batch, from one micro-batch alone, or not clipped, they are others."""
+    overflowing(monkeypatch, 2.0**10)
+    settings: dict[str, Any] = {"gradient_accumulation_steps": 2, "max_grad_norm": 0.5, "checkpointing_steps": 2}
+    settings |= {"max_train_steps": 2, "learning_rate": 1e-6}
+    steps, clipped = [], {}
+    for precision in ("no", "fp16"):
+        run = small_run(tiny_model, photos, tmp_path / precision, **settings, mixed_precision=precision)
+        assert all(record["grad_norm"] > 1.0 for record in run.metrics), "there is something to clip"
+        file = tmp_path / precision / "checkpoint-2" / "optimizer.safetensors"
+        with safe_open(file, "np") as opened:
+            steps.append(json.loads(opened.metadata()["counters"])["step"])
+        clipped[precision] = load_file(file)
+    assert steps == [2, 2]
+    for moment in ("exp_avg", "exp_avg_sq"):
+        one, other = (
+            np.concatenate([a.ravel() for n, a in sorted(moments.items()) if n.endswith(f".{moment}")])
+            for moments in clipped.values()
+        )
+        assert np.linalg.norm(other - one) < 0.05 * np.linalg.norm(one), moment
+    # The sum of two gradients of norm 0.5, weighed 0.09 and 0.1, which lie some way apart
+    assert (
+        0.02 < np.linalg.norm([np.linalg.norm(a) for n, a in clipped["fp16"].items() if n.endswith(".exp_avg")]) < 0.096
+    )
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

@@ -44,4 +44,4 @@ python -m dreamcore.cli train \
   --output_dir "$BUILD/run" "${resume[@]}"
 
 python tools/tinyworld/publish.py --run "$BUILD/run" --out "$OUT"
-python tools/tinyworld/evaluate.py base --model "$OUT" --out "$BUILD/base"
+python tools/tinyworld/evaluate.py base --model "$OUT" --out "$BUILD/base" --steps $((SCALE > 1 ? 2 : 30))

@@ -18,18 +18,18 @@ from pathlib import Path
 from evaluate import measure_subject
 
 from dreamcore.tinyworld import SUBJECTS, model_path
-from dreamcore.tinyworld.__main__ import write_subject
+from dreamcore.tinyworld.__main__ import IDENTIFIER, write_subject
 
 
 def teach(name: str, folder: Path, settings: list[str]) -> float:
     """Train on five pictures of a subject; seconds that the command took."""
     kind, start = SUBJECTS[name].kind, time.monotonic()
-    words = [f"--instance_prompt=a photo of a sks {kind}", f"--class_prompt=a photo of a {kind}"]
+    words = [f"--instance_prompt=a photo of a {IDENTIFIER} {kind}", f"--class_prompt=a photo of a {kind}"]
     command = [sys.executable, "-m", "dreamcore.cli", "train", "--config", "quickstart", "--device", "cpu"]
     if "--no-with_prior_preservation" in settings:
         words.pop()
     command += ["--instance_data_dir", str(folder.parent / "pictures"), "--output_dir", str(folder), *words]
-    command += [f"--validation_prompt=a photo of a sks {kind} on grass", "--overwrite_output_dir", *settings]
+    command += [f"--validation_prompt=a photo of a {IDENTIFIER} {kind} on grass", "--overwrite_output_dir", *settings]
     with folder.with_suffix(".log").open("w") as log:
         subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT)
     return round(time.monotonic() - start, 1)
@@ -58,7 +58,7 @@ def main() -> None:
                 base = ["--pretrained_model_name_or_path", str(args.model)]
                 seconds = teach(name, model, [*base, *extra, *args.settings])
             sheet = folder / f"{recipe.split()[0]}.png"
-            measured = measure_subject(SUBJECTS[name], model, "sks", args.steps, args.guidance, sheet)
+            measured = measure_subject(SUBJECTS[name], model, IDENTIFIER, args.steps, args.guidance, sheet)
             report[name][recipe] = {**measured, "seconds": seconds}
             print(name, recipe, json.dumps(report[name][recipe]), flush=True)
             (args.out / "subjects.json").write_text(json.dumps(report, indent=2) + "\n")
