@@ -113,11 +113,14 @@ class _Loop:
         """Whether to stop after this update: all ranks do, or none.
 
         They ask each other from host to host after each update, for whoever sends a signal to all does not wait long;
-        their devices need not have finished it.
+        their devices need not have finished it.  One that comes while they ask is for the next time.
         """
+        asked = stop.signal
         if self.world.size > 1:
-            stop.signal = int(np.max(self.world.gather(np.array([float(stop.signal)]))))
-        return stop.signal != 0
+            asked = int(np.max(self.world.gather(np.array([float(asked)]))))
+        if asked:
+            stop.signal = asked
+        return asked != 0
 
     def stopped(self, done: int, stop: StopRequest) -> Run:
         self.ledger.flush()
