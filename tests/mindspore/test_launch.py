@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,15 @@ from ..crossing.cases import reference
 pytestmark = [needs.mindspore, pytest.mark.timeout(600)]
 BIN = Path(sys.executable).parent
 SETTINGS = SMALL | PRIOR | {"use_lora": True, "max_train_steps": 3, "logging_steps": 1, "checkpointing_steps": 2}
+
+
+@pytest.fixture(autouse=True)
+def every_core() -> Iterator[None]:
+    """For what a test starts: processes that wait for each other must not share the one core of a test process."""
+    own = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    yield
+    os.sched_setaffinity(0, own)
 
 
 def free_port() -> int:
