@@ -24,11 +24,11 @@ SHARED_TESTS = (
 )  # fmt: skip
 """What depends on the backend or on its environment, NumPy's version among it (1.26 with MindSpore)."""
 
-IN_TWO_PROCESSES = (
-    "--numprocesses=2", "--dist=loadfile", "--no-loadscope-reorder", "tests/torch/test_kill.py", "tests/crossing",
-)  # fmt: skip
+IN_TWO_PROCESSES = ("--numprocesses=2", "--dist=loadfile", "--no-loadscope-reorder")
 """Operators of small networks leave a core idle.  A file's tests stay together and share what they make; files start in
-the order given, and those of few but long tests come first, lest one process ends with them alone."""
+the order given: those of few but long tests come first, lest one process ends with them alone."""
+
+LONG_TESTS = ("tests/torch/test_kill.py", "tests/crossing")
 
 
 def install(session: nox.Session, backend: str, *extras: str) -> None:
@@ -80,9 +80,11 @@ def quickstart_mindspore(session: nox.Session) -> None:
 
 @nox.session(name="tests-torch", tags=["tests"])
 def tests_torch(session: nox.Session) -> None:
-    """All tests, with the PyTorch backend."""
+    """All tests but the other backends' own, with the PyTorch backend."""
     install(session, "torch", "dev")
-    session.run("python", "-m", "pytest", *session.posargs)
+    found = [p for p in Path("tests").iterdir() if p.name.startswith("test_") or (p / "__init__.py").is_file()]
+    others = sorted(str(p) for p in found if p.name not in FRAMEWORKS)
+    session.run("python", "-m", "pytest", *(session.posargs or (*IN_TWO_PROCESSES, "tests/torch", *others)))
     session.run("python", "-m", "tests.crossing.write_reference", silent=True)
 
 
@@ -91,7 +93,8 @@ def tests_mindspore(session: nox.Session) -> None:
     """What depends on the backend, with MindSpore, beside the files that tests-torch has written."""
     install(session, "mindspore", "dev")
     shutil.rmtree("build/written/mindspore", ignore_errors=True)
-    session.run("python", "-m", "pytest", *(session.posargs or (*IN_TWO_PROCESSES, "tests/mindspore", *SHARED_TESTS)))
+    tests = (*IN_TWO_PROCESSES, *LONG_TESTS, "tests/mindspore", *SHARED_TESTS)
+    session.run("python", "-m", "pytest", *(session.posargs or tests))
 
 
 @nox.session(name="tests-paddle", tags=["tests"])
@@ -99,7 +102,7 @@ def tests_paddle(session: nox.Session) -> None:
     """What depends on the backend, with Paddle, beside the files that tests-torch and tests-mindspore have written."""
     install(session, "paddle", "dev")
     shutil.rmtree("build/written/paddle", ignore_errors=True)
-    tests = (*IN_TWO_PROCESSES, "tests/torch/test_lost_rank.py", "tests/paddle", *SHARED_TESTS)
+    tests = (*IN_TWO_PROCESSES, *LONG_TESTS, "tests/torch/test_lost_rank.py", "tests/paddle", *SHARED_TESTS)
     session.run("python", "-m", "pytest", *(session.posargs or tests))
 
 
