@@ -168,10 +168,9 @@ def recompute(network: nn.Cell) -> None:
 
     mindone's own switch asks its cells for a method that MindSpore 2.7 does not have.
     """
-    if hasattr(
-        getattr(network, "pos_embed", None), "axes_dim"
-    ):  # rotary, of whose cosines and sines mindone takes either
-        network.pos_embed = Stacked(network.pos_embed)
+    positions = getattr(network, "pos_embed", None)
+    if hasattr(positions, "axes_dim"):  # rotary, whose cosines and sines mindone takes in either form
+        network.pos_embed = Stacked(positions)
     for name, cell in network.cells_and_names():
         if LAYERS.search(name):
             cell.recompute()
