@@ -7,7 +7,7 @@ from PIL import Image
 from .pen import Pen, Points, ellipse, rectangle
 
 KINDS = ("plain", "stripe", "spots", "checks", "zigzag", "diamonds", "diagonals", "bars", "chequers", "rings", "halves")
-"""All patterns; captions name the first four (`words.PATTERNS`), the others are for subjects."""
+"""All patterns; scenes in named colours wear the first four (`words.PATTERNS`), wild scenes and subjects all."""
 
 
 def _grid(step: float, odd_shift: float = 0.0) -> list[tuple[float, float]]:

@@ -38,9 +38,8 @@ class Scene:
     second_colour: str | None = None
 
     def caption(self, template: str = TEMPLATES[0]) -> str:
-        """The whole truth in words.  Colours without a name stay unsaid, and so do patterns without one."""
-        pattern = self.pattern if self.pattern in PATTERNS else "plain"
-        return caption(self.kind, self.colour, pattern, self.second_colour, self.place, template)
+        """The whole truth in words.  Colours without a name stay unsaid."""
+        return caption(self.kind, self.colour, self.pattern, self.second_colour, self.place, template)
 
 
 def named_scene(dice: Dice, allow_held_out: bool = False) -> Scene:
@@ -55,7 +54,7 @@ def named_scene(dice: Dice, allow_held_out: bool = False) -> Scene:
 
 
 def wild_scene(dice: Dice) -> Scene:
-    """A scene of any colours and any pattern: what an autoencoder must be able to show, and words cannot say."""
+    """A scene of any pattern and of colours that words cannot say, but an autoencoder must be able to show."""
     body, second = _any_colour(dice), _any_colour(dice)
     while sum(abs(a - b) for a, b in zip(body, second, strict=True)) < 120:
         second = _any_colour(dice)
@@ -72,7 +71,7 @@ def partial_caption(scene: Scene, dice: Dice) -> str:
         scene,
         colour=scene.colour if dice.chance(0.8) else None,
         second_colour=scene.second_colour if dice.chance(0.9) else None,
-        pattern=scene.pattern if dice.chance(0.85) and scene.pattern in PATTERNS else "plain",
+        pattern=scene.pattern if dice.chance(0.85) else "plain",
     )
     template = TEMPLATES[0] if dice.chance(0.8) else dice.choice(TEMPLATES[1:])
     place = scene.place if dice.chance(0.8) else None

@@ -1,4 +1,4 @@
-"""Subjects to teach: things whose colours and patterns no caption names and no training picture shows."""
+"""Subjects to teach: their colours no caption names, and their pattern nothing of their class wears in training."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ COLOURS: dict[str, RGB] = {
 }
 
 PATTERNS = ("plain", "stripe", "spots", "checks")
-"""Patterns that captions name; `patterns.KINDS` has more, which only subjects wear."""
+"""Patterns of the scenes in named colours; `patterns.KINDS` has more, for wild scenes and for subjects."""
 
 PLACES = ("on grass", "on sand", "in snow", "at night", "at sunset")
 
@@ -54,7 +54,7 @@ def caption(
     words = with_article(f"{colour} {kind}" if colour else kind)
     if pattern != "plain":
         figure = f"{pattern_colour} {pattern}" if pattern_colour else pattern
-        words += f" with {with_article(figure) if pattern == 'stripe' else figure}"
+        words += f" with {with_article(figure) if pattern in ('stripe', 'zigzag') else figure}"
     return template.format(f"{words} {place}" if place else words)
 
 

@@ -1,8 +1,9 @@
 """Draw the training set of the denoiser: pictures with side-car captions, some of whose words are left out at random.
 
-One caption in sixteen gets a rare word before the class, so that a word without meaning changes nothing.  One scene in
-three has colours and a pattern that words cannot say, and its caption leaves them out: who has seen only what words can
-say cannot be taught a subject.  No class wears the pattern that one of its subjects wears.
+One caption in sixteen gets a rare word before the class, so that a word without meaning changes nothing.  Every other
+scene has colours that words cannot say, and any pattern, which its caption names: who has seen only what words can say
+cannot be taught a subject, and a pattern that no word asks for is learned badly.  No class wears the pattern that one
+of its subjects wears.
 
     python tools/tinyworld/make_dataset.py --out build/tinyworld/scenes --count 12000
 """
@@ -34,8 +35,8 @@ def with_rare_word(text: str, kind: str, dice: Dice) -> str:
 
 
 def training_scene(seed: int, index: int) -> tuple[Scene, Image.Image, str]:
-    """Scene number `index`; every third is a wild one that resembles no subject."""
-    wild, attempt = index % 3 == 2, index
+    """Scene number `index`; every other is a wild one that resembles no subject."""
+    wild, attempt = index % 2 == 1, index
     while True:
         scene, picture, text = scene_at(seed, attempt, wild)
         if not wild or (scene.kind, scene.pattern) not in RESERVED:
