@@ -24,7 +24,7 @@ from .errors import ConfigError
 
 if TYPE_CHECKING:
     from .config import TrainConfig
-    from .config.common import ModelSettings
+    from .config.common import ModelSettings, Scheduler
     from .families import Family
     from .modelfolder import ModelFolder
 
@@ -122,8 +122,7 @@ class SampleRequest:
     """Seeds of samplers that draw more noise on the way, one a picture."""
     steps: int
     guidance_scale: float
-    scheduler: str
-    """One of config.common.Scheduler."""
+    scheduler: Scheduler
     negative_prompt: str = ""
     for_training: bool = False
     """A class image, whose precision has a setting of its own."""

@@ -19,6 +19,7 @@ from dreamcore.errors import ConfigError
 from dreamcore.families import TextEncoder
 from dreamcore.lossscale import LossScale
 from dreamcore.modelfolder import ModelFolder
+from dreamcore.pipelines import scaled, to_pixels
 
 from .devices import choose_device  # isort: skip  # before MindSpore: it settles how MindSpore starts
 
@@ -92,20 +93,17 @@ class MindSporeBackend:
     def encode_images(self, pixels: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         moments = self.vae.encode(_tensor(pixels))[0].asnumpy().astype(np.float32)
         mean, log_variance = np.split(moments, 2, axis=1)
-        shift, scale = self.model.latent_scaling
-        return (mean - shift) * scale, np.exp(0.5 * np.clip(log_variance, -30, 20)) * scale
+        return scaled(mean, np.exp(0.5 * np.clip(log_variance, -30, 20)), self.model)
 
     def sample(self, request: SampleRequest) -> NDArray[np.uint8]:
-        from .sampling import make_latents, make_pipeline, to_pixels  # mindone comes after the device is chosen
+        from .sampling import make_latents  # mindone comes after the device is chosen
 
         parts = {self.family.denoiser: self.denoiser, self.family.vae: self.vae}
-        pipeline = make_pipeline(self.model, parts, request.scheduler)
         with self._at_rest():
             positive = self.words.embeddings(request.prompts)
             negative = self.words.embeddings([request.negative_prompt] * len(request.prompts))
-            latents = make_latents(pipeline, self.model, request, positive, negative)
-        shift, scale = self.model.latent_scaling
-        return to_pixels(self.vae.decode(_tensor(latents / scale + shift))[0])
+            latents = make_latents(self.model, parts, request, positive, negative)
+        return to_pixels(self.vae.decode(_tensor(latents))[0].asnumpy().astype(np.float32))
 
     def load_lora(self, file: Path, scale: float) -> None:
         lora.fold(file, self._weights, scale)

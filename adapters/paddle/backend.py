@@ -19,11 +19,12 @@ from dreamcore.errors import ConfigError
 from dreamcore.layouts import PUBLISHED
 from dreamcore.lossscale import LossScale
 from dreamcore.modelfolder import ModelFolder
+from dreamcore.pipelines import scaled, to_pixels
 
 from . import lora, models
 from .launch import check_log_folder, choose_device, join_world, sum_gradients
 from .optim import MovingAverage, Optimizer
-from .sampling import make_latents, make_pipeline, make_scheduler, to_pixels
+from .sampling import make_latents
 from .words import Part, Words
 
 DTYPES = {"no": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -79,22 +80,18 @@ class PaddleBackend:
     def encode_images(self, pixels: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         self._move(self.vae, self.device)
         posterior = self.vae.encode(paddle.to_tensor(pixels)).latent_dist
-        shift, scale = (paddle.to_tensor(planes) for planes in self.model.latent_scaling)
-        return ((posterior.mean - shift) * scale).numpy(), (posterior.std * scale).numpy()
+        return scaled(posterior.mean.numpy(), posterior.std.numpy(), self.model)
 
     def sample(self, request: SampleRequest) -> NDArray[np.uint8]:
-        scheduler = make_scheduler(request.scheduler, self.model)
         parts = {self.family.denoiser: self.denoiser, self.family.vae: self.vae} | self.words.networks()
-        pipeline = make_pipeline(self.model, parts, scheduler)
         with self._at_rest():
             positive = self.words.embeddings(request.prompts)
             negative = self.words.embeddings([request.negative_prompt] * len(request.prompts))
             with self._autocast():
-                latents = make_latents(pipeline, self.model, request, positive, negative)
+                latents = make_latents(self.model, parts, request, positive, negative)
         self._move(self.vae, self.device)
-        shift, scale = (paddle.to_tensor(planes) for planes in self.model.latent_scaling)
         with paddle.no_grad():
-            return to_pixels(self.vae.decode(latents.cast("float32") / scale + shift).sample)
+            return to_pixels(self.vae.decode(paddle.to_tensor(latents)).sample.numpy())
 
     def load_lora(self, file: Path, scale: float) -> None:
         lora.apply_file({self.family.denoiser: self.denoiser} | self.words.networks(), file, scale)

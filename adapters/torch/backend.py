@@ -19,13 +19,14 @@ from dreamcore.config import TrainConfig
 from dreamcore.config.common import ModelSettings
 from dreamcore.errors import ConfigError
 from dreamcore.modelfolder import ModelFolder
+from dreamcore.pipelines import make_pipeline, scaled, to_pixels
 
 from . import lora, models
 from .average import MovingAverage
 from .launch import choose_device, join_world, sum_gradients
 from .optim import Optimizer
 from .precision import autocast, check_precision, quicken_products, set_tf32
-from .sampling import make_latents, make_pipeline, make_scheduler, to_pixels
+from .sampling import make_latents
 from .words import Part, Words
 
 for logging in (diffusers.utils.logging, transformers.utils.logging):
@@ -84,26 +85,22 @@ class TorchBackend:
     @torch.no_grad()
     def encode_images(self, pixels: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         posterior = self.vae.to(self.device).encode(self._to_device(pixels)).latent_dist
-        shift, scale = (self._to_device(planes) for planes in self.model.latent_scaling)
-        return ((posterior.mean - shift) * scale).cpu().numpy(), (posterior.std * scale).cpu().numpy()
+        return scaled(posterior.mean.cpu().numpy(), posterior.std.cpu().numpy(), self.model)
 
     def sample(self, request: SampleRequest) -> NDArray[np.uint8]:
-        scheduler = make_scheduler(request.scheduler, self.model)
-        pipeline = make_pipeline(self.model, {self.family.denoiser: self.denoiser}, scheduler)
         dtype = self._class_dtype if request.for_training else self.dtype
         with self._at_rest():
             positive = self.words.embeddings(request.prompts, dtype)
             negative = self.words.embeddings([request.negative_prompt] * len(request.prompts), dtype)
             self.denoiser.to(self.device)
             with autocast(self.device, dtype):
-                latents = make_latents(pipeline, self.model, request, positive, negative)
+                latents = make_latents(self.model, self.denoiser, request, positive, negative)
         with torch.no_grad():
-            shift, scale = (self._to_device(planes) for planes in self.model.latent_scaling)
-            return to_pixels(self.vae.to(self.device).decode(latents.float() / scale + shift).sample)
+            return to_pixels(self.vae.to(self.device).decode(self._to_device(latents)).sample.cpu().numpy())
 
     def load_lora(self, file: Path, scale: float) -> None:
         networks = {self.family.denoiser: self.denoiser} | self.words.networks()
-        pipeline = make_pipeline(self.model, networks)
+        pipeline = make_pipeline(diffusers, self.model, networks)
         try:
             pipeline.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name="lora")
         except (OSError, ValueError, RuntimeError) as error:

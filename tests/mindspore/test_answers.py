@@ -165,19 +165,6 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         load(model)
 
 
-@pytest.mark.parametrize("scheduler", ["ddim", "pndm", "dpmsolver++", "euler", "unipc"])
-def test_every_sampler_makes_pictures(scheduler: str) -> None:
-    from dreamcore.backend import SampleRequest
-
-    backend = load(reference("models") / "sd1")
-    noise = np.random.default_rng(0).standard_normal((2, 4, 8, 8), np.float32)
-    one = backend.sample(SampleRequest(["a dog", "a cat"], noise, [0, 1], 3, 5.0, scheduler))
-    assert (one.shape, one.dtype) == ((2, 32, 32, 3), np.uint8)
-    unguided = backend.sample(SampleRequest(["a dog", "a cat"], noise, [0, 1], 3, 1.0, scheduler))
-    assert not np.array_equal(one, unguided)
-    assert backend.denoiser.training is False
-
-
 @pytest.mark.parametrize("name", ["unet", "text_encoder", "vae"])
 def test_no_random_weights_are_drawn_for_a_network_that_is_filled(name: str) -> None:
     from dreamcore.adapters.mindspore import models
