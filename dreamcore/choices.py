@@ -143,12 +143,6 @@ def weight_decays(config: TrainConfig, components: Sequence[str]) -> dict[str, f
     return decays
 
 
-def lora_layers(config: TrainConfig, model: ModelFolder) -> dict[str, tuple[str, ...]]:
-    """Endings of the names of each component's layers that get LoRA factors."""
-    layers = {encoder.network: encoder.lora_layers for encoder in model.text_encoders}
-    return layers | {model.family.denoiser: tuple(config.lora_layers or model.family.lora_layers)}
-
-
 def total_updates(config: TrainConfig, updates_per_epoch: int) -> int:
     """Updates of the whole run."""
     return config.max_train_steps or config.num_train_epochs * updates_per_epoch

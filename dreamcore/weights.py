@@ -16,7 +16,7 @@ import safetensors
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from .errors import ConfigError
+from .errors import ConfigError, RunError
 from .pdparams import read_pdparams
 
 Arrays = dict[str, NDArray[Any]]
@@ -84,6 +84,21 @@ def read_safetensors(file: Path, *, paddles: bool = False) -> Arrays:
     written_by = header.get("__metadata__", {}).get("format")
     if written_by == "pd" or (written_by == "np" and paddles):
         return {name: swap_layout(name, value) for name, value in arrays.items()}
+    return arrays
+
+
+def read_exactly(file: Path, shapes: Mapping[str, Sequence[int]], what: str) -> Arrays:
+    """The arrays of one file, which has to hold these and no others.
+
+    Args:
+        what: for what they are, in words.
+
+    Raises:
+        RunError: arrays that are missing, left over or of another shape.
+    """
+    arrays = read_safetensors(file)
+    if problem := misfit(arrays, shapes):
+        raise RunError(f"{file}: does not fit {what}: {problem}")
     return arrays
 
 

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamcore.backend import Batch, SampleRequest, StepResult
-from dreamcore.choices import family_inputs, lora_layers
+from dreamcore.choices import family_inputs
 from dreamcore.config import TrainConfig
 from dreamcore.config.common import ModelSettings
 from dreamcore.errors import ConfigError
 from dreamcore.families import TextEncoder
+from dreamcore.lora import Lora, save_factors, save_published
 from dreamcore.lossscale import LossScale
 from dreamcore.modelfolder import ModelFolder
 from dreamcore.pipelines import scaled, to_pixels
@@ -55,8 +56,8 @@ class MindSporeBackend:
         self.vae = self._load(self.family.vae, ms.float32)
         self.words = Words(model, [self._load_encoder(e) for e in model.text_encoders])
         self._trained: dict[str, Any] = {}
-        self._factors: dict[str, models.Weights] | None = None
-        self._lora_scale = 1.0
+        self._lora: Lora | None = None
+        self._factors: dict[str, models.Weights] = {}
         self._has_dropout = False
         self._optimizer: Optimizer | None = None
         self._average: MovingAverage | None = None
@@ -114,7 +115,9 @@ class MindSporeBackend:
     def prepare_training(self, config: TrainConfig) -> list[str]:
         self._trained = {self.family.denoiser: self.denoiser} | self.words.prepare(config)
         if config.use_lora:
-            self._add_lora(config)
+            self._lora = Lora.of(config, self.model)
+            self._has_dropout = self._lora.dropout > 0
+            self._factors = {name: lora.add_lora(n, name, self._lora) for name, n in self._trained.items()}
         parameters = self._parameters()
         for parameter in (p for named in parameters.values() for p in named.values()):
             parameter.requires_grad = True
@@ -135,18 +138,6 @@ class MindSporeBackend:
         names = ("x", "t", *self._extra, "words", *(["pooled"] if layout.pooled else []))
         return LossNetwork(self.denoiser, self.family.inputs, names, words)
 
-    def _add_lora(self, config: TrainConfig) -> None:
-        alpha = config.lora_alpha if config.lora_alpha is not None else float(config.rank)
-        self._lora_scale = alpha / config.rank
-        self._has_dropout = config.lora_dropout > 0
-        self._factors = {}
-        layers = lora_layers(config, self.model)
-        for name, network in self._trained.items():
-            unused = self.model.unused(name)
-            self._factors[name] = lora.add_lora(
-                network, name, layers[name], unused, config.rank, alpha, config.lora_dropout, config.seed
-            )
-
     def _set_modes(self, config: TrainConfig) -> None:
         """Train mode only where it matters: LoRA's dropout asks for it, nothing else has dropout."""
         again = config.gradient_checkpointing
@@ -162,7 +153,7 @@ class MindSporeBackend:
 
     def _parameters(self) -> dict[str, models.Weights]:
         """What trains, by component, under published names."""
-        if self._factors is not None:
+        if self._lora:
             return self._factors
         found = {name: models.trainable(self._weights[name], self.model.unused(name)) for name in self._trained}
         return {name: {f"{name}.{p}": w for p, w in weights.items()} for name, weights in found.items()}
@@ -214,8 +205,8 @@ class MindSporeBackend:
 
     def export(self, folder: Path, *, averaged: bool) -> None:
         with self._average.in_place() if self._average and averaged else nullcontext():
-            if self._factors is not None:
-                lora.save_published(self._all_factors(), self._lora_scale, folder)
+            if self._lora:
+                save_published(lora.arrays(self._all_factors()), self._lora.scale, folder)
                 return
             for name in self._trained:
                 models.save_component(self._weights[name], self.model.folder(name), folder / name)
@@ -223,14 +214,14 @@ class MindSporeBackend:
     def save_state(self, folder: Path) -> None:
         assert self._optimizer is not None, "prepare_training comes first"
         self._optimizer.save(folder)
-        if self._factors is not None:
-            lora.save_factors(self._all_factors(), folder)
+        if self._lora:
+            save_factors(lora.arrays(self._all_factors()), folder)
         if self._average:
             self._average.save(folder)
 
     def load_state(self, folder: Path, *, reset_optimizer: bool = False) -> None:
         assert self._optimizer is not None, "prepare_training comes first"
-        if self._factors is not None:
+        if self._lora:
             lora.restore_factors(self._all_factors(), folder)
         else:
             for name in self._trained:
@@ -256,7 +247,6 @@ class MindSporeBackend:
     # -- small things
 
     def _all_factors(self) -> models.Weights:
-        assert self._factors is not None
         return {name: factor for named in self._factors.values() for name, factor in named.items()}
 
     @contextmanager

@@ -23,10 +23,10 @@ from dreamcore.choices import weight_decays
 from dreamcore.config import TrainConfig
 from dreamcore.errors import RunError
 from dreamcore.lossscale import LossScale
-from dreamcore.weights import Arrays
+from dreamcore.weights import Arrays, read_exactly, write_safetensors
 
 from .buckets import Bucket, make_buckets
-from .models import Weights, misfit, read_weights, save_arrays
+from .models import Weights, shapes
 
 FIRST, SECOND = ".exp_avg", ".exp_avg_sq"
 
@@ -84,7 +84,7 @@ class Optimizer:
         scaler = asdict(self.loss_scale) if self.loss_scale else {}
         counters = {"optimizer": "adamw", "step": self._steps, "scaler": scaler}
         moments = _named(self.buckets, self._first, FIRST) | _named(self.buckets, self._second, SECOND)
-        save_arrays(moments, folder / OPTIMIZER_FILE, counters=json.dumps(counters))
+        write_safetensors(folder / OPTIMIZER_FILE, moments, {"counters": json.dumps(counters)})
 
     def load(self, folder: Path) -> None:
         """Read what `save`, of this backend or another, wrote.
@@ -129,7 +129,7 @@ class MovingAverage:
 
     def save(self, folder: Path) -> None:
         """Write the averages."""
-        save_arrays(_named(self._buckets, self._averages), folder / EMA_FILE, updates=str(self._updates))
+        write_safetensors(folder / EMA_FILE, _named(self._buckets, self._averages), {"updates": str(self._updates)})
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote.
@@ -167,8 +167,6 @@ def _read_vectors(buckets: Sequence[Bucket], file: Path, endings: Sequence[str])
     Raises:
         RunError: arrays that are missing, left over or of another shape.
     """
-    arrays = read_weights([file])
     wanted = {n + ending: p for bucket in buckets for n, p in bucket.named.items() for ending in endings}
-    if problem := misfit(arrays, wanted):
-        raise RunError(f"{file}: does not fit what this run trains: {problem}")
+    arrays = read_exactly(file, shapes(wanted), "what this run trains")
     return [[bucket.vector({n: arrays[n + ending] for n in bucket.named}) for bucket in buckets] for ending in endings]

@@ -12,11 +12,11 @@ import paddle
 from numpy.typing import NDArray
 
 from dreamcore.backend import Batch, SampleRequest, StepResult
-from dreamcore.choices import lora_layers
 from dreamcore.config import TrainConfig
 from dreamcore.config.common import ModelSettings
 from dreamcore.errors import ConfigError
 from dreamcore.layouts import PUBLISHED
+from dreamcore.lora import Lora, save_factors, save_published
 from dreamcore.lossscale import LossScale
 from dreamcore.modelfolder import ModelFolder
 from dreamcore.pipelines import scaled, to_pixels
@@ -52,8 +52,8 @@ class PaddleBackend:
         ]
         self.words = Words(model, parts, self._autocast, lambda network: self._move(network, self.device))
         self._trained: dict[str, paddle.nn.Layer] = {}
+        self._lora: Lora | None = None
         self._factors: dict[str, dict[str, paddle.Tensor]] = {}
-        self._lora_scale: float | None = None
         self._has_dropout = False
         self._optimizer: Optimizer | None = None
         self._average: MovingAverage | None = None
@@ -107,7 +107,9 @@ class PaddleBackend:
             if (config.use_lora or name not in self._trained) and self._amp_level == "O2":
                 paddle.amp.decorate(network, level="O2", dtype=self.dtype)
         if config.use_lora:
-            self._add_lora(config)
+            self._lora = Lora.of(config, self.model)
+            self._has_dropout = self._lora.dropout > 0
+            self._factors = {name: lora.add_lora(n, name, self._lora) for name, n in self._trained.items()}
         else:
             for parameter in (p for named in self._parameters().values() for p in named.values()):
                 parameter.stop_gradient = False
@@ -116,17 +118,6 @@ class PaddleBackend:
         if config.use_ema:
             self._average = MovingAverage(self._optimizer.named, config.ema_decay)
         return list(self._trained)
-
-    def _add_lora(self, config: TrainConfig) -> None:
-        alpha = config.lora_alpha if config.lora_alpha is not None else float(config.rank)
-        self._lora_scale = alpha / config.rank
-        self._has_dropout = config.lora_dropout > 0
-        layers = lora_layers(config, self.model)
-        for name, network in self._trained.items():
-            unused = self.model.unused(name)
-            self._factors[name] = lora.add_lora(
-                network, name, layers[name], unused, config.rank, alpha, config.lora_dropout, config.seed
-            )
 
     def _set_modes(self, config: TrainConfig) -> None:
         """Train mode only where it matters: LoRA's dropout asks for it, nothing else has dropout."""
@@ -141,7 +132,7 @@ class PaddleBackend:
 
     def _parameters(self) -> dict[str, dict[str, paddle.Tensor]]:
         """What trains, by component, under published names."""
-        if self._lora_scale is not None:
+        if self._lora:
             return self._factors
         return {
             name: {
@@ -204,8 +195,8 @@ class PaddleBackend:
 
     def export(self, folder: Path, *, averaged: bool) -> None:
         with self._average.in_place() if self._average and averaged else nullcontext():
-            if self._lora_scale is not None:
-                lora.save_published(self._all_factors(), self._lora_scale, folder)
+            if self._lora:
+                save_published(lora.arrays(self._all_factors()), self._lora.scale, folder)
                 return
             for name, network in self._trained.items():
                 models.save_component(network, self.model.folder(name), folder / name)
@@ -213,14 +204,14 @@ class PaddleBackend:
     def save_state(self, folder: Path) -> None:
         assert self._optimizer is not None, "prepare_training comes first"
         self._optimizer.save(folder)
-        if self._lora_scale is not None:
-            lora.save_factors(self._all_factors(), folder)
+        if self._lora:
+            save_factors(lora.arrays(self._all_factors()), folder)
         if self._average:
             self._average.save(folder)
 
     def load_state(self, folder: Path, *, reset_optimizer: bool = False) -> None:
         assert self._optimizer is not None, "prepare_training comes first"
-        if self._lora_scale is not None:
+        if self._lora:
             lora.restore_factors(self._all_factors(), folder)
         else:
             for name, network in self._trained.items():

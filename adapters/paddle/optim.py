@@ -17,9 +17,9 @@ from safetensors import safe_open
 from dreamcore.checkpoint import EMA_FILE, OPTIMIZER_FILE
 from dreamcore.choices import weight_decays
 from dreamcore.config import TrainConfig
-from dreamcore.errors import ConfigError, RunError
+from dreamcore.errors import ConfigError
 from dreamcore.lossscale import LossScale
-from dreamcore.weights import Arrays, misfit, read_safetensors, write_safetensors
+from dreamcore.weights import Arrays, read_exactly, write_safetensors
 
 from .models import Named, published, published_shape, put
 
@@ -114,11 +114,9 @@ class Optimizer:
                 f"resume_from_checkpoint: {file} holds the state of {counters.get('optimizer')}, and this run's "
                 "optimizer is adamw; go on with that one, or give --reset_optimizer to start the optimizer afresh"
             )
-        arrays = read_safetensors(file)
         self._steps = int(counters["step"])
         shapes = {f"{n}.{m}": published_shape(n, p) for n, p in self.named.items() for m in MOMENTS if self._steps}
-        if problem := misfit(arrays, shapes):
-            raise RunError(f"{file}: does not fit what this run trains: {problem}")
+        arrays = read_exactly(file, shapes, "what this run trains")
         if self._steps:
             self._put_moments(arrays)
         if self.scale and counters.get("scaler"):
@@ -175,9 +173,8 @@ class MovingAverage:
         """
         file = folder / EMA_FILE
         self._updates = int(_metadata(file)["updates"])
-        arrays = read_safetensors(file)
-        if problem := misfit(arrays, {n: published_shape(n, p) for n, p in self._named.items()}):
-            raise RunError(f"{file}: does not fit what this run trains: {problem}")
+        shapes = {name: published_shape(name, p) for name, p in self._named.items()}
+        arrays = read_exactly(file, shapes, "what this run trains")
         for name, average in self._averages.items():
             put(name, average, arrays[name])
 

@@ -14,17 +14,17 @@ import transformers
 from numpy.typing import NDArray
 
 from dreamcore.backend import Batch, SampleRequest, StepResult
-from dreamcore.choices import lora_layers
 from dreamcore.config import TrainConfig
 from dreamcore.config.common import ModelSettings
 from dreamcore.errors import ConfigError
+from dreamcore.lora import Lora, save_factors, save_published
 from dreamcore.modelfolder import ModelFolder
 from dreamcore.pipelines import make_pipeline, scaled, to_pixels
 
 from . import lora, models
 from .average import MovingAverage
 from .launch import choose_device, join_world, sum_gradients
-from .optim import Optimizer
+from .optim import Named, Optimizer
 from .precision import autocast, check_precision, quicken_products, set_tf32
 from .sampling import make_latents
 from .words import Part, Words
@@ -57,7 +57,8 @@ class TorchBackend:
         ]
         self.words = Words(model, parts, self.device, self.dtype, self._to_device)
         self._trained: dict[str, torch.nn.Module] = {}
-        self._lora_scale: float | None = None
+        self._lora: Lora | None = None
+        self._factors: dict[str, Named] = {}
         self._has_dropout = False
         self._optimizer: Optimizer | None = None
         self._average: MovingAverage | None = None
@@ -136,7 +137,9 @@ class TorchBackend:
         if config.channels_last:  # before the optimizer, whose state takes on the weights' layout
             self.denoiser.to(memory_format=torch.channels_last)
         if config.use_lora:
-            self._add_lora(config)
+            self._lora = Lora.of(config, self.model)
+            self._has_dropout = self._lora.dropout > 0
+            self._factors = {name: lora.add_lora(n, name, self._lora) for name, n in self._trained.items()}
         else:
             for parameter in (p for named in self._parameters().values() for p in named.values()):
                 parameter.requires_grad_(True)
@@ -157,15 +160,6 @@ class TorchBackend:
             )
         return dtype
 
-    def _add_lora(self, config: TrainConfig) -> None:
-        alpha = config.lora_alpha if config.lora_alpha is not None else float(config.rank)
-        self._lora_scale = alpha / config.rank
-        self._has_dropout = config.lora_dropout > 0
-        layers = lora_layers(config, self.model)
-        for name, network in self._trained.items():
-            unused = self.model.unused(name)
-            lora.add_lora(network, name, layers[name], unused, config.rank, alpha, config.lora_dropout, config.seed)
-
     def _set_modes(self, config: TrainConfig) -> None:
         """Train mode only where it matters: recomputation and LoRA's dropout ask for it, nothing else has dropout."""
         for network in self._trained.values():
@@ -178,11 +172,11 @@ class TorchBackend:
                 network.compile()
                 self._compiled = True
 
-    def _parameters(self) -> dict[str, dict[str, torch.nn.Parameter]]:
+    def _parameters(self) -> dict[str, Named]:
         """What trains, by component, under published names."""
-        if self._lora_scale is not None:
-            return {name: lora.factors({name: network}) for name, network in self._trained.items()}
-        found: dict[str, dict[str, torch.nn.Parameter]] = {}
+        if self._lora:
+            return self._factors
+        found: dict[str, Named] = {}
         for name, network in self._trained.items():
             published = {models.weight_prefix(network) + p: w for p, w in network.named_parameters()}
             unused = self.model.unused(name)
@@ -242,8 +236,8 @@ class TorchBackend:
 
     def export(self, folder: Path, *, averaged: bool) -> None:
         with self._average.in_place() if self._average and averaged else nullcontext():
-            if self._lora_scale is not None:
-                lora.save_published(self._trained, self._lora_scale, folder)
+            if self._lora:
+                save_published(lora.arrays(self._all_factors()), self._lora.scale, folder)
                 return
             for name, network in self._trained.items():
                 models.save_component(network, self.model.folder(name), folder / name)
@@ -251,15 +245,15 @@ class TorchBackend:
     def save_state(self, folder: Path) -> None:
         assert self._optimizer is not None, "prepare_training comes first"
         self._optimizer.save(folder)
-        if self._lora_scale is not None:
-            lora.save_factors(self._trained, folder)
+        if self._lora:
+            save_factors(lora.arrays(self._all_factors()), folder)
         if self._average:
             self._average.save(folder)
 
     def load_state(self, folder: Path, *, reset_optimizer: bool = False) -> None:
         assert self._optimizer is not None, "prepare_training comes first"
-        if self._lora_scale is not None:
-            lora.restore_factors(self._trained, folder)
+        if self._lora:
+            lora.restore_factors(self._all_factors(), folder)
         else:
             for name, network in self._trained.items():
                 models.restore_component(network, folder / name)
@@ -267,6 +261,9 @@ class TorchBackend:
             self._optimizer.load(folder)
         if self._average:
             self._average.load(folder)
+
+    def _all_factors(self) -> Named:
+        return {name: factor for factors in self._factors.values() for name, factor in factors.items()}
 
     def rewrite_weights(self, files: Sequence[Path], folder: Path) -> None:
         models.rewrite_weights(files, folder)
