@@ -87,6 +87,12 @@ def read_safetensors(file: Path, *, paddles: bool = False) -> Arrays:
     return arrays
 
 
+def read_metadata(file: Path) -> dict[str, str]:
+    """What a safetensors file says of itself."""
+    with safetensors.safe_open(file, "np") as opened:
+        return opened.metadata() or {}
+
+
 def read_exactly(file: Path, shapes: Mapping[str, Sequence[int]], what: str) -> Arrays:
     """The arrays of one file, which has to hold these and no others.
 

@@ -44,8 +44,7 @@ PITFALLS: dict[str, list[str]] = {
     "offset noise unless it is turned off": ["tests/core/test_config.py::test_what_changes_the_objective_is_off"],
     "two optimizer updates a batch with a loss scale": [
         "tests/torch/test_precision.py::test_a_loss_scale_leaves_one_update_a_batch_accumulated_and_clipped",
-        "tests/paddle/test_update.py::test_an_overflow_is_skipped_and_halves_the_scale",
-        "tests/mindspore/test_update.py::test_an_overflow_is_skipped_and_halves_the_scale",
+        "tests/contract/test_update.py::test_an_overflow_is_skipped_and_halves_the_scale",
     ],
     "a schedule counted in something other than updates": [
         "tests/core/test_lr.py::test_as_in_diffusers",

@@ -155,7 +155,7 @@ class PaddleBackend:
                 paddle.seed(batch.seed)
             error = self._errors(batch)
             loss = (error * paddle.to_tensor(batch.weight)).sum()
-            scale = self._optimizer.scale
+            scale = self._optimizer.loss_scale
             (loss * scale.scale if scale else loss).backward()
             errors.append(error.detach())
         if self.world.size > 1:
@@ -188,7 +188,7 @@ class PaddleBackend:
         flat = paddle.concat([paddle.concat([e, n.reshape([1])]) for e, n in self._results]).numpy()
         rows = np.split(flat, np.cumsum([len(e) + 1 for e, _ in self._results])[:-1])
         self._results.clear()
-        scales = self._optimizer.scale is not None
+        scales = self._optimizer.loss_scale is not None
         return [StepResult(r[:-1], float(r[-1]), skipped=scales and not np.isfinite(r[-1])) for r in rows]
 
     # -- files
