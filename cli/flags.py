@@ -8,6 +8,7 @@ business alone, so that a file and a flag meet the same rules and the same messa
 from __future__ import annotations
 
 import argparse
+import functools
 import types
 import typing
 from collections.abc import Sequence
@@ -71,6 +72,7 @@ def _parser(cls: type[Settings], command: str, about: str) -> argparse.ArgumentP
     return parser
 
 
+@functools.cache
 def _file_only(cls: type[Settings]) -> list[str]:
     """Settings with a structure, which a flag cannot give."""
     kinds = {name: typing.get_args(_kind(field)) for name, field in cls.model_fields.items()}

@@ -72,6 +72,8 @@ def join_world() -> World:
         init()
     except RuntimeError as error:
         what = str(error).strip().splitlines()[0]
+        if "timed out node" in what:  # the scheduler's, of workers that it had found
+            raise RunError(f"a process of this run has ended or does not answer ({what})") from None
         raise RunError(f"the processes of this run did not find each other within {seconds} s ({what})") from None
     finally:
         faulthandler.cancel_dump_traceback_later()

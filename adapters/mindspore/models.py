@@ -24,6 +24,7 @@ from dreamcore.errors import ConfigError
 from dreamcore.modelfolder import ModelFolder
 from dreamcore.weights import TABLE, Arrays, known_names, misfit, read_exactly, read_safetensors, write_safetensors
 
+from ..imports import import_lazily
 from . import cpu_shim
 
 Weights = dict[str, ms.Parameter]
@@ -69,7 +70,8 @@ def mindone(library: str) -> Any:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        importlib.import_module("mindone.transformers")
+        import_lazily("mindone.transformers")  # all models of its two `__init__` take 4 seconds of 6
+        import_lazily("mindone.transformers.models")
         cpu_shim.install_attention(importlib.import_module("mindone.diffusers.models.attention_dispatch"))
         return importlib.import_module(f"mindone.{library}")
 
