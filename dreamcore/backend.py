@@ -68,6 +68,18 @@ class StepResult:
     """The update was not applied (fp16 overflow)."""
 
 
+def cut_results(numbers: Float, rows: Sequence[int], *, scales: bool) -> list[StepResult]:
+    """Results of updates from what one copy to the host brought.
+
+    Args:
+        numbers: of each update in turn its rows' errors and its gradient's norm.
+        rows: of each update.
+        scales: whether there is a loss scale, whose overflows are skipped.
+    """
+    parts = np.split(numbers, np.cumsum([n + 1 for n in rows])[:-1])
+    return [StepResult(p[:-1].copy(), float(p[-1]), skipped=scales and not np.isfinite(p[-1])) for p in parts]
+
+
 class World(Protocol):
     """The devices of a run; one process each."""
 

@@ -7,6 +7,7 @@ table, and any other difference is an error that names it.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,20 @@ def write_safetensors(
     """Write arrays as every library reads them."""
     contiguous = {name: np.asarray(value, order="C") for name, value in arrays.items()}
     save_file(contiguous, file, metadata={"format": "pt", **(metadata or {})})
+
+
+def component_file(folder: Path) -> Path:
+    """Where `from_pretrained` looks for the weights of a folder: only diffusers' configurations name their class."""
+    config = folder / "config.json"
+    diffusers = config.is_file() and "_class_name" in json.loads(config.read_text(encoding="utf-8"))
+    return folder / ("diffusion_pytorch_model.safetensors" if diffusers else "model.safetensors")
+
+
+def save_component(folder: Path, source: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write trained weights beside the configuration of their source, as `from_pretrained` loads them."""
+    folder.mkdir()
+    shutil.copyfile(source / "config.json", folder / "config.json")
+    write_safetensors(component_file(folder), arrays)
 
 
 def is_linear(name: str, dimensions: int) -> bool:

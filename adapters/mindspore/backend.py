@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamcore.backend import Batch, SampleRequest, StepResult
+from dreamcore.backend import Batch, SampleRequest, StepResult, cut_results
 from dreamcore.choices import family_inputs
 from dreamcore.config import TrainConfig
 from dreamcore.config.common import ModelSettings
@@ -21,6 +21,7 @@ from dreamcore.lora import Lora, save_factors, save_published
 from dreamcore.lossscale import LossScale
 from dreamcore.modelfolder import ModelFolder
 from dreamcore.pipelines import scaled, to_pixels
+from dreamcore.weights import save_component
 
 from .devices import choose_device  # isort: skip  # before MindSpore: it settles how MindSpore starts
 
@@ -196,10 +197,9 @@ class MindSporeBackend:
             return []
         assert self._optimizer is not None
         flat = ops.cat([ops.cat([e, n.reshape(1)]) for e, n in self._results]).asnumpy()
-        rows = np.split(flat, np.cumsum([e.size + 1 for e, _ in self._results])[:-1])
+        rows = [e.size for e, _ in self._results]
         self._results.clear()
-        scales = self._optimizer.loss_scale is not None
-        return [StepResult(r[:-1].copy(), float(r[-1]), skipped=scales and not np.isfinite(r[-1])) for r in rows]
+        return cut_results(flat, rows, scales=self._optimizer.loss_scale is not None)
 
     # -- files
 
@@ -209,7 +209,8 @@ class MindSporeBackend:
                 save_published(lora.arrays(self._all_factors()), self._lora.scale, folder)
                 return
             for name in self._trained:
-                models.save_component(self._weights[name], self.model.folder(name), folder / name)
+                arrays = {n: weight.asnumpy() for n, weight in self._weights[name].items()}
+                save_component(folder / name, self.model.folder(name), arrays)
 
     def save_state(self, folder: Path) -> None:
         assert self._optimizer is not None, "prepare_training comes first"
@@ -225,7 +226,7 @@ class MindSporeBackend:
             lora.restore_factors(self._all_factors(), folder)
         else:
             for name in self._trained:
-                models.restore_component(self._weights[name], self.model.folder(name), folder / name)
+                models.restore_component(self._weights[name], folder / name)
         if not reset_optimizer:
             self._optimizer.load(folder)
         if self._average:

@@ -10,7 +10,6 @@ import contextlib
 import importlib
 import io
 import os
-import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +21,16 @@ from mindspore.nn.utils import no_init_parameters
 
 from dreamcore.errors import ConfigError
 from dreamcore.modelfolder import ModelFolder
-from dreamcore.weights import TABLE, Arrays, known_names, misfit, read_exactly, read_safetensors, write_safetensors
+from dreamcore.weights import (
+    TABLE,
+    Arrays,
+    component_file,
+    known_names,
+    misfit,
+    read_exactly,
+    read_safetensors,
+    write_safetensors,
+)
 
 from ..imports import import_lazily
 from . import cpu_shim
@@ -124,30 +132,15 @@ def load_tokenizer(model: ModelFolder, name: str) -> Any:
     return getattr(transformers, model.class_name(name)).from_pretrained(model.path / name, local_files_only=True)
 
 
-def save_component(weights: Mapping[str, ms.Parameter], source: Path, folder: Path) -> None:
-    """Write trained weights beside the configuration of their source, as `from_pretrained` loads them."""
-    folder.mkdir()
-    shutil.copyfile(source / "config.json", folder / "config.json")
-    write_safetensors(folder / _file_name(source), {name: weight.asnumpy() for name, weight in weights.items()})
-
-
-def restore_component(weights: Mapping[str, ms.Parameter], source: Path, folder: Path) -> None:
-    """Load weights that `save_component`, of this backend or another, wrote.
+def restore_component(weights: Mapping[str, ms.Parameter], folder: Path) -> None:
+    """Load weights that this backend or another exported.
 
     Raises:
         RunError: names or shapes that do not fit.
     """
-    fill(weights, read_exactly(folder / _file_name(source), shapes(weights), "this model"))
+    fill(weights, read_exactly(component_file(folder), shapes(weights), "this model"))
 
 
 def rewrite_weights(files: Sequence[Path], folder: Path) -> None:
     """Write a component's weights, a variant's for example, as one plain safetensors file of their own precision."""
-    diffusion = files[0].name.startswith("diffusion_pytorch_model")
-    name = "diffusion_pytorch_model.safetensors" if diffusion else "model.safetensors"
-    write_safetensors(folder / name, read_weights(files))
-
-
-def _file_name(source: Path) -> str:
-    """The name of a component's weight file, from the folder that it was loaded from."""
-    diffusion = any(source.glob("diffusion_pytorch_model*"))
-    return "diffusion_pytorch_model.safetensors" if diffusion else "model.safetensors"
+    write_safetensors(component_file(folder), read_weights(files))

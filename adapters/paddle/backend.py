@@ -11,7 +11,7 @@ import numpy as np
 import paddle
 from numpy.typing import NDArray
 
-from dreamcore.backend import Batch, SampleRequest, StepResult
+from dreamcore.backend import Batch, SampleRequest, StepResult, cut_results
 from dreamcore.config import TrainConfig
 from dreamcore.config.common import ModelSettings
 from dreamcore.errors import ConfigError
@@ -20,6 +20,7 @@ from dreamcore.lora import Lora, save_factors, save_published
 from dreamcore.lossscale import LossScale
 from dreamcore.modelfolder import ModelFolder
 from dreamcore.pipelines import scaled, to_pixels
+from dreamcore.weights import save_component
 
 from . import lora, models
 from .launch import check_log_folder, choose_device, join_world, sum_gradients
@@ -186,10 +187,9 @@ class PaddleBackend:
             return []
         assert self._optimizer is not None
         flat = paddle.concat([paddle.concat([e, n.reshape([1])]) for e, n in self._results]).numpy()
-        rows = np.split(flat, np.cumsum([len(e) + 1 for e, _ in self._results])[:-1])
+        rows = [len(e) for e, _ in self._results]
         self._results.clear()
-        scales = self._optimizer.loss_scale is not None
-        return [StepResult(r[:-1], float(r[-1]), skipped=scales and not np.isfinite(r[-1])) for r in rows]
+        return cut_results(flat, rows, scales=self._optimizer.loss_scale is not None)
 
     # -- files
 
@@ -199,7 +199,7 @@ class PaddleBackend:
                 save_published(lora.arrays(self._all_factors()), self._lora.scale, folder)
                 return
             for name, network in self._trained.items():
-                models.save_component(network, self.model.folder(name), folder / name)
+                save_component(folder / name, self.model.folder(name), models.exported(network))
 
     def save_state(self, folder: Path) -> None:
         assert self._optimizer is not None, "prepare_training comes first"

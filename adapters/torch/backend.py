@@ -13,19 +13,20 @@ import torch
 import transformers
 from numpy.typing import NDArray
 
-from dreamcore.backend import Batch, SampleRequest, StepResult
+from dreamcore.backend import Batch, SampleRequest, StepResult, cut_results
 from dreamcore.config import TrainConfig
 from dreamcore.config.common import ModelSettings
 from dreamcore.errors import ConfigError
 from dreamcore.lora import Lora, save_factors, save_published
 from dreamcore.modelfolder import ModelFolder
 from dreamcore.pipelines import make_pipeline, scaled, to_pixels
+from dreamcore.weights import save_component
 
 from . import lora, models
 from .average import MovingAverage
 from .launch import choose_device, join_world, sum_gradients
 from .optim import Named, Optimizer
-from .precision import autocast, check_precision, quicken_products, set_tf32
+from .precision import autocast, check_class_precision, check_precision, quicken_products, set_tf32
 from .sampling import make_latents
 from .words import Part, Words
 
@@ -133,7 +134,7 @@ class TorchBackend:
         for network in self._trained.values():  # after they are halved: only then does a large one fit
             network.to(self.device)
         if config.with_prior_preservation and config.prior_generation_precision is not None:
-            self._class_dtype = self._check_class_precision(config.prior_generation_precision)
+            self._class_dtype = check_class_precision(config.prior_generation_precision, self.denoiser)
         if config.channels_last:  # before the optimizer, whose state takes on the weights' layout
             self.denoiser.to(memory_format=torch.channels_last)
         if config.use_lora:
@@ -149,16 +150,6 @@ class TorchBackend:
         if config.use_ema:
             self._average = MovingAverage(self._optimizer.named, config.ema_decay)
         return list(self._trained)
-
-    def _check_class_precision(self, name: str) -> torch.dtype:
-        dtype = check_precision(name, self.device, "prior_generation_precision")
-        held = self.denoiser.dtype
-        if dtype is torch.float32 and held is not torch.float32:
-            raise ConfigError(
-                f"prior_generation_precision: {name}, while LoRA with mixed_precision holds the frozen weights in "
-                f"{held}; leave it out, or make the class images first, in a run without mixed_precision"
-            )
-        return dtype
 
     def _set_modes(self, config: TrainConfig) -> None:
         """Train mode only where it matters: recomputation and LoRA's dropout ask for it, nothing else has dropout."""
@@ -227,10 +218,9 @@ class TorchBackend:
             return []
         assert self._optimizer is not None
         flat = torch.cat([torch.cat([e, n.reshape(1)]) for e, n in self._results]).cpu().numpy()
-        rows = np.split(flat, np.cumsum([len(e) + 1 for e, _ in self._results])[:-1])
+        rows = [len(e) for e, _ in self._results]
         self._results.clear()
-        scales = self._optimizer.scaler.is_enabled()
-        return [StepResult(r[:-1], float(r[-1]), skipped=scales and not np.isfinite(r[-1])) for r in rows]
+        return cut_results(flat, rows, scales=self._optimizer.scaler.is_enabled())
 
     # -- files
 
@@ -240,7 +230,7 @@ class TorchBackend:
                 save_published(lora.arrays(self._all_factors()), self._lora.scale, folder)
                 return
             for name, network in self._trained.items():
-                models.save_component(network, self.model.folder(name), folder / name)
+                save_component(folder / name, self.model.folder(name), models.exported(network))
 
     def save_state(self, folder: Path) -> None:
         assert self._optimizer is not None, "prepare_training comes first"
