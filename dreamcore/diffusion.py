@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow", "edm"]
-PREDICTIONS: tuple[Prediction, ...] = ("epsilon", "v_prediction", "sample", "flow", "edm")
 
 
 @dataclass(frozen=True)

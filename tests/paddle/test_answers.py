@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 
 from dreamcore.backend import load_backend
 from dreamcore.config import TrainConfig
@@ -26,7 +25,7 @@ from ..contract.runs import configuration
 from ..crossing.cases import reference
 
 pytestmark = needs.paddle
-VAE, TEXT = "vae/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"
+VAE = "vae/diffusion_pytorch_model.safetensors"
 
 
 def config_for(model: Path, **settings: Any) -> TrainConfig:
@@ -55,10 +54,6 @@ def sd1() -> Path:
 def copy(sd1: Path, tmp_path: Path) -> Path:
     """A model to change."""
     return Path(shutil.copytree(sd1, tmp_path / "model"))
-
-
-def rename(file: Path, change: Any) -> None:
-    save_file(change(dict(load_file(file))), file, metadata={"format": "pt"})
 
 
 @pytest.mark.parametrize("name", ["sd1", "sd2"])
@@ -94,18 +89,6 @@ def test_the_rule_for_linear_weights_holds(sd1: Path) -> None:
         for name, weight in network.named_parameters():
             by_type = name in layers and isinstance(layers[name], paddle.nn.Linear)
             assert is_linear(name, len(weight.shape)) == by_type, name
-
-
-def test_the_autoencoders_old_attention_names(copy: Path, sd1: Path) -> None:
-    def old(tensors: dict[str, Any]) -> dict[str, Any]:
-        for new, name in {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}.items():
-            tensors = {k.replace(f".{new}.", f".{name}."): v for k, v in tensors.items()}
-        return tensors
-
-    rename(copy / VAE, old)
-    mine, theirs = weights(copy), weights(sd1)
-    assert mine.keys() == theirs.keys()
-    assert all(np.array_equal(mine[n], theirs[n]) for n in mine)
 
 
 @pytest.mark.parametrize("safe", [True, False])
