@@ -50,7 +50,7 @@ PITFALLS: dict[str, list[str]] = {
         "tests/core/test_lr.py::test_as_in_diffusers",
         "tests/torch/test_parity.py::test_losses_and_gradient_norms",
     ],
-    "an overflow applied": ["tests/torch/test_precision.py::test_an_overflow_leaves_everything_but_the_scale"],
+    "an overflow applied": ["tests/torch/test_optimizer.py::test_an_overflow_leaves_everything_but_the_scale"],
     "micro-batches left over": [
         "tests/core/test_plan.py::test_updates_per_epoch_by_hand",
         "tests/contract/test_run.py::test_epochs_count_the_longer_list",
