@@ -2,7 +2,7 @@
 # Builds tinyworld from nothing: judge, autoencoder, training pictures, denoiser and text encoder, measurements.
 #
 #   tools/tinyworld/build.sh            all of it, about three hours on two CPU cores
-#   UPDATES=6000 tools/tinyworld/build.sh
+#   UPDATES=5000 tools/tinyworld/build.sh
 #   UPDATES=4 SCALE=100 tools/tinyworld/build.sh      everything divided by 100, to see that it runs: nothing of use
 #
 # Each stage is left out where its result lies in BUILD (build/tinyworld), and the denoiser's training goes on from its
@@ -13,7 +13,7 @@ cd "$(dirname "$0")/../.."
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 BUILD=${BUILD:-build/tinyworld}
 OUT=${OUT:-dreamcore/tinyworld/model}
-UPDATES=${UPDATES:-5000}
+UPDATES=${UPDATES:-9000}
 SCALE=${SCALE:-1}
 COUNT=$((12000 / SCALE))
 mkdir -p "$BUILD" "$OUT"
@@ -35,7 +35,7 @@ if compgen -G "$BUILD/run/checkpoint-*" >/dev/null; then resume=(--resume_from_c
 python -m dreamcore.cli train \
   --pretrained_model_name_or_path "$BUILD/init" --backend torch --device cpu \
   --instance_data_dir "$BUILD/scenes" --use_captions --caption_dropout 0.1 --resolution 64 --center_crop \
-  --train_text_encoder --use_ema --ema_decay 0.995 \
+  --train_text_encoder --use_ema --ema_decay 0.998 --channels_last \
   --train_batch_size 32 --max_train_steps "$UPDATES" \
   --learning_rate 1e-3 --lr_scheduler cosine --lr_warmup_steps 100 \
   --validation_prompt "a photo of a red mug on grass" --num_validation_images 8 --validation_steps 500 \
