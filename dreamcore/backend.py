@@ -24,7 +24,7 @@ from .errors import ConfigError
 
 if TYPE_CHECKING:
     from .config import TrainConfig
-    from .config.common import ModelSettings
+    from .config.common import ModelSettings, Scheduler
     from .families import Family
     from .modelfolder import ModelFolder
 
@@ -66,6 +66,18 @@ class StepResult:
     """Euclidean norm of the whole gradient over all trained weights and devices, before clipping."""
     skipped: bool = False
     """The update was not applied (fp16 overflow)."""
+
+
+def cut_results(numbers: Float, rows: Sequence[int], *, scales: bool) -> list[StepResult]:
+    """Results of updates from what one copy to the host brought.
+
+    Args:
+        numbers: of each update in turn its rows' errors and its gradient's norm.
+        rows: of each update.
+        scales: whether there is a loss scale, whose overflows are skipped.
+    """
+    parts = np.split(numbers, np.cumsum([n + 1 for n in rows])[:-1])
+    return [StepResult(p[:-1].copy(), float(p[-1]), skipped=scales and not np.isfinite(p[-1])) for p in parts]
 
 
 class World(Protocol):
@@ -122,8 +134,7 @@ class SampleRequest:
     """Seeds of samplers that draw more noise on the way, one a picture."""
     steps: int
     guidance_scale: float
-    scheduler: str
-    """One of config.common.Scheduler."""
+    scheduler: Scheduler
     negative_prompt: str = ""
     for_training: bool = False
     """A class image, whose precision has a setting of its own."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import TrainConfig
+from .config.common import Scheduler
 from .diffusion import FlowSettings, NoiseSchedule, ResolutionShift
 from .errors import ConfigError
 from .families import FamilyInputs, TextEncoder
@@ -79,7 +80,7 @@ class Rates:
         return {n: learning_rate(b, self.schedule, update, self.total, **self.shape) for n, b in self.base.items()}
 
 
-def sampler(given: str | None, model: ModelFolder, setting: str, usual: str | None = None) -> str:
+def sampler(given: Scheduler | None, model: ModelFolder, setting: str, usual: Scheduler | None = None) -> Scheduler:
     """The sampler to make pictures with: the one given, else `usual` where it fits, else the model's first.
 
     Raises:
@@ -140,12 +141,6 @@ def weight_decays(config: TrainConfig, components: Sequence[str]) -> dict[str, f
         other = config.adam_weight_decay_text_encoder
         decays[encoder] = decays[encoder] if other is None else other
     return decays
-
-
-def lora_layers(config: TrainConfig, model: ModelFolder) -> dict[str, tuple[str, ...]]:
-    """Endings of the names of each component's layers that get LoRA factors."""
-    layers = {encoder.network: encoder.lora_layers for encoder in model.text_encoders}
-    return layers | {model.family.denoiser: tuple(config.lora_layers or model.family.lora_layers)}
 
 
 def total_updates(config: TrainConfig, updates_per_epoch: int) -> int:

@@ -21,14 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ConfigError
+from .pipelines import samplers
 
 if TYPE_CHECKING:
-    from .config.common import WeightingScheme
+    from .config.common import Scheduler, WeightingScheme
 
 Array = NDArray[np.float64]
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow", "edm"]
-DISCRETE_SAMPLERS = ("ddim", "pndm", "dpmsolver++", "euler", "unipc")
-PREDICTIONS: tuple[Prediction, ...] = ("epsilon", "v_prediction", "sample", "flow", "edm")
 
 
 @dataclass(frozen=True)
@@ -252,9 +251,9 @@ class NoiseSchedule:
         return len(self.levels)
 
     @property
-    def samplers(self) -> tuple[str, ...]:
+    def samplers(self) -> tuple[Scheduler, ...]:
         """The samplers, as settings name them, that know such noise levels; the one to use by default first."""
-        return {"edm": ("euler", "dpmsolver++"), "flow": ("euler",)}.get(self.prediction, DISCRETE_SAMPLERS)
+        return tuple(samplers(self.prediction))
 
     def draw(self, rng: np.random.Generator) -> int:
         """A timestep to train at: an index into the table."""

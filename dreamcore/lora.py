@@ -1,9 +1,10 @@
-"""LoRA's conventions, the same on every backend: first values, published names, alpha folded into the file."""
+"""LoRA, as it is the same on every backend: which layers, first values, published names, files with alpha folded in."""
 
 from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .checkpoint import LORA_FACTORS_FILE, LORA_FILE
+from .config import TrainConfig
 from .errors import ConfigError
+from .modelfolder import ModelFolder
 from .rng import Purpose, generator
-from .weights import read_safetensors
+from .weights import PREFIX, Arrays, read_exactly, read_safetensors, write_safetensors
 
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 """Endings of the raw factors' names, COMPONENT.LAYER before them."""
@@ -22,7 +26,52 @@ _KINDS = {
     "lora.up.weight": "up", "lora_linear_layer.up.weight": "up", "lora_B.weight": "up",
     "alpha": "alpha", "lora.alpha": "alpha", "lora_linear_layer.alpha": "alpha",
 }  # fmt: skip
-_FACTOR = re.compile(rf"(?P<component>[a-z0-9_]+)\.(?P<layer>.+?)\.(?P<kind>{'|'.join(map(re.escape, _KINDS))})")
+_FACTOR = re.compile(rf"(?P<component>[a-z0-9_]+)\.(?P<layer>.+?)[._](?P<kind>{'|'.join(map(re.escape, _KINDS))})")
+
+
+@dataclass(frozen=True)
+class Lora:
+    """What a run's settings come to: which layers get factors, of what rank, and how much they count."""
+
+    rank: int
+    alpha: float
+    dropout: float
+    seed: int
+    endings: Mapping[str, tuple[str, ...]]
+    """Component -> endings of the names of its layers that get factors."""
+    unused: Mapping[str, tuple[str, ...]]
+    """Component -> beginnings of the published names of layers that are left as they are."""
+
+    @classmethod
+    def of(cls, config: TrainConfig, model: ModelFolder) -> Lora:
+        """From the settings and the model's family."""
+        alpha = config.lora_alpha if config.lora_alpha is not None else float(config.rank)
+        endings = {encoder.network: encoder.lora_layers for encoder in model.text_encoders}
+        endings |= {model.family.denoiser: tuple(config.lora_layers or model.family.lora_layers)}
+        unused = {name: model.unused(name) for name in endings}
+        return cls(config.rank, alpha, config.lora_dropout, config.seed, endings, unused)
+
+    @property
+    def scale(self) -> float:
+        """By which the factors' product counts."""
+        return self.alpha / self.rank
+
+    def chosen(self, component: str, names: Iterable[str]) -> set[str]:
+        """Those of a component's layers, by published name, that get factors.
+
+        Raises:
+            ConfigError: none of them has such a name.
+        """
+        endings, unused = tuple(f".{ending}" for ending in self.endings[component]), self.unused[component]
+        found = {name for name in names if f".{name}".endswith(endings) and not name.startswith(unused)}
+        if not found:
+            listed = ", ".join(self.endings[component])
+            raise ConfigError(f"lora_layers: {listed}: no layer of the {component} has such a name")
+        return found
+
+    def first_down(self, component: str, layer: str, fan_in: int) -> NDArray[np.float32]:
+        """First value [rank, fan_in] of a layer's down matrix."""
+        return initial_down(self.seed, f"{component}.{layer}", self.rank, fan_in)
 
 
 def initial_down(seed: int, name: str, rank: int, fan_in: int) -> NDArray[np.float32]:
@@ -61,7 +110,7 @@ class Pair:
 
 
 def read_lora(file: Path) -> dict[tuple[str, str], Pair]:
-    """The factors of a LoRA file in diffusers' names, old or new, by (component, layer).
+    """The factors of a LoRA file in diffusers' or peft's names, old or new, by (component, layer).
 
     Raises:
         ConfigError: a name that is not understood, or a factor without its other half.
@@ -71,7 +120,8 @@ def read_lora(file: Path) -> dict[tuple[str, str], Pair]:
         match = _FACTOR.fullmatch(name)
         if match is None:
             raise ConfigError(f"lora: {file}: {name}: not a name that diffusers gives a LoRA factor")
-        parts.setdefault((match["component"], match["layer"]), {})[_KINDS[match["kind"]]] = array
+        layer = match["layer"].replace(".processor", "")  # as diffusers named layers of attention in 2023
+        parts.setdefault((match["component"], layer), {})[_KINDS[match["kind"]]] = array
     for (component, layer), pair in parts.items():
         if not {"down", "up"} <= pair.keys():
             raise ConfigError(f"lora: {file}: {component}.{layer}: has only {', '.join(pair)} of its factors")
@@ -79,3 +129,52 @@ def read_lora(file: Path) -> dict[tuple[str, str], Pair]:
         key: Pair(pair["down"], pair["up"], float(pair["alpha"].item()) / len(pair["down"]) if "alpha" in pair else 1.0)
         for key, pair in parts.items()
     }
+
+
+def factors_for(file: Path, shapes: Mapping[str, Mapping[str, Sequence[int]]]) -> dict[tuple[str, str], Pair]:
+    """The factors of a LoRA file by (component, layer) as a model names its layers.
+
+    Args:
+        shapes: component -> layer -> shape of its weight in PyTorch's layout.
+
+    Raises:
+        ConfigError: as `read_lora`, and for a layer that the model lacks, or factors that do not fit its weight.
+    """
+    found = {}
+    for (component, layer), pair in read_lora(file).items():
+        there = shapes.get(component, {})
+        options = (layer, f"{PREFIX}{layer}", f"{layer}.0")  # old files leave out CLIP's prefix, or to_out's number
+        name = next((option for option in options if option in there), None)
+        if name is None:
+            raise ConfigError(f"lora: {file}: {component}.{layer}: this model has no such layer")
+        product = (pair.up.shape[0], *pair.down.shape[1:])
+        if product != tuple(there[name]) or pair.up.shape[1] != len(pair.down):
+            raise ConfigError(
+                f"lora: {file}: {component}.{layer}: factors {pair.down.shape} and {pair.up.shape} do not fit this "
+                f"model's {tuple(there[name])}"
+            )
+        found[component, name] = pair
+    return found
+
+
+def save_published(factors: Arrays, scale: float, folder: Path) -> None:
+    """Write `LORA_FILE` with scale = alpha/rank folded into the up matrices: every reader gets the same picture."""
+    arrays = {
+        published_name(name): array * np.float32(scale) if name.endswith(UP) else array
+        for name, array in factors.items()
+    }
+    write_safetensors(folder / LORA_FILE, arrays)
+
+
+def save_factors(factors: Arrays, folder: Path) -> None:
+    """Write the raw factors, to continue from."""
+    write_safetensors(folder / LORA_FACTORS_FILE, factors)
+
+
+def read_factors(folder: Path, shapes: Mapping[str, Sequence[int]]) -> Arrays:
+    """The raw factors that any backend wrote.
+
+    Raises:
+        RunError: factors that are missing, left over or of another shape.
+    """
+    return read_exactly(folder / LORA_FACTORS_FILE, shapes, "this run's LoRA")

@@ -17,6 +17,7 @@ from .backend import Backend, SampleRequest
 from .batches import form_batch
 from .choices import guidance, sampler
 from .config import TrainConfig
+from .config.common import Scheduler
 from .data import CropRecord
 from .diffusion import NoiseSchedule
 from .families import FamilyInputs
@@ -38,7 +39,7 @@ class Pictures:
     negative_prompt: str
     steps: int
     guidance_scale: float
-    scheduler: str
+    scheduler: Scheduler
     shape: tuple[int, int, int]
     """[C, h, w] of a latent."""
     batch_size: int

@@ -7,6 +7,7 @@ table, and any other difference is an error that names it.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import safetensors
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from .errors import ConfigError
+from .errors import ConfigError, RunError
 from .pdparams import read_pdparams
 
 Arrays = dict[str, NDArray[Any]]
@@ -87,12 +88,47 @@ def read_safetensors(file: Path, *, paddles: bool = False) -> Arrays:
     return arrays
 
 
+def read_metadata(file: Path) -> dict[str, str]:
+    """What a safetensors file says of itself."""
+    with safetensors.safe_open(file, "np") as opened:
+        return opened.metadata() or {}
+
+
+def read_exactly(file: Path, shapes: Mapping[str, Sequence[int]], what: str) -> Arrays:
+    """The arrays of one file, which has to hold these and no others.
+
+    Args:
+        what: for what they are, in words.
+
+    Raises:
+        RunError: arrays that are missing, left over or of another shape.
+    """
+    arrays = read_safetensors(file)
+    if problem := misfit(arrays, shapes):
+        raise RunError(f"{file}: does not fit {what}: {problem}")
+    return arrays
+
+
 def write_safetensors(
     file: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write arrays as every library reads them."""
     contiguous = {name: np.asarray(value, order="C") for name, value in arrays.items()}
     save_file(contiguous, file, metadata={"format": "pt", **(metadata or {})})
+
+
+def component_file(folder: Path) -> Path:
+    """Where `from_pretrained` looks for the weights of a folder: only diffusers' configurations name their class."""
+    config = folder / "config.json"
+    diffusers = config.is_file() and "_class_name" in json.loads(config.read_text(encoding="utf-8"))
+    return folder / ("diffusion_pytorch_model.safetensors" if diffusers else "model.safetensors")
+
+
+def save_component(folder: Path, source: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write trained weights beside the configuration of their source, as `from_pretrained` loads them."""
+    folder.mkdir()
+    shutil.copyfile(source / "config.json", folder / "config.json")
+    write_safetensors(component_file(folder), arrays)
 
 
 def is_linear(name: str, dimensions: int) -> bool:

@@ -44,14 +44,13 @@ PITFALLS: dict[str, list[str]] = {
     "offset noise unless it is turned off": ["tests/core/test_config.py::test_what_changes_the_objective_is_off"],
     "two optimizer updates a batch with a loss scale": [
         "tests/torch/test_precision.py::test_a_loss_scale_leaves_one_update_a_batch_accumulated_and_clipped",
-        "tests/paddle/test_update.py::test_an_overflow_is_skipped_and_halves_the_scale",
-        "tests/mindspore/test_update.py::test_an_overflow_is_skipped_and_halves_the_scale",
+        "tests/contract/test_update.py::test_an_overflow_is_skipped_and_halves_the_scale",
     ],
     "a schedule counted in something other than updates": [
         "tests/core/test_lr.py::test_as_in_diffusers",
         "tests/torch/test_parity.py::test_losses_and_gradient_norms",
     ],
-    "an overflow applied": ["tests/torch/test_precision.py::test_an_overflow_leaves_everything_but_the_scale"],
+    "an overflow applied": ["tests/torch/test_optimizer.py::test_an_overflow_leaves_everything_but_the_scale"],
     "micro-batches left over": [
         "tests/core/test_plan.py::test_updates_per_epoch_by_hand",
         "tests/contract/test_run.py::test_epochs_count_the_longer_list",

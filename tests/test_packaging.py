@@ -19,7 +19,6 @@ from dreamcore.installation import COMPANIONS, pinned_versions
 ROOT = Path(__file__).parents[1]
 MOVED = {"adapters": "dreamcore.adapters", "cli": "dreamcore.cli", "configs": "dreamcore.configs"}
 MOVED["constraints"] = "dreamcore.constraints"
-DATA = {"dreamcore.configs": "*.toml", "dreamcore.constraints": "*.txt"}
 
 
 @pytest.fixture(scope="module")

@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamcore.backend import Batch, SampleRequest, StepResult
-from dreamcore.choices import family_inputs, lora_layers
+from dreamcore.backend import Batch, SampleRequest, StepResult, cut_results
+from dreamcore.choices import family_inputs
 from dreamcore.config import TrainConfig
 from dreamcore.config.common import ModelSettings
 from dreamcore.errors import ConfigError
 from dreamcore.families import TextEncoder
+from dreamcore.lora import Lora, save_factors, save_published
 from dreamcore.lossscale import LossScale
 from dreamcore.modelfolder import ModelFolder
+from dreamcore.pipelines import scaled, to_pixels
+from dreamcore.weights import save_component
 
 from .devices import choose_device  # isort: skip  # before MindSpore: it settles how MindSpore starts
 
@@ -54,8 +57,8 @@ class MindSporeBackend:
         self.vae = self._load(self.family.vae, ms.float32)
         self.words = Words(model, [self._load_encoder(e) for e in model.text_encoders])
         self._trained: dict[str, Any] = {}
-        self._factors: dict[str, models.Weights] | None = None
-        self._lora_scale = 1.0
+        self._lora: Lora | None = None
+        self._factors: dict[str, models.Weights] = {}
         self._has_dropout = False
         self._optimizer: Optimizer | None = None
         self._average: MovingAverage | None = None
@@ -92,20 +95,17 @@ class MindSporeBackend:
     def encode_images(self, pixels: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         moments = self.vae.encode(_tensor(pixels))[0].asnumpy().astype(np.float32)
         mean, log_variance = np.split(moments, 2, axis=1)
-        shift, scale = self.model.latent_scaling
-        return (mean - shift) * scale, np.exp(0.5 * np.clip(log_variance, -30, 20)) * scale
+        return scaled(mean, np.exp(0.5 * np.clip(log_variance, -30, 20)), self.model)
 
     def sample(self, request: SampleRequest) -> NDArray[np.uint8]:
-        from .sampling import make_latents, make_pipeline, to_pixels  # mindone comes after the device is chosen
+        from .sampling import make_latents  # mindone comes after the device is chosen
 
         parts = {self.family.denoiser: self.denoiser, self.family.vae: self.vae}
-        pipeline = make_pipeline(self.model, parts, request.scheduler)
         with self._at_rest():
             positive = self.words.embeddings(request.prompts)
             negative = self.words.embeddings([request.negative_prompt] * len(request.prompts))
-            latents = make_latents(pipeline, self.model, request, positive, negative)
-        shift, scale = self.model.latent_scaling
-        return to_pixels(self.vae.decode(_tensor(latents / scale + shift))[0])
+            latents = make_latents(self.model, parts, request, positive, negative)
+        return to_pixels(self.vae.decode(_tensor(latents))[0].asnumpy().astype(np.float32))
 
     def load_lora(self, file: Path, scale: float) -> None:
         lora.fold(file, self._weights, scale)
@@ -116,7 +116,9 @@ class MindSporeBackend:
     def prepare_training(self, config: TrainConfig) -> list[str]:
         self._trained = {self.family.denoiser: self.denoiser} | self.words.prepare(config)
         if config.use_lora:
-            self._add_lora(config)
+            self._lora = Lora.of(config, self.model)
+            self._has_dropout = self._lora.dropout > 0
+            self._factors = {name: lora.add_lora(n, name, self._lora) for name, n in self._trained.items()}
         parameters = self._parameters()
         for parameter in (p for named in parameters.values() for p in named.values()):
             parameter.requires_grad = True
@@ -137,18 +139,6 @@ class MindSporeBackend:
         names = ("x", "t", *self._extra, "words", *(["pooled"] if layout.pooled else []))
         return LossNetwork(self.denoiser, self.family.inputs, names, words)
 
-    def _add_lora(self, config: TrainConfig) -> None:
-        alpha = config.lora_alpha if config.lora_alpha is not None else float(config.rank)
-        self._lora_scale = alpha / config.rank
-        self._has_dropout = config.lora_dropout > 0
-        self._factors = {}
-        layers = lora_layers(config, self.model)
-        for name, network in self._trained.items():
-            unused = self.model.unused(name)
-            self._factors[name] = lora.add_lora(
-                network, name, layers[name], unused, config.rank, alpha, config.lora_dropout, config.seed
-            )
-
     def _set_modes(self, config: TrainConfig) -> None:
         """Train mode only where it matters: LoRA's dropout asks for it, nothing else has dropout."""
         again = config.gradient_checkpointing
@@ -164,7 +154,7 @@ class MindSporeBackend:
 
     def _parameters(self) -> dict[str, models.Weights]:
         """What trains, by component, under published names."""
-        if self._factors is not None:
+        if self._lora:
             return self._factors
         found = {name: models.trainable(self._weights[name], self.model.unused(name)) for name in self._trained}
         return {name: {f"{name}.{p}": w for p, w in weights.items()} for name, weights in found.items()}
@@ -207,36 +197,36 @@ class MindSporeBackend:
             return []
         assert self._optimizer is not None
         flat = ops.cat([ops.cat([e, n.reshape(1)]) for e, n in self._results]).asnumpy()
-        rows = np.split(flat, np.cumsum([e.size + 1 for e, _ in self._results])[:-1])
+        rows = [e.size for e, _ in self._results]
         self._results.clear()
-        scales = self._optimizer.loss_scale is not None
-        return [StepResult(r[:-1].copy(), float(r[-1]), skipped=scales and not np.isfinite(r[-1])) for r in rows]
+        return cut_results(flat, rows, scales=self._optimizer.loss_scale is not None)
 
     # -- files
 
     def export(self, folder: Path, *, averaged: bool) -> None:
         with self._average.in_place() if self._average and averaged else nullcontext():
-            if self._factors is not None:
-                lora.save_published(self._all_factors(), self._lora_scale, folder)
+            if self._lora:
+                save_published(lora.arrays(self._all_factors()), self._lora.scale, folder)
                 return
             for name in self._trained:
-                models.save_component(self._weights[name], self.model.folder(name), folder / name)
+                arrays = {n: weight.asnumpy() for n, weight in self._weights[name].items()}
+                save_component(folder / name, self.model.folder(name), arrays)
 
     def save_state(self, folder: Path) -> None:
         assert self._optimizer is not None, "prepare_training comes first"
         self._optimizer.save(folder)
-        if self._factors is not None:
-            lora.save_factors(self._all_factors(), folder)
+        if self._lora:
+            save_factors(lora.arrays(self._all_factors()), folder)
         if self._average:
             self._average.save(folder)
 
     def load_state(self, folder: Path, *, reset_optimizer: bool = False) -> None:
         assert self._optimizer is not None, "prepare_training comes first"
-        if self._factors is not None:
+        if self._lora:
             lora.restore_factors(self._all_factors(), folder)
         else:
             for name in self._trained:
-                models.restore_component(self._weights[name], self.model.folder(name), folder / name)
+                models.restore_component(self._weights[name], folder / name)
         if not reset_optimizer:
             self._optimizer.load(folder)
         if self._average:
@@ -258,7 +248,6 @@ class MindSporeBackend:
     # -- small things
 
     def _all_factors(self) -> models.Weights:
-        assert self._factors is not None
         return {name: factor for named in self._factors.values() for name, factor in named.items()}
 
     @contextmanager

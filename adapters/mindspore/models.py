@@ -10,7 +10,6 @@ import contextlib
 import importlib
 import io
 import os
-import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,13 +18,19 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 from mindspore.nn.utils import no_init_parameters
-from numpy.typing import NDArray
-from safetensors.numpy import save_file
 
-from dreamcore.errors import ConfigError, RunError
+from dreamcore.errors import ConfigError
 from dreamcore.modelfolder import ModelFolder
-from dreamcore.weights import TABLE, Arrays, known_names, read_safetensors
-from dreamcore.weights import misfit as _misfit
+from dreamcore.weights import (
+    TABLE,
+    Arrays,
+    component_file,
+    known_names,
+    misfit,
+    read_exactly,
+    read_safetensors,
+    write_safetensors,
+)
 
 from ..imports import import_lazily
 from . import cpu_shim
@@ -51,9 +56,9 @@ def load_component(model: ModelFolder, name: str) -> tuple[Any, Weights]:
         parameter.name = f"{name}.{published}"  # unique over all components
         parameter.requires_grad = False
     tensors = known_names(read_weights(files), weights)
-    if problem := misfit(tensors, weights):
+    if problem := misfit(tensors, shapes(weights)):
         raise ConfigError(f"{files[0]}: {problem} for {class_name}")
-    _fill(weights, tensors)
+    fill(weights, tensors)
     return network.set_train(False), weights
 
 
@@ -86,9 +91,9 @@ def _published(name: str) -> str:
     return name
 
 
-def misfit(tensors: Arrays, weights: Mapping[str, ms.Parameter]) -> str | None:
-    """What keeps tensors from being these weights, in words."""
-    return _misfit(tensors, {name: weight.shape for name, weight in weights.items()})
+def shapes(weights: Mapping[str, ms.Parameter]) -> dict[str, tuple[int, ...]]:
+    """Of weights, by name."""
+    return {name: weight.shape for name, weight in weights.items()}
 
 
 def trainable(weights: Weights, unused: tuple[str, ...]) -> Weights:
@@ -100,7 +105,8 @@ def trainable(weights: Weights, unused: tuple[str, ...]) -> Weights:
     return {name: weight for name, weight in weights.items() if name != TABLE and not name.startswith(unused)}
 
 
-def _fill(weights: Mapping[str, ms.Parameter], tensors: Mapping[str, NDArray[Any]]) -> None:
+def fill(weights: Mapping[str, ms.Parameter], tensors: Arrays) -> None:
+    """Give parameters what files hold."""
     for name, parameter in weights.items():
         parameter.set_data(ms.Tensor(np.ascontiguousarray(tensors[name], np.float32)))
 
@@ -126,49 +132,15 @@ def load_tokenizer(model: ModelFolder, name: str) -> Any:
     return getattr(transformers, model.class_name(name)).from_pretrained(model.path / name, local_files_only=True)
 
 
-def save_component(weights: Mapping[str, ms.Parameter], source: Path, folder: Path) -> None:
-    """Write trained weights beside the configuration of their source, as `from_pretrained` loads them."""
-    folder.mkdir()
-    shutil.copyfile(source / "config.json", folder / "config.json")
-    save_arrays({name: weight.asnumpy() for name, weight in weights.items()}, folder / _file_name(source))
-
-
-def save_arrays(arrays: Mapping[str, NDArray[Any]], file: Path, **metadata: str) -> None:
-    """Write arrays as safetensors that every library reads."""
-    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    save_file(contiguous, file, metadata={"format": "pt", **metadata})
-
-
-def restore_component(weights: Mapping[str, ms.Parameter], source: Path, folder: Path) -> None:
-    """Load weights that `save_component`, of this backend or another, wrote.
+def restore_component(weights: Mapping[str, ms.Parameter], folder: Path) -> None:
+    """Load weights that this backend or another exported.
 
     Raises:
         RunError: names or shapes that do not fit.
     """
-    file = folder / _file_name(source)
-    restore_tensors(weights, file, "this model")
-
-
-def restore_tensors(weights: Mapping[str, ms.Parameter], file: Path, what: str) -> None:
-    """Fill parameters from a file of exactly their names.
-
-    Raises:
-        RunError: names or shapes that do not fit.
-    """
-    tensors = read_weights([file])
-    if problem := misfit(tensors, weights):
-        raise RunError(f"{file}: does not fit {what}: {problem}")
-    _fill(weights, tensors)
+    fill(weights, read_exactly(component_file(folder), shapes(weights), "this model"))
 
 
 def rewrite_weights(files: Sequence[Path], folder: Path) -> None:
     """Write a component's weights, a variant's for example, as one plain safetensors file of their own precision."""
-    diffusion = files[0].name.startswith("diffusion_pytorch_model")
-    name = "diffusion_pytorch_model.safetensors" if diffusion else "model.safetensors"
-    save_arrays(read_weights(files), folder / name)
-
-
-def _file_name(source: Path) -> str:
-    """The name of a component's weight file, from the folder that it was loaded from."""
-    diffusion = any(source.glob("diffusion_pytorch_model*"))
-    return "diffusion_pytorch_model.safetensors" if diffusion else "model.safetensors"
+    write_safetensors(component_file(folder), read_weights(files))

@@ -7,28 +7,23 @@ torch's formula (arXiv 1711.05101, algorithm 2) and plain operations.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import mindspore as ms
 from mindspore import Tensor, ops
-from safetensors import safe_open
 
-from dreamcore.checkpoint import EMA_FILE, OPTIMIZER_FILE
+from dreamcore import average
 from dreamcore.choices import weight_decays
 from dreamcore.config import TrainConfig
-from dreamcore.errors import RunError
 from dreamcore.lossscale import LossScale
+from dreamcore.moments import ADAMW, FIRST, SECOND, Counters, read_counters, read_moments, save_optimizer
 from dreamcore.weights import Arrays
 
 from .buckets import Bucket, make_buckets
-from .models import Weights, misfit, read_weights, save_arrays
-
-FIRST, SECOND = ".exp_avg", ".exp_avg_sq"
+from .models import Weights, shapes
 
 
 class Optimizer:
@@ -81,70 +76,50 @@ class Optimizer:
 
     def save(self, folder: Path) -> None:
         """Write the moments and the counters."""
-        scaler = asdict(self.loss_scale) if self.loss_scale else {}
-        counters = {"optimizer": "adamw", "step": self._steps, "scaler": scaler}
         moments = _named(self.buckets, self._first, FIRST) | _named(self.buckets, self._second, SECOND)
-        save_arrays(moments, folder / OPTIMIZER_FILE, counters=json.dumps(counters))
+        scaler = asdict(self.loss_scale) if self.loss_scale else {}
+        save_optimizer(folder, moments, Counters(ADAMW, self._steps, scaler))
 
     def load(self, folder: Path) -> None:
         """Read what `save`, of this backend or another, wrote.
 
         Raises:
+            ConfigError: the state of another optimizer.
             RunError: moments that are missing, left over or of another shape.
         """
-        file = folder / OPTIMIZER_FILE
-        with safe_open(file, "np") as opened:
-            counters = json.loads(opened.metadata()["counters"])
-        if counters["optimizer"] != "adamw":
-            raise RunError(f"{file}: the state of {counters['optimizer']}; the MindSpore backend has adamw only")
-        self._first, self._second = _read_vectors(self.buckets, file, (FIRST, SECOND))
-        self._steps = int(counters["step"])
-        if self.loss_scale and counters.get("scaler"):
-            self.loss_scale = LossScale(**counters["scaler"])
+        counters = read_counters(folder)
+        if arrays := read_moments(folder, _shapes(self.buckets), counters):
+            self._first, self._second = (_vectors(self.buckets, arrays, ending) for ending in (FIRST, SECOND))
+        self._steps = counters.step
+        if self.loss_scale and counters.scaler:
+            self.loss_scale = LossScale(**counters.scaler)
 
 
-class MovingAverage:
-    """Exponential moving average of the trained parameters, warmed up as min(decay, (1 + n) / (10 + n))."""
+class MovingAverage(average.MovingAverage[list[Tensor]]):
+    """Of MindSpore's parameters: a vector for each bucket."""
 
     def __init__(self, buckets: Sequence[Bucket], decay: float):
-        self._buckets, self._decay, self._updates = buckets, decay, 0
-        self._averages = [bucket.values() for bucket in buckets]
+        self._buckets = buckets
+        super().__init__(decay)
 
-    def update(self) -> None:
-        """Take in the parameters after an update."""
-        decay = min(self._decay, (1 + self._updates) / (10 + self._updates))
-        for i, bucket in enumerate(self._buckets):
-            self._averages[i] = self._averages[i] + (bucket.values() - self._averages[i]) * (1 - decay)
-        self._updates += 1
+    def copies(self) -> list[Tensor]:
+        return [bucket.values() for bucket in self._buckets]
 
-    @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """Let the parameters hold their averages for a while."""
-        held = [bucket.values() for bucket in self._buckets]
-        self._put(self._averages)
-        try:
-            yield
-        finally:
-            self._put(held)
-
-    def save(self, folder: Path) -> None:
-        """Write the averages."""
-        save_arrays(_named(self._buckets, self._averages), folder / EMA_FILE, updates=str(self._updates))
-
-    def load(self, folder: Path) -> None:
-        """Read what `save` wrote.
-
-        Raises:
-            RunError: averages that do not fit.
-        """
-        file = folder / EMA_FILE
-        with safe_open(file, "np") as opened:
-            self._updates = int(opened.metadata()["updates"])
-        (self._averages,) = _read_vectors(self._buckets, file, ("",))
-
-    def _put(self, values: Sequence[Tensor]) -> None:
+    def put(self, values: list[Tensor]) -> None:
         for bucket, value in zip(self._buckets, values, strict=True):
             bucket.write(value)
+
+    def mix(self, averages: list[Tensor], share: float) -> list[Tensor]:
+        return [mean + (b.values() - mean) * share for b, mean in zip(self._buckets, averages, strict=True)]
+
+    def to_arrays(self, values: list[Tensor]) -> Arrays:
+        return _named(self._buckets, values)
+
+    def from_arrays(self, arrays: Arrays) -> list[Tensor]:
+        return _vectors(self._buckets, arrays)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return _shapes(self._buckets)
 
 
 def _sum_of_squares(vector: Tensor) -> Tensor:
@@ -161,14 +136,10 @@ def _named(buckets: Sequence[Bucket], vectors: Sequence[Tensor], ending: str = "
     return {name + ending: array for name, array in pairs}
 
 
-def _read_vectors(buckets: Sequence[Bucket], file: Path, endings: Sequence[str]) -> list[list[Tensor]]:
-    """For each ending a vector for each bucket.
+def _vectors(buckets: Sequence[Bucket], arrays: Arrays, ending: str = "") -> list[Tensor]:
+    """`_named` undone."""
+    return [bucket.vector({name: arrays[name + ending] for name in bucket.named}) for bucket in buckets]
 
-    Raises:
-        RunError: arrays that are missing, left over or of another shape.
-    """
-    arrays = read_weights([file])
-    wanted = {n + ending: p for bucket in buckets for n, p in bucket.named.items() for ending in endings}
-    if problem := misfit(arrays, wanted):
-        raise RunError(f"{file}: does not fit what this run trains: {problem}")
-    return [[bucket.vector({n: arrays[n + ending] for n in bucket.named}) for bucket in buckets] for ending in endings]
+
+def _shapes(buckets: Sequence[Bucket]) -> dict[str, tuple[int, ...]]:
+    return {name: shape for bucket in buckets for name, shape in shapes(bucket.named).items()}

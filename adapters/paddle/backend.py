@@ -11,19 +11,21 @@ import numpy as np
 import paddle
 from numpy.typing import NDArray
 
-from dreamcore.backend import Batch, SampleRequest, StepResult
-from dreamcore.choices import lora_layers
+from dreamcore.backend import Batch, SampleRequest, StepResult, cut_results
 from dreamcore.config import TrainConfig
 from dreamcore.config.common import ModelSettings
 from dreamcore.errors import ConfigError
 from dreamcore.layouts import PUBLISHED
+from dreamcore.lora import Lora, save_factors, save_published
 from dreamcore.lossscale import LossScale
 from dreamcore.modelfolder import ModelFolder
+from dreamcore.pipelines import scaled, to_pixels
+from dreamcore.weights import save_component
 
 from . import lora, models
 from .launch import check_log_folder, choose_device, join_world, sum_gradients
 from .optim import MovingAverage, Optimizer
-from .sampling import make_latents, make_pipeline, make_scheduler, to_pixels
+from .sampling import make_latents
 from .words import Part, Words
 
 DTYPES = {"no": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -51,8 +53,8 @@ class PaddleBackend:
         ]
         self.words = Words(model, parts, self._autocast, lambda network: self._move(network, self.device))
         self._trained: dict[str, paddle.nn.Layer] = {}
+        self._lora: Lora | None = None
         self._factors: dict[str, dict[str, paddle.Tensor]] = {}
-        self._lora_scale: float | None = None
         self._has_dropout = False
         self._optimizer: Optimizer | None = None
         self._average: MovingAverage | None = None
@@ -79,22 +81,18 @@ class PaddleBackend:
     def encode_images(self, pixels: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         self._move(self.vae, self.device)
         posterior = self.vae.encode(paddle.to_tensor(pixels)).latent_dist
-        shift, scale = (paddle.to_tensor(planes) for planes in self.model.latent_scaling)
-        return ((posterior.mean - shift) * scale).numpy(), (posterior.std * scale).numpy()
+        return scaled(posterior.mean.numpy(), posterior.std.numpy(), self.model)
 
     def sample(self, request: SampleRequest) -> NDArray[np.uint8]:
-        scheduler = make_scheduler(request.scheduler, self.model)
         parts = {self.family.denoiser: self.denoiser, self.family.vae: self.vae} | self.words.networks()
-        pipeline = make_pipeline(self.model, parts, scheduler)
         with self._at_rest():
             positive = self.words.embeddings(request.prompts)
             negative = self.words.embeddings([request.negative_prompt] * len(request.prompts))
             with self._autocast():
-                latents = make_latents(pipeline, self.model, request, positive, negative)
+                latents = make_latents(self.model, parts, request, positive, negative)
         self._move(self.vae, self.device)
-        shift, scale = (paddle.to_tensor(planes) for planes in self.model.latent_scaling)
         with paddle.no_grad():
-            return to_pixels(self.vae.decode(latents.cast("float32") / scale + shift).sample)
+            return to_pixels(self.vae.decode(paddle.to_tensor(latents)).sample.numpy())
 
     def load_lora(self, file: Path, scale: float) -> None:
         lora.apply_file({self.family.denoiser: self.denoiser} | self.words.networks(), file, scale)
@@ -110,7 +108,9 @@ class PaddleBackend:
             if (config.use_lora or name not in self._trained) and self._amp_level == "O2":
                 paddle.amp.decorate(network, level="O2", dtype=self.dtype)
         if config.use_lora:
-            self._add_lora(config)
+            self._lora = Lora.of(config, self.model)
+            self._has_dropout = self._lora.dropout > 0
+            self._factors = {name: lora.add_lora(n, name, self._lora) for name, n in self._trained.items()}
         else:
             for parameter in (p for named in self._parameters().values() for p in named.values()):
                 parameter.stop_gradient = False
@@ -119,17 +119,6 @@ class PaddleBackend:
         if config.use_ema:
             self._average = MovingAverage(self._optimizer.named, config.ema_decay)
         return list(self._trained)
-
-    def _add_lora(self, config: TrainConfig) -> None:
-        alpha = config.lora_alpha if config.lora_alpha is not None else float(config.rank)
-        self._lora_scale = alpha / config.rank
-        self._has_dropout = config.lora_dropout > 0
-        layers = lora_layers(config, self.model)
-        for name, network in self._trained.items():
-            unused = self.model.unused(name)
-            self._factors[name] = lora.add_lora(
-                network, name, layers[name], unused, config.rank, alpha, config.lora_dropout, config.seed
-            )
 
     def _set_modes(self, config: TrainConfig) -> None:
         """Train mode only where it matters: LoRA's dropout asks for it, nothing else has dropout."""
@@ -144,7 +133,7 @@ class PaddleBackend:
 
     def _parameters(self) -> dict[str, dict[str, paddle.Tensor]]:
         """What trains, by component, under published names."""
-        if self._lora_scale is not None:
+        if self._lora:
             return self._factors
         return {
             name: {
@@ -167,7 +156,7 @@ class PaddleBackend:
                 paddle.seed(batch.seed)
             error = self._errors(batch)
             loss = (error * paddle.to_tensor(batch.weight)).sum()
-            scale = self._optimizer.scale
+            scale = self._optimizer.loss_scale
             (loss * scale.scale if scale else loss).backward()
             errors.append(error.detach())
         if self.world.size > 1:
@@ -198,32 +187,31 @@ class PaddleBackend:
             return []
         assert self._optimizer is not None
         flat = paddle.concat([paddle.concat([e, n.reshape([1])]) for e, n in self._results]).numpy()
-        rows = np.split(flat, np.cumsum([len(e) + 1 for e, _ in self._results])[:-1])
+        rows = [len(e) for e, _ in self._results]
         self._results.clear()
-        scales = self._optimizer.scale is not None
-        return [StepResult(r[:-1], float(r[-1]), skipped=scales and not np.isfinite(r[-1])) for r in rows]
+        return cut_results(flat, rows, scales=self._optimizer.loss_scale is not None)
 
     # -- files
 
     def export(self, folder: Path, *, averaged: bool) -> None:
         with self._average.in_place() if self._average and averaged else nullcontext():
-            if self._lora_scale is not None:
-                lora.save_published(self._all_factors(), self._lora_scale, folder)
+            if self._lora:
+                save_published(lora.arrays(self._all_factors()), self._lora.scale, folder)
                 return
             for name, network in self._trained.items():
-                models.save_component(network, self.model.folder(name), folder / name)
+                save_component(folder / name, self.model.folder(name), models.exported(network))
 
     def save_state(self, folder: Path) -> None:
         assert self._optimizer is not None, "prepare_training comes first"
         self._optimizer.save(folder)
-        if self._lora_scale is not None:
-            lora.save_factors(self._all_factors(), folder)
+        if self._lora:
+            save_factors(lora.arrays(self._all_factors()), folder)
         if self._average:
             self._average.save(folder)
 
     def load_state(self, folder: Path, *, reset_optimizer: bool = False) -> None:
         assert self._optimizer is not None, "prepare_training comes first"
-        if self._lora_scale is not None:
+        if self._lora:
             lora.restore_factors(self._all_factors(), folder)
         else:
             for name, network in self._trained.items():

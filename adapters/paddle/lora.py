@@ -5,19 +5,16 @@ ppdiffusers' own LoRA cannot write its files without PyTorch, so a layer of ten 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import paddle
-from numpy.typing import NDArray
 from paddle import nn
 
-from dreamcore.checkpoint import LORA_FACTORS_FILE, LORA_FILE
-from dreamcore.errors import ConfigError, RunError
-from dreamcore.lora import DOWN, UP, initial_down, published_name, read_lora
-from dreamcore.weights import misfit, read_safetensors, write_safetensors
+from dreamcore.errors import ConfigError
+from dreamcore.lora import DOWN, UP, Lora, factors_for, read_factors
+from dreamcore.weights import Arrays
 
 from .models import Named, published, published_shape, put
 
@@ -44,20 +41,8 @@ class Factors(nn.Layer):
         return self.lora_B(self.lora_A(self.dropout(x))) * self.scale
 
 
-def add_lora(
-    network: nn.Layer,
-    component: str,
-    layers: Sequence[str],
-    unused: tuple[str, ...],
-    rank: int,
-    alpha: float,
-    dropout: float,
-    seed: int,
-) -> dict[str, paddle.Tensor]:
-    """Give factors, in float32, to every layer whose name ends in one of `layers`.
-
-    Args:
-        unused: beginnings of the published names of layers that are left as they are.
+def add_lora(network: nn.Layer, component: str, lora: Lora) -> dict[str, paddle.Tensor]:
+    """Give factors, in float32, to every layer that is to have them.
 
     Returns:
         The factors by COMPONENT.LAYER.lora_A.weight and .lora_B.weight.
@@ -66,20 +51,19 @@ def add_lora(
         ConfigError: no layer has such a name, or one that has is neither Linear nor a convolution.
     """
     found: dict[str, paddle.Tensor] = {}
-    for name, layer in list(network.named_sublayers()):
-        if name.startswith(unused) or not any(name == ending or name.endswith(f".{ending}") for ending in layers):
+    layers = dict(network.named_sublayers())
+    chosen = lora.chosen(component, layers)
+    for name, layer in layers.items():
+        if name not in chosen:
             continue
         if not isinstance(layer, nn.Linear | nn.Conv2D):
             raise ConfigError(f"lora_layers: {name} is a {type(layer).__name__}; only Linear and Conv2D take factors")
-        factors = _attach(layer, Factors(layer, rank, alpha / rank, dropout))
+        factors = _attach(layer, Factors(layer, lora.rank, lora.scale, lora.dropout))
         down, up = f"{component}.{name}{DOWN}", f"{component}.{name}{UP}"
         found |= {down: factors.lora_A.weight, up: factors.lora_B.weight}
         shape = published_shape(down, factors.lora_A.weight)
-        first = initial_down(seed, f"{component}.{name}", rank, int(np.prod(shape[1:])))
-        put(down, factors.lora_A.weight, first.reshape(shape))
+        put(down, factors.lora_A.weight, lora.first_down(component, name, int(np.prod(shape[1:]))).reshape(shape))
         factors.lora_B.weight.set_value(paddle.zeros_like(factors.lora_B.weight))
-    if not found:
-        raise ConfigError(f"lora_layers: {', '.join(layers)}: no layer of the {component} has such a name")
     return found
 
 
@@ -95,34 +79,26 @@ def apply_file(networks: Mapping[str, nn.Layer], file: Path, scale: float) -> No
     Raises:
         ConfigError: names that no layer has, or factors of another shape.
     """
-    for (component, name), pair in read_lora(file).items():
-        layer = dict(networks[component].named_sublayers()).get(name) if component in networks else None
-        if not isinstance(layer, nn.Linear | nn.Conv2D):
-            raise ConfigError(f"lora: {file}: {component}.{name}: this model has no such layer")
+    layers = {
+        component: {n: layer for n, layer in network.named_sublayers() if isinstance(layer, nn.Linear | nn.Conv2D)}
+        for component, network in networks.items()
+    }
+    shapes = {
+        component: {n: published_shape(f"{n}.weight", layer.weight) for n, layer in named.items()}
+        for component, named in layers.items()
+    }
+    for (component, name), pair in factors_for(file, shapes).items():
+        layer = layers[component][name]
         factors = Factors(layer, len(pair.down), scale * pair.scale, 0.0)
-        for kind, weight, array in (
-            (DOWN, factors.lora_A.weight, pair.down),
-            (UP, factors.lora_B.weight, pair.up),
-        ):
-            if published_shape(kind, weight) != array.shape:
-                raise ConfigError(f"lora: {file}: {component}.{name}: factors {array.shape} do not fit this model")
-            put(kind, weight, array)
+        put(DOWN, factors.lora_A.weight, pair.down)
+        put(UP, factors.lora_B.weight, pair.up)
         factors.eval()
         _attach(layer, factors)
 
 
-def save_published(factors: Named, scale: float, folder: Path) -> None:
-    """Write `LORA_FILE` with scale = alpha/rank folded into the up matrices: every reader gets the same picture."""
-    arrays: dict[str, NDArray[Any]] = {}
-    for name, value in factors.items():
-        array = published(name, value)
-        arrays[published_name(name)] = array * np.float32(scale) if name.endswith(UP) else array
-    write_safetensors(folder / LORA_FILE, arrays)
-
-
-def save_factors(factors: Named, folder: Path) -> None:
-    """Write the raw factors, to continue from."""
-    write_safetensors(folder / LORA_FACTORS_FILE, {name: published(name, value) for name, value in factors.items()})
+def arrays(factors: Named) -> Arrays:
+    """Factors as files hold them."""
+    return {name: published(name, factor) for name, factor in factors.items()}
 
 
 def restore_factors(factors: Named, folder: Path) -> None:
@@ -131,9 +107,6 @@ def restore_factors(factors: Named, folder: Path) -> None:
     Raises:
         RunError: factors that are missing, left over or of another shape.
     """
-    file = folder / LORA_FACTORS_FILE
-    stored = read_safetensors(file)
-    if problem := misfit(stored, {name: published_shape(name, value) for name, value in factors.items()}):
-        raise RunError(f"{file}: does not fit this run's LoRA: {problem}")
-    for name, value in factors.items():
-        put(name, value, stored[name])
+    stored = read_factors(folder, {name: published_shape(name, factor) for name, factor in factors.items()})
+    for name, factor in factors.items():
+        put(name, factor, stored[name])

@@ -25,6 +25,7 @@ from dreamcore.modelfolder import ModelFolder
 from dreamcore.weights import (
     TABLE,
     Arrays,
+    component_file,
     is_linear,
     known_names,
     misfit,
@@ -128,20 +129,18 @@ def load_tokenizer(model: ModelFolder, name: str) -> Any:
     return getattr(transformers, class_name).from_pretrained(str(model.folder(name)))
 
 
-def save_component(network: paddle.nn.Layer, source: Path, folder: Path) -> None:
-    """Write a trained network beside the configuration of its source, as `from_pretrained` loads it."""
-    folder.mkdir()
-    shutil.copyfile(source / "config.json", folder / "config.json")
-    write_safetensors(folder / _file_name(network), {n: published(n, w) for n, w in weights_of(network).items()})
+def exported(network: paddle.nn.Layer) -> Arrays:
+    """A trained network's weights, as files hold them."""
+    return {name: published(name, weight) for name, weight in weights_of(network).items()}
 
 
 def restore_component(network: paddle.nn.Layer, folder: Path) -> None:
-    """Load weights that `save_component`, of this backend or another, wrote into a network.
+    """Load weights that this backend or another exported into a network.
 
     Raises:
         RunError: names or shapes that do not fit.
     """
-    file = folder / _file_name(network)
+    file = component_file(folder)
     if problem := fill(network, read_weights([file])):
         raise RunError(f"{file}: does not fit this model: {problem}")
 
@@ -155,12 +154,4 @@ def rewrite_weights(files: Sequence[Path], folder: Path, *, paddles: bool) -> No
         for file in files:
             shutil.copyfile(file, folder / file.name)
         return
-    config = folder / "config.json"
-    diffusion = config.is_file() and '"_class_name"' in config.read_text(encoding="utf-8")
-    name = "diffusion_pytorch_model.safetensors" if diffusion else "model.safetensors"
-    write_safetensors(folder / name, read_weights(files, paddles=paddles))
-
-
-def _file_name(network: paddle.nn.Layer) -> str:
-    is_diffusers = isinstance(network, ppdiffusers.ModelMixin)
-    return "diffusion_pytorch_model.safetensors" if is_diffusers else "model.safetensors"
+    write_safetensors(component_file(folder), read_weights(files, paddles=paddles))

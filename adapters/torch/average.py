@@ -2,64 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 
-from dreamcore.checkpoint import EMA_FILE
-from dreamcore.errors import RunError
+from dreamcore import average
+from dreamcore.weights import Arrays
 
 from .optim import Named
 
 
-class MovingAverage:
-    """Exponential moving average of the trained parameters, warmed up as min(decay, (1 + n) / (10 + n))."""
+class MovingAverage(average.MovingAverage[list[torch.Tensor]]):
+    """Of PyTorch's parameters."""
 
     def __init__(self, named: Named, decay: float):
-        self._named, self._decay, self._updates = named, decay, 0
-        self._averages = [p.detach().clone() for p in named.values()]
+        self._named = named
+        super().__init__(decay)
 
-    def update(self) -> None:
-        """Take in the parameters after an update."""
-        decay = min(self._decay, (1 + self._updates) / (10 + self._updates))
-        torch._foreach_lerp_(self._averages, [p.detach() for p in self._named.values()], 1 - decay)
-        self._updates += 1
-
-    @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """Let the parameters hold their averages for a while."""
-        held = [p.detach().clone() for p in self._named.values()]
-        self._put(self._averages)
-        try:
-            yield
-        finally:
-            self._put(held)
-
-    def save(self, folder: Path) -> None:
-        """Write the averages."""
-        tensors = {n: t.contiguous() for n, t in zip(self._named, self._averages, strict=True)}
-        save_file(tensors, folder / EMA_FILE, metadata={"format": "pt", "updates": str(self._updates)})
-
-    def load(self, folder: Path) -> None:
-        """Read what `save` wrote.
-
-        Raises:
-            RunError: averages that do not fit.
-        """
-        file = folder / EMA_FILE
-        with safe_open(file, "pt") as opened:
-            self._updates = int(opened.metadata()["updates"])
-        tensors = load_file(file)
-        if odd := sorted(tensors.keys() ^ self._named.keys()):
-            raise RunError(f"{file}: does not fit what this run trains: {', '.join(odd[:5])}")
-        for name, average in zip(self._named, self._averages, strict=True):
-            average.copy_(tensors[name])
+    def copies(self) -> list[torch.Tensor]:
+        return [p.detach().clone() for p in self._named.values()]
 
     @torch.no_grad()
-    def _put(self, values: list[torch.Tensor]) -> None:
+    def put(self, values: list[torch.Tensor]) -> None:
         for parameter, value in zip(self._named.values(), values, strict=True):
             parameter.copy_(value)
+
+    def mix(self, averages: list[torch.Tensor], share: float) -> list[torch.Tensor]:
+        torch._foreach_lerp_(averages, [p.detach() for p in self._named.values()], share)
+        return averages
+
+    def to_arrays(self, values: list[torch.Tensor]) -> Arrays:
+        return {name: value.cpu().numpy() for name, value in zip(self._named, values, strict=True)}
+
+    def from_arrays(self, arrays: Arrays) -> list[torch.Tensor]:
+        made = [torch.empty_like(p, requires_grad=False) for p in self._named.values()]
+        for value, name in zip(made, self._named, strict=True):  # in the weight's own layout and place
+            value.copy_(torch.from_numpy(arrays[name].copy()))
+        return made
+
+    def shapes(self) -> Mapping[str, Sequence[int]]:
+        return {name: parameter.shape for name, parameter in self._named.items()}

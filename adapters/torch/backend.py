@@ -13,19 +13,21 @@ import torch
 import transformers
 from numpy.typing import NDArray
 
-from dreamcore.backend import Batch, SampleRequest, StepResult
-from dreamcore.choices import lora_layers
+from dreamcore.backend import Batch, SampleRequest, StepResult, cut_results
 from dreamcore.config import TrainConfig
 from dreamcore.config.common import ModelSettings
 from dreamcore.errors import ConfigError
+from dreamcore.lora import Lora, save_factors, save_published
 from dreamcore.modelfolder import ModelFolder
+from dreamcore.pipelines import make_pipeline, scaled, to_pixels
+from dreamcore.weights import save_component
 
 from . import lora, models
 from .average import MovingAverage
 from .launch import choose_device, join_world, sum_gradients
-from .optim import Optimizer
-from .precision import autocast, check_precision, quicken_products, set_tf32
-from .sampling import make_latents, make_pipeline, make_scheduler, to_pixels
+from .optim import Named, Optimizer
+from .precision import autocast, check_class_precision, check_precision, quicken_products, set_tf32
+from .sampling import make_latents
 from .words import Part, Words
 
 for logging in (diffusers.utils.logging, transformers.utils.logging):
@@ -56,7 +58,8 @@ class TorchBackend:
         ]
         self.words = Words(model, parts, self.device, self.dtype, self._to_device)
         self._trained: dict[str, torch.nn.Module] = {}
-        self._lora_scale: float | None = None
+        self._lora: Lora | None = None
+        self._factors: dict[str, Named] = {}
         self._has_dropout = False
         self._optimizer: Optimizer | None = None
         self._average: MovingAverage | None = None
@@ -84,26 +87,22 @@ class TorchBackend:
     @torch.no_grad()
     def encode_images(self, pixels: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         posterior = self.vae.to(self.device).encode(self._to_device(pixels)).latent_dist
-        shift, scale = (self._to_device(planes) for planes in self.model.latent_scaling)
-        return ((posterior.mean - shift) * scale).cpu().numpy(), (posterior.std * scale).cpu().numpy()
+        return scaled(posterior.mean.cpu().numpy(), posterior.std.cpu().numpy(), self.model)
 
     def sample(self, request: SampleRequest) -> NDArray[np.uint8]:
-        scheduler = make_scheduler(request.scheduler, self.model)
-        pipeline = make_pipeline(self.model, {self.family.denoiser: self.denoiser}, scheduler)
         dtype = self._class_dtype if request.for_training else self.dtype
         with self._at_rest():
             positive = self.words.embeddings(request.prompts, dtype)
             negative = self.words.embeddings([request.negative_prompt] * len(request.prompts), dtype)
             self.denoiser.to(self.device)
             with autocast(self.device, dtype):
-                latents = make_latents(pipeline, self.model, request, positive, negative)
+                latents = make_latents(self.model, self.denoiser, request, positive, negative)
         with torch.no_grad():
-            shift, scale = (self._to_device(planes) for planes in self.model.latent_scaling)
-            return to_pixels(self.vae.to(self.device).decode(latents.float() / scale + shift).sample)
+            return to_pixels(self.vae.to(self.device).decode(self._to_device(latents)).sample.cpu().numpy())
 
     def load_lora(self, file: Path, scale: float) -> None:
         networks = {self.family.denoiser: self.denoiser} | self.words.networks()
-        pipeline = make_pipeline(self.model, networks)
+        pipeline = make_pipeline(diffusers, self.model, networks)
         try:
             pipeline.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name="lora")
         except (OSError, ValueError, RuntimeError) as error:
@@ -135,11 +134,13 @@ class TorchBackend:
         for network in self._trained.values():  # after they are halved: only then does a large one fit
             network.to(self.device)
         if config.with_prior_preservation and config.prior_generation_precision is not None:
-            self._class_dtype = self._check_class_precision(config.prior_generation_precision)
+            self._class_dtype = check_class_precision(config.prior_generation_precision, self.denoiser)
         if config.channels_last:  # before the optimizer, whose state takes on the weights' layout
             self.denoiser.to(memory_format=torch.channels_last)
         if config.use_lora:
-            self._add_lora(config)
+            self._lora = Lora.of(config, self.model)
+            self._has_dropout = self._lora.dropout > 0
+            self._factors = {name: lora.add_lora(n, name, self._lora) for name, n in self._trained.items()}
         else:
             for parameter in (p for named in self._parameters().values() for p in named.values()):
                 parameter.requires_grad_(True)
@@ -149,25 +150,6 @@ class TorchBackend:
         if config.use_ema:
             self._average = MovingAverage(self._optimizer.named, config.ema_decay)
         return list(self._trained)
-
-    def _check_class_precision(self, name: str) -> torch.dtype:
-        dtype = check_precision(name, self.device, "prior_generation_precision")
-        held = self.denoiser.dtype
-        if dtype is torch.float32 and held is not torch.float32:
-            raise ConfigError(
-                f"prior_generation_precision: {name}, while LoRA with mixed_precision holds the frozen weights in "
-                f"{held}; leave it out, or make the class images first, in a run without mixed_precision"
-            )
-        return dtype
-
-    def _add_lora(self, config: TrainConfig) -> None:
-        alpha = config.lora_alpha if config.lora_alpha is not None else float(config.rank)
-        self._lora_scale = alpha / config.rank
-        self._has_dropout = config.lora_dropout > 0
-        layers = lora_layers(config, self.model)
-        for name, network in self._trained.items():
-            unused = self.model.unused(name)
-            lora.add_lora(network, name, layers[name], unused, config.rank, alpha, config.lora_dropout, config.seed)
 
     def _set_modes(self, config: TrainConfig) -> None:
         """Train mode only where it matters: recomputation and LoRA's dropout ask for it, nothing else has dropout."""
@@ -181,11 +163,11 @@ class TorchBackend:
                 network.compile()
                 self._compiled = True
 
-    def _parameters(self) -> dict[str, dict[str, torch.nn.Parameter]]:
+    def _parameters(self) -> dict[str, Named]:
         """What trains, by component, under published names."""
-        if self._lora_scale is not None:
-            return {name: lora.factors({name: network}) for name, network in self._trained.items()}
-        found: dict[str, dict[str, torch.nn.Parameter]] = {}
+        if self._lora:
+            return self._factors
+        found: dict[str, Named] = {}
         for name, network in self._trained.items():
             published = {models.weight_prefix(network) + p: w for p, w in network.named_parameters()}
             unused = self.model.unused(name)
@@ -236,33 +218,32 @@ class TorchBackend:
             return []
         assert self._optimizer is not None
         flat = torch.cat([torch.cat([e, n.reshape(1)]) for e, n in self._results]).cpu().numpy()
-        rows = np.split(flat, np.cumsum([len(e) + 1 for e, _ in self._results])[:-1])
+        rows = [len(e) for e, _ in self._results]
         self._results.clear()
-        scales = self._optimizer.scaler.is_enabled()
-        return [StepResult(r[:-1], float(r[-1]), skipped=scales and not np.isfinite(r[-1])) for r in rows]
+        return cut_results(flat, rows, scales=self._optimizer.scaler.is_enabled())
 
     # -- files
 
     def export(self, folder: Path, *, averaged: bool) -> None:
         with self._average.in_place() if self._average and averaged else nullcontext():
-            if self._lora_scale is not None:
-                lora.save_published(self._trained, self._lora_scale, folder)
+            if self._lora:
+                save_published(lora.arrays(self._all_factors()), self._lora.scale, folder)
                 return
             for name, network in self._trained.items():
-                models.save_component(network, self.model.folder(name), folder / name)
+                save_component(folder / name, self.model.folder(name), models.exported(network))
 
     def save_state(self, folder: Path) -> None:
         assert self._optimizer is not None, "prepare_training comes first"
         self._optimizer.save(folder)
-        if self._lora_scale is not None:
-            lora.save_factors(self._trained, folder)
+        if self._lora:
+            save_factors(lora.arrays(self._all_factors()), folder)
         if self._average:
             self._average.save(folder)
 
     def load_state(self, folder: Path, *, reset_optimizer: bool = False) -> None:
         assert self._optimizer is not None, "prepare_training comes first"
-        if self._lora_scale is not None:
-            lora.restore_factors(self._trained, folder)
+        if self._lora:
+            lora.restore_factors(self._all_factors(), folder)
         else:
             for name, network in self._trained.items():
                 models.restore_component(network, folder / name)
@@ -270,6 +251,9 @@ class TorchBackend:
             self._optimizer.load(folder)
         if self._average:
             self._average.load(folder)
+
+    def _all_factors(self) -> Named:
+        return {name: factor for factors in self._factors.values() for name, factor in factors.items()}
 
     def rewrite_weights(self, files: Sequence[Path], folder: Path) -> None:
         models.rewrite_weights(files, folder)

@@ -6,7 +6,6 @@ whole text encoder at random values.  Here every name is checked on the way in, 
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from dreamcore.errors import ConfigError, RunError
 from dreamcore.modelfolder import ModelFolder
+from dreamcore.weights import Arrays, component_file
 
 IGNORED = ("position_ids",)
 """Endings of names in published files that hold no weight: position numbers, which old versions stored."""
@@ -71,22 +71,19 @@ def weight_prefix(network: torch.nn.Module) -> str:
     return "text_model." if flattened else ""
 
 
-def save_component(network: torch.nn.Module, source: Path, folder: Path) -> None:
-    """Write a trained network beside the configuration of its source, as `from_pretrained` loads it."""
-    folder.mkdir()
-    shutil.copyfile(source / "config.json", folder / "config.json")
+def exported(network: torch.nn.Module) -> Arrays:
+    """A trained network's weights under published names."""
     prefix = weight_prefix(network)
-    tensors = {prefix + n: t.detach().contiguous() for n, t in network.state_dict().items()}
-    save_file(tensors, folder / _file_name(network), metadata={"format": "pt"})
+    return {prefix + name: tensor.cpu().numpy() for name, tensor in network.state_dict().items()}
 
 
 def restore_component(network: torch.nn.Module, folder: Path) -> None:
-    """Load weights that `save_component`, of this backend or another, wrote into a network.
+    """Load weights that this backend or another exported into a network.
 
     Raises:
         RunError: names or shapes that do not fit.
     """
-    file = folder / _file_name(network)
+    file = component_file(folder)
     prefix = weight_prefix(network)
     tensors = {name.removeprefix(prefix): tensor for name, tensor in load_file(file).items()}
     try:
@@ -101,11 +98,4 @@ def rewrite_weights(files: Sequence[Path], folder: Path) -> None:
     for file in files:
         part = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
         tensors |= {name: tensor.clone().contiguous() for name, tensor in part.items()}
-    diffusion = files[0].name.startswith("diffusion_pytorch_model")
-    name = "diffusion_pytorch_model.safetensors" if diffusion else "model.safetensors"
-    save_file(tensors, folder / name, metadata={"format": "pt"})
-
-
-def _file_name(network: torch.nn.Module) -> str:
-    is_diffusers = isinstance(network, diffusers.ModelMixin)
-    return "diffusion_pytorch_model.safetensors" if is_diffusers else "model.safetensors"
+    save_file(tensors, component_file(folder), metadata={"format": "pt"})

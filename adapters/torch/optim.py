@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 
 from dreamcore.checkpoint import OPTIMIZER_FILE
 from dreamcore.choices import weight_decays
 from dreamcore.config import TrainConfig
 from dreamcore.errors import ConfigError, RunError
+from dreamcore.moments import ADAMW, Counters, read_counters, read_moments, save_optimizer
+from dreamcore.weights import read_safetensors
 
-ADAMW, ADAMW_8BIT = "adamw", "adamw8bit"
-"""Names that a state is kept under: AdamW's moments travel between backends, those in 8 bits do not."""
-MOMENTS = ("exp_avg", "exp_avg_sq")
+ADAMW_8BIT = "adamw8bit"
+"""The name that its state is kept under."""
 Named = Mapping[str, torch.nn.Parameter]
 
 
@@ -80,16 +78,15 @@ class Optimizer:
 
     def save(self, folder: Path) -> None:
         """Write the moments and the counters."""
-        tensors, steps = {}, set()
+        arrays, steps = {}, set()
         for name, parameter in self.named.items():
             for key, value in self._adamw.state.get(parameter, {}).items():
                 if key == "step":
                     steps.add(int(value))
                 elif isinstance(value, torch.Tensor):
-                    tensors[f"{name}.{key}"] = value.detach().clone(memory_format=torch.contiguous_format)
+                    arrays[f"{name}.{key}"] = value.detach().cpu().numpy()
         assert len(steps) <= 1, "all parameters take every step"
-        counters = {"optimizer": self.kind, "step": max(steps, default=0), "scaler": self.scaler.state_dict()}
-        save_file(tensors, folder / OPTIMIZER_FILE, metadata={"format": "pt", "counters": json.dumps(counters)})
+        save_optimizer(folder, arrays, Counters(self.kind, max(steps, default=0), self.scaler.state_dict()))
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote, AdamW's also from another backend.
@@ -98,34 +95,30 @@ class Optimizer:
             ConfigError: the state of another optimizer.
             RunError: moments that are missing, left over or of another shape.
         """
-        file = folder / OPTIMIZER_FILE
-        with safe_open(file, "pt") as opened:
-            counters = json.loads(opened.metadata()["counters"])
-        if (theirs := counters.get("optimizer")) != self.kind:
-            raise ConfigError(
-                f"resume_from_checkpoint: {file} holds the state of {theirs}, and this run's optimizer is {self.kind}; "
-                "go on with that one, or give --reset_optimizer to start the optimizer afresh"
-            )
+        counters, file = read_counters(folder, self.kind), folder / OPTIMIZER_FILE
+        if self.kind == ADAMW:
+            shapes = {name: parameter.shape for name, parameter in self.named.items()}
+            arrays = read_moments(folder, shapes, counters)
+        else:
+            arrays = read_safetensors(file)
         stored: dict[str, dict[str, torch.Tensor]] = {}
-        for key, tensor in load_file(file).items():
+        for key, array in arrays.items():
             name, _, part = key.rpartition(".")
-            stored.setdefault(name, {})[part] = tensor
-        if odd := sorted(stored.keys() ^ self.named.keys()):
+            stored.setdefault(name, {})[part] = torch.from_numpy(array.copy())
+        if counters.step and (odd := sorted(stored.keys() ^ self.named.keys())):
             raise RunError(f"{file}: does not fit what this run trains: {', '.join(odd[:5])}")
-        for name, parameter in self.named.items():
-            self._adamw.state[parameter] = self._restored(parameter, stored[name], counters["step"], f"{file}: {name}")
-        if self.scaler.is_enabled() and counters.get("scaler"):
-            self.scaler.load_state_dict(counters["scaler"])
+        for name, state in stored.items():
+            self._adamw.state[self.named[name]] = self._restored(self.named[name], state, counters.step)
+        if self.scaler.is_enabled() and counters.scaler:
+            self.scaler.load_state_dict(counters.scaler)
 
-    def _restored(self, parameter: torch.Tensor, own: dict[str, torch.Tensor], step: int, where: str) -> dict[str, Any]:
+    def _restored(self, parameter: torch.Tensor, own: dict[str, torch.Tensor], step: int) -> dict[str, Any]:
         if self.kind != ADAMW:
             return {"step": step, **{k: t.to(parameter.device) for k, t in own.items()}}
-        if own.keys() != set(MOMENTS) or any(t.numel() != parameter.numel() for t in own.values()):
-            raise RunError(f"{where}: does not fit what this run trains: {', '.join(sorted(own))}")
         moments = {}
         for key, value in own.items():  # in the weight's own layout, which channels_last changes
             moments[key] = torch.empty_like(parameter, requires_grad=False)
-            moments[key].copy_(value.view_as(parameter))
+            moments[key].copy_(value)
         return {"step": torch.tensor(float(step), device=parameter.device), **moments}
 
 

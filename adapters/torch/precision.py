@@ -26,6 +26,22 @@ def check_precision(name: str, device: torch.device, setting: str = "mixed_preci
     return DTYPES[name]
 
 
+def check_class_precision(name: str, denoiser: torch.nn.Module) -> torch.dtype:
+    """The arithmetic's type while class images are made.
+
+    Raises:
+        ConfigError: the device lacks it, or the weights are held in less.
+    """
+    held = next(denoiser.parameters())
+    dtype = check_precision(name, held.device, "prior_generation_precision")
+    if dtype is torch.float32 and held.dtype is not torch.float32:
+        raise ConfigError(
+            f"prior_generation_precision: {name}, while LoRA with mixed_precision holds the frozen weights in "
+            f"{held.dtype}; leave it out, or make the class images first, in a run without mixed_precision"
+        )
+    return dtype
+
+
 def set_tf32(allow: bool, device: torch.device) -> None:
     """Let float32 products and convolutions be computed in TensorFloat-32, or, unlike torch's default, neither.
 

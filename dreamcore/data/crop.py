@@ -94,10 +94,6 @@ class Crop:
         part = scaled.crop((left, top, left + self.width, top + self.height))
         return np.asarray(part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else part)
 
-    def apply(self, scaled: Image.Image, rng: np.random.Generator | None) -> NDArray[np.float32]:
-        """[3, height, width] in [−1, 1] from a picture that `scale` gave."""
-        return to_planes(self.cut(scaled, self.place(scaled.size, rng)))
-
     def record(self, original: tuple[int, int], place: tuple[int, int, bool]) -> CropRecord:
         """The record of a crop at `place` of a photograph whose upright size is `original`, (W, H)."""
         left, top, mirrored = place

@@ -106,11 +106,6 @@ class Family:
     """Whether zeros stand for empty words, unless model_index.json says so itself (force_zeros_for_empty_prompt)."""
     vae: str = "vae"
 
-    @property
-    def text_lora_layers(self) -> tuple[str, ...]:
-        """Those of the first text encoder."""
-        return self.text_encoders[0].lora_layers
-
     def arguments(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The denoiser's keyword arguments, from what they get by name, arrays or tensors of any library."""
         found: dict[str, Any] = {}

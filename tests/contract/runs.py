@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from dreamcore.backend import Batch
 from dreamcore.config import TrainConfig
 from dreamcore.loop import Run, train
+from dreamcore.setup import Prepared, prepare
 
 SMALL: dict[str, Any] = {
     "instance_prompt": "a photo of sks dog",
@@ -23,6 +26,8 @@ PRIOR: dict[str, Any] = {
     "num_class_images": 3,
     "prior_num_inference_steps": 2,
 }
+CONCEPTS: dict[str, Any] = {"instance_data_dir": None, "instance_prompt": None}
+"""Left out where concepts bring their own."""
 
 
 def configuration(model: Path, photos: Path, output: Path, **settings: Any) -> TrainConfig:
@@ -40,6 +45,16 @@ def configuration(model: Path, photos: Path, output: Path, **settings: Any) -> T
 def small_run(model: Path, photos: Path, output: Path, **settings: Any) -> Run:
     """Train."""
     return train(configuration(model, photos, output, **settings))
+
+
+def prepared(model: Path, photos: Path, output: Path, stack: ExitStack, **settings: Any) -> Prepared:
+    """Everything of a run but its training; `stack` ends it."""
+    return prepare(configuration(model, photos, output, **settings), stack)
+
+
+def texts(run: Prepared, batch: Batch) -> list[str]:
+    """The prompts of a batch's rows."""
+    return [run.batcher.words.prompts[int(i)] for i in batch.prompt]
 
 
 def numbers(run: Run) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from .runs import numbers, small_run
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 TEXT = "text_encoder/model.safetensors"
+VAE = "vae/diffusion_pytorch_model.safetensors"
 
 
 @pytest.fixture
@@ -71,8 +72,23 @@ def test_a_text_encoder_without_its_published_prefix_is_read(
     assert numbers(run) == numbers(small_run(tiny_model, photos, tmp_path / "b"))
 
 
+def test_the_autoencoders_old_attention_names(model: Path, tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    """As files of 2022 have them."""
+
+    def old(tensors: dict[str, Any]) -> dict[str, Any]:
+        for new, name in {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}.items():
+            tensors = {k.replace(f".{new}.", f".{name}."): v for k, v in tensors.items()}
+        return tensors
+
+    before = load_file(model / VAE).keys()
+    rename(model / VAE, old)
+    assert load_file(model / VAE).keys() != before
+    run = small_run(model, photos, tmp_path / "a")
+    assert numbers(run) == numbers(small_run(tiny_model, photos, tmp_path / "b"))
+
+
 def test_a_variant_is_read_and_written_plain(model: Path, tiny_model: Path, photos: Path, tmp_path: Path) -> None:
-    for name in (UNET, TEXT, "vae/diffusion_pytorch_model.safetensors"):
+    for name in (UNET, TEXT, VAE):
         file = model / name
         file.rename(file.with_name(f"{file.stem}.fp16.safetensors"))
     with pytest.raises(ConfigError, match=r"no weights; there is variant fp16 \(--variant\)"):

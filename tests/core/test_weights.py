@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from dreamcore.errors import ConfigError
-from dreamcore.lora import read_lora
+from dreamcore.lora import Lora, factors_for, read_lora
 from dreamcore.pdparams import NAMES, read_pdparams, write_pdparams
 from dreamcore.weights import known_names, misfit, read_weights, swap_layout, write_safetensors
 
@@ -159,3 +159,36 @@ def test_lora_files_of_several_dialects(tmp_path: Path) -> None:
     write_safetensors(file, {"unet.mid.to_q.lora.down.weight": down})
     with pytest.raises(ConfigError, match=r"unet\.mid\.to_q: has only down"):
         read_lora(file)
+
+
+def test_old_names_of_layers_are_found(tmp_path: Path) -> None:
+    down, up = np.ones((2, 3), np.float32), np.ones((4, 2), np.float32)
+    names = {  # as they stand in files -> as the model names them
+        "unet.mid.attn1.processor.to_q_lora.{}.weight": ("unet", "mid.attn1.to_q"),
+        "unet.mid.attn1.processor.to_out_lora.{}.weight": ("unet", "mid.attn1.to_out.0"),
+        "text_encoder.encoder.layers.0.q_proj.lora_linear_layer.{}.weight": (
+            "text_encoder",
+            "text_model.encoder.layers.0.q_proj",
+        ),
+    }
+    file = tmp_path / "old.safetensors"
+    write_safetensors(file, {n.format(kind): a for n in names for kind, a in (("down", down), ("up", up))})
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {"unet": {}, "text_encoder": {}}
+    for component, layer in names.values():
+        shapes[component][layer] = (4, 3)
+    assert set(factors_for(file, shapes)) == set(names.values())
+    shapes["unet"]["mid.attn1.to_q"] = (4, 4)
+    with pytest.raises(ConfigError, match=r"lora: .*unet\.mid\.attn1\.to_q: factors \(2, 3\) and \(4, 2\) do not fit"):
+        factors_for(file, shapes)
+    del shapes["unet"]["mid.attn1.to_q"]
+    with pytest.raises(ConfigError, match=r"lora: .*unet\.mid\.attn1\.to_q: this model has no such layer"):
+        factors_for(file, shapes)
+
+
+def test_which_layers_get_factors() -> None:
+    lora = Lora(4, 8.0, 0.0, 0, {"unet": ("to_q", "to_out.0")}, {"unet": ("down.1.",)})
+    names = ["down.0.to_q", "down.1.to_q", "mid.to_out.0", "mid.to_out", "mid.into_q", "to_q"]
+    assert lora.chosen("unet", names) == {"down.0.to_q", "mid.to_out.0", "to_q"}
+    assert lora.scale == 2.0
+    with pytest.raises(ConfigError, match=r"lora_layers: to_q, to_out\.0: no layer of the unet has such a name"):
+        lora.chosen("unet", ["mid.to_k"])

@@ -9,21 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from PIL import Image
 from safetensors.numpy import load_file
 
-import dreamcore
 from dreamcore.layouts import PADDLE_LORA_FILE, to_ppdiffusers
 from dreamcore.loop import Run
-from dreamcore.pictures import first_noise
 
 from .. import needs
+from ..contract import pictures
+from ..contract.pictures import distance, ours
 from ..contract.runs import numbers, small_run
 from ..crossing.cases import reference
 
 pytestmark = needs.paddle
-PROMPT, SEEDS, STEPS, GUIDANCE = "a photo of sks dog", [3, 4], 6, 4.0
 
 
 @pytest.fixture(scope="module")
@@ -52,36 +49,11 @@ def lora(tiny_model: Path, photos: Path, tmp_path_factory: pytest.TempPathFactor
     return small_run(tiny_model, photos, folder, **settings, export_format="ppdiffusers", device="cpu")
 
 
-def ours(model: Path, output: Path, **settings: Any) -> NDArray[np.uint8]:
-    files = dreamcore.generate(
-        pretrained_model_name_or_path=str(model),
-        prompt=PROMPT,
-        num_images=len(SEEDS),
-        seed=SEEDS[0],
-        num_inference_steps=STEPS,
-        guidance_scale=GUIDANCE,
-        output_dir=str(output),
-        contact_sheet=False,
-        device="cpu",
-        **settings,
-    )
-    return np.stack([np.asarray(Image.open(file)) for file in files])
-
-
-def theirs(pipeline: Any) -> NDArray[np.uint8]:
+def theirs(loaded: Any, model: Path) -> np.ndarray:
     import paddle
-    from ppdiffusers import DDIMScheduler
+    import ppdiffusers
 
-    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
-    pipeline.set_progress_bar_config(disable=True)
-    made = pipeline(
-        [PROMPT] * len(SEEDS),
-        latents=paddle.to_tensor(first_noise(SEEDS, (4, 8, 8))),
-        num_inference_steps=STEPS,
-        guidance_scale=GUIDANCE,
-        output_type="np",
-    ).images
-    return np.round(made * 255).astype(np.uint8)
+    return pictures.theirs(ppdiffusers, loaded, model, paddle.to_tensor)
 
 
 def pipeline(folder: Path, **options: Any) -> Any:
@@ -91,14 +63,9 @@ def pipeline(folder: Path, **options: Any) -> Any:
     return StableDiffusionPipeline.from_pretrained(str(folder), **nothing, **options)
 
 
-def distance(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> int:
-    assert one.shape == other.shape
-    return int(np.abs(one.astype(int) - other.astype(int)).max())
-
-
 def test_diffusers_layout_in_ppdiffusers(full: Run, tiny_model: Path, tmp_path: Path) -> None:
     mine = ours(full.folder, tmp_path / "mine")
-    assert distance(mine, theirs(pipeline(full.folder, from_diffusers=True))) <= 1
+    assert distance(mine, theirs(pipeline(full.folder, from_diffusers=True), full.folder)) <= 1
     assert distance(mine, ours(tiny_model, tmp_path / "base")) > 8
 
 
@@ -107,7 +74,7 @@ def test_ppdiffusers_layout_in_ppdiffusers(full: Run, full_pp: Run, tmp_path: Pa
     assert len(list(full_pp.folder.glob("*/model_state.pdparams"))) == 3
     assert not list(full_pp.folder.glob("[!c]*/*.safetensors"))
     mine = ours(full_pp.folder, tmp_path / "mine")
-    assert distance(mine, theirs(pipeline(full_pp.folder))) <= 1
+    assert distance(mine, theirs(pipeline(full_pp.folder), full_pp.folder)) <= 1
     assert distance(mine, ours(full.folder, tmp_path / "other")) == 0
 
 
@@ -142,7 +109,7 @@ def test_the_lora_files_in_ppdiffusers(lora: Run, tiny_model: Path, tmp_path: Pa
     for options in ({"from_diffusers": True}, {}):
         loaded = pipeline(tiny_model, from_diffusers=True)
         loaded.load_lora_weights(str(lora.folder), **options)
-        assert distance(mine, theirs(loaded)) <= 1, options
+        assert distance(mine, theirs(loaded, tiny_model)) <= 1, options
 
 
 def test_the_scale_of_a_lora(lora: Run, tiny_model: Path, tmp_path: Path) -> None:

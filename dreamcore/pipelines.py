@@ -1,0 +1,109 @@
+"""Pictures through a library's own pipeline.
+
+ppdiffusers and mindone are ports of diffusers: classes, their options and arguments bear the same names in all three.
+So which sampler, which parts and which arguments are decided here; a backend brings its library and moves tensors.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .families.packing import pack, unpack
+
+if TYPE_CHECKING:
+    from .backend import SampleRequest
+    from .config.common import Scheduler
+    from .diffusion import Prediction
+    from .modelfolder import ModelFolder
+    from .words import Condition
+
+Tensor = TypeVar("Tensor")
+DPM = {"algorithm_type": "dpmsolver++"}
+SAMPLERS: dict[str, dict[Scheduler, tuple[str, dict[str, Any]]]] = {
+    "discrete": {
+        "ddim": ("DDIMScheduler", {}),
+        "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
+        "dpmsolver++": ("DPMSolverMultistepScheduler", DPM),
+        "euler": ("EulerDiscreteScheduler", {}),
+        "unipc": ("UniPCMultistepScheduler", {}),
+    },
+    "flow": {"euler": ("FlowMatchEulerDiscreteScheduler", {})},
+    "edm": {"euler": ("EDMEulerScheduler", {}), "dpmsolver++": ("EDMDPMSolverMultistepScheduler", DPM)},
+}
+"""Noise levels -> sampler, as settings name it -> class and options; the one to use by default first."""
+
+
+def samplers(prediction: Prediction) -> Mapping[Scheduler, tuple[str, dict[str, Any]]]:
+    """The samplers that know a model's noise levels, by what it predicts."""
+    return SAMPLERS[prediction if prediction in SAMPLERS else "discrete"]
+
+
+def make_pipeline(library: Any, model: ModelFolder, parts: Mapping[str, Any], sampler: Scheduler | None = None) -> Any:
+    """The library's pipeline of the model's class over these parts, with a sampler over the model's own noise schedule
+    where one is named; it does without everything else."""
+    cls = getattr(library, model.index["_class_name"])
+    accepted = inspect.signature(cls.__init__).parameters
+    given: dict[str, Any] = {n: None for n, p in accepted.items() if p.default is p.empty and n != "self"}
+    given |= {n: False for n in ("requires_safety_checker", "add_watermarker") if n in accepted}
+    if sampler is not None:
+        class_name, options = samplers(model.schedule.prediction)[sampler]
+        given["scheduler"] = getattr(library, class_name).from_config(model.config("scheduler"), **options)
+    pipeline = cls(**(given | dict(parts)))
+    pipeline.vae_scale_factor = model.latent_factor
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def make_latents(
+    pipeline: Any,
+    model: ModelFolder,
+    request: SampleRequest,
+    words: tuple[Condition[Tensor], Condition[Tensor]],
+    to_tensor: Callable[[NDArray[np.float32]], Tensor],
+    to_array: Callable[[Tensor], NDArray[np.float32]],
+    **more: Any,
+) -> NDArray[np.float32]:
+    """Latents [N, C, h, w] of the pictures, as the autoencoder decodes them.
+
+    Args:
+        words: of the prompts and of the negative prompt, N rows each.
+        more: what only this library's pipelines are given.
+    """
+    (positive, negative), patch = words, model.family.patch
+    height, width = request.noise.shape[2:4]
+    given = {"prompt_embeds": positive.words, "pooled_prompt_embeds": positive.pooled}
+    if model.family.classifier_free and request.guidance_scale > 1:
+        given |= {"negative_prompt_embeds": negative.words, "negative_pooled_prompt_embeds": negative.pooled}
+    made, *_ = pipeline(
+        **{name: value for name, value in given.items() if value is not None},
+        latents=to_tensor(pack(request.noise, patch)),
+        num_inference_steps=request.steps,
+        guidance_scale=request.guidance_scale,
+        height=height * model.latent_factor,
+        width=width * model.latent_factor,
+        output_type="latent",
+        return_dict=False,
+        **more,
+    )
+    latents: NDArray[np.float32] = unpack(to_array(made), patch, (height, width))
+    shift, scale = model.latent_scaling
+    return latents / scale + shift
+
+
+def scaled(
+    mean: NDArray[np.float32], std: NDArray[np.float32], model: ModelFolder
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What the autoencoder answers, each [N, C, h, w], shifted and scaled to what the denoiser learns from."""
+    shift, scale = model.latent_scaling
+    return (mean - shift) * scale, std * scale
+
+
+def to_pixels(decoded: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """[N, 3, H, W] in [−1, 1] to pictures [N, H, W, 3]."""
+    levels = np.clip(decoded / 2 + 0.5, 0, 1) * 255
+    return np.ascontiguousarray(levels.round().astype(np.uint8).transpose(0, 2, 3, 1))

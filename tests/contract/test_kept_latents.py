@@ -1,0 +1,84 @@
+"""Latents that are kept from run to run."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ..tiny import draw_photos
+from .runs import numbers, small_run
+
+
+def test_kept_latents_are_used_again_and_never_wrongly(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dreamcore.latents import Latents
+
+    encoded = []
+    whole = Latents._planes
+    monkeypatch.setattr(Latents, "_planes", lambda self, s: encoded.append(s.image) or whole(self, s))
+    photos = draw_photos(tmp_path / "photos", count=3)
+    keep: dict[str, Any] = {"latent_cache_dir": str(tmp_path / "kept"), "max_train_steps": 3}
+
+    def images_encoded(name: str, folder: Path = photos, model: Path = tiny_model, **more: Any) -> int:
+        encoded.clear()
+        runs.append(small_run(model, folder, tmp_path / name, **{**keep, **more}))
+        return len(encoded)
+
+    runs: list[Any] = []
+    assert [images_encoded("a"), images_encoded("b")] == [3, 0]
+    assert numbers(runs[0]) == numbers(runs[1])
+    renamed = Path(shutil.copytree(photos, tmp_path / "renamed"))
+    for file in sorted(renamed.iterdir()):
+        file.rename(file.with_name(f"other{file.name}"))
+    assert images_encoded("c", renamed) == 0, "names do not matter, contents do"
+    Image.open(photos / "01.png").rotate(90).save(photos / "01.png")
+    assert images_encoded("d") == 1
+    assert images_encoded("e", resolution=16) == 3
+    assert images_encoded("f", random_flip=True, instance_variants=1, seed=5) <= 3
+    other = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    _nudge(other / "vae" / "diffusion_pytorch_model.safetensors")
+    assert images_encoded("g", model=other) == 3
+    for file in (tmp_path / "kept").rglob("*.safetensors"):
+        file.write_bytes(file.read_bytes()[:100])
+    assert images_encoded("h") == 3, "what is damaged is made anew"
+    assert numbers(runs[-1]) == numbers(runs[3])
+
+
+def _nudge(file: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    tensors = load_file(file)
+    tensors["encoder.conv_in.bias"] = tensors["encoder.conv_in.bias"] + np.float32(0.01)
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def test_two_runs_share_kept_latents(tmp_path: Path) -> None:
+    """Processes that write and read the same entries at once see each whole or not at all."""
+    code = """
+import sys
+from pathlib import Path
+import numpy as np
+from dreamcore.latentcache import LatentCache
+
+cache = LatentCache(Path(sys.argv[1]), "encoder")
+for turn in range(40):
+    key = f"{turn % 4:064x}"
+    wanted = np.full((9, 16, 16), turn % 4, np.float32)
+    found = cache.get(key)
+    assert found is None or np.array_equal(found, wanted)
+    cache.put(key, wanted)
+    assert np.array_equal(cache.get(key), wanted)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "kept")]
+    runs = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(3)]
+    assert [(run.communicate()[1], run.returncode) for run in runs] == [(b"", 0)] * 3
+    names = [file.name for file in (tmp_path / "kept").rglob("*") if file.is_file()]
+    assert sorted(names) == [f"{n:064x}.safetensors" for n in range(4)]

@@ -1,0 +1,83 @@
+"""What words the photographs of a run get: their captions, a table's, an identifier's."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from dreamcore.config import TrainConfig, load_config
+from dreamcore.errors import ConfigError
+from dreamcore.loop import train
+
+from ..tables import CAPTIONS, as_parquet, as_saved
+from ..tiny import draw_photos
+from .runs import PRIOR, numbers, prepared, small_run, texts
+
+
+def test_every_photograph_gets_its_words(tiny_model: Path, tmp_path: Path) -> None:
+    photos = draw_photos(tmp_path / "photos", count=3)
+    (photos / "00.txt").write_text("{identifier} on grass, red, snow, blue")
+    (photos / "01.txt").write_text("in snow")
+    settings = {
+        "use_captions": True,
+        "caption_template": "a {class}, {caption}",
+        "instance_prompt": "a photo of {identifier} {class}",
+        "identifier": "sks",
+        "class_word": "dog",
+        "shuffle_tags": True,
+        "keep_tags": 1,
+        "max_train_steps": 60,
+    }
+    with ExitStack() as stack:
+        run = prepared(tiny_model, photos, tmp_path / "out", stack, **settings)
+        seen: dict[int, set[str]] = {0: set(), 1: set(), 2: set()}
+        for update in range(60):
+            (row,) = run.batcher.plan.micro_batches(update)[0]
+            seen[row.image] |= set(texts(run, run.batcher.micro_batches(update)[0]))
+    assert seen[1] == {"a dog, in snow"}
+    assert seen[2] == {"a photo of sks dog"}
+    tags = {tuple(text.removeprefix("a dog, sks on grass, ").split(", ")) for text in seen[0]}
+    assert len(tags) >= 4 and all(sorted(order) == ["blue", "red", "snow"] for order in tags)
+
+
+def test_a_missing_caption_is_an_error_where_asked(tiny_model: Path, tmp_path: Path) -> None:
+    photos = draw_photos(tmp_path / "photos", count=3)
+    (photos / "00.txt").write_text("in snow")
+    with pytest.raises(ConfigError, match=r"01\.png"):
+        small_run(tiny_model, photos, tmp_path / "out", use_captions=True, missing_caption="error")
+
+
+def test_a_place_without_words_is_an_error(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="asks for the identifier, and none is given"):
+        small_run(tiny_model, photos, tmp_path / "out", instance_prompt="a photo of {identifier} dog")
+
+
+def test_a_dataset_trains_as_its_photographs_do(tiny_model: Path, tmp_path: Path) -> None:
+    """The same bytes in files, in a parquet file and in what `datasets` saves: the same run."""
+    photos = draw_photos(tmp_path / "photos", count=4)
+    for number, words in enumerate(CAPTIONS[:4]):
+        if words:
+            (photos / f"{number:02}.txt").write_text(words)
+    plain = small_run(tiny_model, photos, tmp_path / "a", use_captions=True)
+    for text in photos.glob("*.txt"):
+        text.unlink()
+    tables = as_parquet(photos, tmp_path / "parquet"), as_saved(photos, tmp_path / "saved")
+    for name, table in zip("bc", tables, strict=True):
+        settings = {"instance_data_dir": None, "dataset_name": str(table), "caption_column": "text"}
+        run = small_run(tiny_model, photos, tmp_path / name, **settings)
+        assert numbers(run) == numbers(plain)
+        assert len(list((run.folder / "subject").glob("*.png"))) == 4, "for the report"
+        again = load_config(TrainConfig, run.folder / "config.yaml", {"output_dir": str(tmp_path / f"{name}{name}")})
+        assert numbers(train(again)) == numbers(plain)
+
+
+def test_an_identifier_that_means_something_is_warned_of(
+    tiny_model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small_run(tiny_model, photos, tmp_path / "a", **PRIOR, max_train_steps=1)
+    assert "'sks' is a rifle to the model" in (tmp_path / "a" / "log.txt").read_text()
+    rare = {**PRIOR, "instance_prompt": "a photo of qz dog", "max_train_steps": 1}
+    small_run(tiny_model, photos, tmp_path / "b", **rare)
+    assert "to the model" not in (tmp_path / "b" / "log.txt").read_text()
