@@ -99,7 +99,7 @@ def stream(folder: Path, samples: int) -> dict[str, Any]:
         peaks, start = list[int](), time.monotonic()
         for update in range(samples // 4):
             batcher.update(update)
-            if (update + 1) % (samples // 16) == 0:
+            if (update + 1) % max(1, samples // 16) == 0:
                 peaks.append(peak_mib())
     rate = samples / (time.monotonic() - start)
     return {"samples": samples, "a second": round(rate, 1), "peak MiB, opened": opened, "and later": peaks}
