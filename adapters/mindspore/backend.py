@@ -206,17 +206,16 @@ class MindSporeBackend:
     def export(self, folder: Path, *, averaged: bool) -> None:
         with self._average.in_place() if self._average and averaged else nullcontext():
             if self._lora:
-                save_published(lora.arrays(self._all_factors()), self._lora.scale, folder)
+                save_published(models.arrays(self._all_factors()), self._lora.scale, folder)
                 return
             for name in self._trained:
-                arrays = {n: weight.asnumpy() for n, weight in self._weights[name].items()}
-                save_component(folder / name, self.model.folder(name), arrays)
+                save_component(folder / name, self.model.folder(name), models.arrays(self._weights[name]))
 
     def save_state(self, folder: Path) -> None:
         assert self._optimizer is not None, "prepare_training comes first"
         self._optimizer.save(folder)
         if self._lora:
-            save_factors(lora.arrays(self._all_factors()), folder)
+            save_factors(models.arrays(self._all_factors()), folder)
         if self._average:
             self._average.save(folder)
 

@@ -14,7 +14,6 @@ from mindspore import Tensor, mint, nn, ops
 
 from dreamcore.errors import ConfigError
 from dreamcore.lora import DOWN, UP, Lora, factors_for, read_factors
-from dreamcore.weights import Arrays
 
 from .models import Weights, fill, shapes
 
@@ -80,11 +79,6 @@ def _replace(parent: nn.Cell, key: str, cell: nn.Cell) -> None:
         parent[int(key)] = cell
     else:
         setattr(parent, key, cell)
-
-
-def arrays(factors: Weights) -> Arrays:
-    """Factors as files hold them."""
-    return {name: factor.asnumpy() for name, factor in factors.items()}
 
 
 def restore_factors(factors: Weights, folder: Path) -> None:

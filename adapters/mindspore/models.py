@@ -96,6 +96,11 @@ def shapes(weights: Mapping[str, ms.Parameter]) -> dict[str, tuple[int, ...]]:
     return {name: weight.shape for name, weight in weights.items()}
 
 
+def arrays(weights: Mapping[str, ms.Parameter]) -> Arrays:
+    """Weights as files hold them."""
+    return {name: weight.asnumpy() for name, weight in weights.items()}
+
+
 def trainable(weights: Weights, unused: tuple[str, ...]) -> Weights:
     """Those of a network's weights that can train.
 
