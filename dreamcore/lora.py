@@ -26,6 +26,8 @@ _KINDS = {
     "lora.up.weight": "up", "lora_linear_layer.up.weight": "up", "lora_B.weight": "up",
     "alpha": "alpha", "lora.alpha": "alpha", "lora_linear_layer.alpha": "alpha",
 }  # fmt: skip
+_OLD_CLIP = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
+"""Layers of a text encoder as diffusers named them in 2023, and as it names Kohya's on reading them."""
 _FACTOR = re.compile(rf"(?P<component>[a-z0-9_]+)\.(?P<layer>.+?)[._](?P<kind>{'|'.join(map(re.escape, _KINDS))})")
 
 
@@ -109,19 +111,27 @@ class Pair:
     scale: float
 
 
-def read_lora(file: Path) -> dict[tuple[str, str], Pair]:
+def read_lora(file: Path, arrays: Arrays | None = None) -> dict[tuple[str, str], Pair]:
     """The factors of a LoRA file in diffusers' or peft's names, old or new, by (component, layer).
 
+    Args:
+        arrays: what it holds, where a library has read it and brought its names into diffusers'.
+
     Raises:
-        ConfigError: a name that is not understood, or a factor without its other half.
+        ConfigError: a name that is not understood, a factor without its other half, or no factors at all.
     """
     parts: dict[tuple[str, str], dict[str, NDArray[Any]]] = {}
-    for name, array in read_safetensors(file).items():
+    for name, array in (read_safetensors(file) if arrays is None else arrays).items():
         match = _FACTOR.fullmatch(name)
         if match is None:
             raise ConfigError(f"lora: {file}: {name}: not a name that diffusers gives a LoRA factor")
         layer = match["layer"].replace(".processor", "")  # as diffusers named layers of attention in 2023
+        if match["component"].startswith("text_encoder"):
+            stem, _, last = layer.rpartition(".")
+            layer = f"{stem}.{_OLD_CLIP[last]}" if last in _OLD_CLIP else layer
         parts.setdefault((match["component"], layer), {})[_KINDS[match["kind"]]] = array
+    if not parts:
+        raise ConfigError(f"lora: {file}: holds no LoRA factors")
     for (component, layer), pair in parts.items():
         if not {"down", "up"} <= pair.keys():
             raise ConfigError(f"lora: {file}: {component}.{layer}: has only {', '.join(pair)} of its factors")
@@ -131,17 +141,20 @@ def read_lora(file: Path) -> dict[tuple[str, str], Pair]:
     }
 
 
-def factors_for(file: Path, shapes: Mapping[str, Mapping[str, Sequence[int]]]) -> dict[tuple[str, str], Pair]:
+def factors_for(
+    file: Path, shapes: Mapping[str, Mapping[str, Sequence[int]]], arrays: Arrays | None = None
+) -> dict[tuple[str, str], Pair]:
     """The factors of a LoRA file by (component, layer) as a model names its layers.
 
     Args:
         shapes: component -> layer -> shape of its weight in PyTorch's layout.
+        arrays: as for `read_lora`.
 
     Raises:
         ConfigError: as `read_lora`, and for a layer that the model lacks, or factors that do not fit its weight.
     """
     found = {}
-    for (component, layer), pair in read_lora(file).items():
+    for (component, layer), pair in read_lora(file, arrays).items():
         there = shapes.get(component, {})
         options = (layer, f"{PREFIX}{layer}", f"{layer}.0")  # old files leave out CLIP's prefix, or to_out's number
         name = next((option for option in options if option in there), None)

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from dreamcore.backend import Batch, SampleRequest, StepResult, cut_results
 from dreamcore.config import TrainConfig
 from dreamcore.config.common import ModelSettings
-from dreamcore.errors import ConfigError
 from dreamcore.lora import Lora, save_factors, save_published
 from dreamcore.modelfolder import ModelFolder
 from dreamcore.pipelines import make_pipeline, scaled, to_pixels
@@ -102,12 +101,7 @@ class TorchBackend:
 
     def load_lora(self, file: Path, scale: float) -> None:
         networks = {self.family.denoiser: self.denoiser} | self.words.networks()
-        pipeline = make_pipeline(diffusers, self.model, networks)
-        try:
-            pipeline.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name="lora")
-        except (OSError, ValueError, RuntimeError) as error:
-            raise ConfigError(f"lora: {file}: cannot be loaded into this model: {error}") from None
-        pipeline.set_adapters(["lora"], [scale])
+        lora.apply_file(make_pipeline(diffusers, self.model, networks), networks, file, scale)
         self.words.forget()
 
     @contextmanager

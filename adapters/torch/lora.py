@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 
 from dreamcore.errors import ConfigError
-from dreamcore.lora import DOWN, UP, Lora, read_factors
-from dreamcore.weights import Arrays
+from dreamcore.lora import DOWN, UP, Lora, factors_for, read_factors
+from dreamcore.weights import Arrays, read_safetensors
 
 from .models import weight_prefix
 from .optim import Named
 
-ADAPTER = "default"
+ADAPTER, FILE = "default", "lora"
+"""What peft calls the factors of a run, and those of a file."""
 
 
 def add_lora(network: torch.nn.Module, component: str, lora: Lora) -> Named:
@@ -50,6 +53,52 @@ def add_lora(network: torch.nn.Module, component: str, lora: Lora) -> Named:
                 up.zero_()
             found |= {f"{component}.{prefix}{name}{DOWN}": down, f"{component}.{prefix}{name}{UP}": up}
     return found
+
+
+def apply_file(pipeline: Any, networks: Mapping[str, Any], file: Path, scale: float) -> None:
+    """Add a LoRA file to networks, for sampling, through diffusers' reader, which knows Kohya's names too.
+
+    That leaves out what it finds no layer for, with a warning at most; so all is looked up before and after.
+
+    Raises:
+        ConfigError: names that are not understood or that no layer has, half a pair, or factors of another shape.
+    """
+    shapes = {
+        component: {
+            weight_prefix(network) + name: layer.weight.shape
+            for name, layer in network.named_modules()
+            if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)
+        }
+        for component, network in networks.items()
+    }
+    wanted = factors_for(file, shapes, _in_diffusers_names(pipeline, file, networks))
+    try:
+        pipeline.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name=FILE)
+    except (OSError, ValueError, RuntimeError, LookupError) as error:
+        raise ConfigError(f"lora: {file}: cannot be loaded into this model: {error}") from None
+    there = {
+        (component, weight_prefix(network) + name)
+        for component, network in networks.items()
+        for name, layer in network.named_modules()
+        if isinstance(layer, LoraLayer) and FILE in layer.lora_A
+    }
+    if left_out := sorted(wanted.keys() - there):
+        raise ConfigError(f"lora: {file}: {'.'.join(left_out[0])}: diffusers loads no factors of this layer")
+    pipeline.set_adapters([FILE], [scale])
+
+
+def _in_diffusers_names(pipeline: Any, file: Path, networks: Mapping[str, Any]) -> Arrays:
+    """What a file holds, as diffusers' reader sees it."""
+    found = read_safetensors(file)
+    if any("dora_scale" in name for name in found):  # which that reader takes away: core refuses them by name
+        return found
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in found.items()}
+    blocks = {"unet_config": networks["unet"].config} if "unet" in networks else {}  # Kohya numbers SDXL's otherwise
+    try:
+        converted, *_ = pipeline.lora_state_dict(tensors, return_lora_metadata=True, **blocks)
+    except (ValueError, RuntimeError, LookupError) as error:
+        raise ConfigError(f"lora: {file}: diffusers cannot bring these names into its own: {error!r}") from None
+    return {name: tensor.numpy() for name, tensor in converted.items()}
 
 
 def arrays(factors: Named) -> Arrays:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dreamcore.checkpoint import LORA_FILE
 from dreamcore.config import GenerateConfig
+from dreamcore.errors import ConfigError
 from dreamcore.generation import generate
 from dreamcore.loop import Run
+from dreamcore.weights import write_safetensors
 
 from .. import needs
 from ..contract.pictures import distance, ours
@@ -40,6 +44,47 @@ def lora(tiny_model: Path, photos: Path, tmp_path_factory: pytest.TempPathFactor
 def test_the_scale_of_a_lora(lora: Run, tiny_model: Path, tmp_path: Path) -> None:
     none = ours(tiny_model, tmp_path / "none", lora=str(lora.folder), lora_scale=0.0)
     assert distance(none, ours(tiny_model, tmp_path / "base")) <= 1
+
+
+def kohyas(lora: Run) -> dict[str, np.ndarray]:
+    """A run's factors under the names that Kohya's scripts give, with an alpha that halves them again."""
+    from safetensors.numpy import load_file
+
+    found = {}
+    for name, array in load_file(lora.folder / LORA_FILE).items():
+        component, layer = name.split(".", 1)
+        layer, kind = layer.rsplit(".lora_linear_layer." if component == "text_encoder" else ".lora.", 1)
+        stem = f"lora_{'te' if component == 'text_encoder' else component}_{layer.replace('.', '_')}"
+        found[f"{stem}.lora_{kind}"] = array * (2 if kind.startswith("up") else 1)
+        found[f"{stem}.alpha"] = np.array(3 / 2, np.float32)
+    return found
+
+
+def test_a_lora_file_in_kohyas_names(lora: Run, tiny_model: Path, tmp_path: Path) -> None:
+    write_safetensors(tmp_path / "kohya.safetensors", kohyas(lora))
+    theirs = ours(tiny_model, tmp_path / "theirs", lora=str(tmp_path / "kohya.safetensors"))
+    mine = ours(tiny_model, tmp_path / "mine", lora=str(lora.folder))
+    assert distance(mine, theirs) <= 1
+    assert distance(mine, ours(tiny_model, tmp_path / "base")) > 8
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda name: name.replace("attentions_0", "attentions_7"), "attentions.7.*: this model has no such layer"),
+        (lambda name: name.replace("lora_te_", "lora_te2_"), r"text_encoder_2\..*: this model has no such layer"),
+        (lambda name: name.replace("lora_unet_", "lora_other_"), "lora_.*: not a name that diffusers gives"),
+        (lambda name: None if name.endswith("to_q.lora_up.weight") else name, r"cannot bring.*to_q\.lora_up\.weight"),
+        (lambda name: name.replace("to_q.lora_", "to_q.other_"), r"cannot bring.*to_q\.other_"),
+    ],
+)
+def test_kohyas_names_that_the_model_lacks(
+    change: Callable[[str], str | None], words: str, lora: Run, tiny_model: Path, tmp_path: Path
+) -> None:
+    changed = {new: array for name, array in kohyas(lora).items() if (new := change(name))}
+    write_safetensors(tmp_path / "kohya.safetensors", changed)
+    with pytest.raises(ConfigError, match=rf"lora: .*kohya\.safetensors: .*{words}"):
+        ours(tiny_model, tmp_path / "out", lora=str(tmp_path / "kohya.safetensors"))
 
 
 def test_a_checkpoint_is_loaded_as_it_lies(full: Run, lora: Run, tiny_model: Path) -> None:
@@ -90,8 +135,6 @@ def test_bin_weights_are_read_safely_and_written_as_safetensors(tiny_model: Path
 
 def test_a_hostile_bin_file_runs_nothing(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
     import pickle  # noqa: TID251  (to write what must not run)
-
-    from dreamcore.errors import ConfigError
 
     model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     (model / "unet" / "diffusion_pytorch_model.safetensors").unlink()

@@ -8,6 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
+
+from dreamcore.errors import ConfigError
+from dreamcore.weights import write_safetensors
 
 from .. import needs
 from ..contract import pictures
@@ -59,8 +63,6 @@ def test_a_full_run_in_diffusers_pipeline(family: str, models: Models, photos: P
 @pytest.mark.parametrize("family", COMPONENTS)
 def test_a_lora_file_in_diffusers_loader(family: str, models: Models, photos: Path, tmp_path: Path) -> None:
     """Every factor reaches a layer, with alpha folded in: the same product, scale one; and the pictures are ours."""
-    from safetensors.numpy import load_file
-
     model = models(family)
     settings = TRAINING | {"use_lora": True, "rank": 3, "lora_alpha": 12, "learning_rate": 0.05}
     run = small_run(model, photos, tmp_path / "run", **settings, checkpointing_steps=3)
@@ -83,3 +85,15 @@ def test_a_lora_file_in_diffusers_loader(family: str, models: Models, photos: Pa
                 np.testing.assert_allclose(delta, product.reshape(delta.shape), atol=1e-6)
                 found += 1
     assert 2 * found == len(raw)
+
+
+def test_factors_that_diffusers_never_loads_are_refused(models: Models, tmp_path: Path) -> None:
+    """Its reader passes by T5, whose layers the model has."""
+    model, layer = models("sd3"), "text_encoder_3.encoder.block.0.layer.0.SelfAttention.q"
+    shape = load_file(model / "text_encoder_3" / "model.safetensors")[f"{layer.partition('.')[2]}.weight"].shape
+    factors = {f"{layer}.lora_A.weight": np.ones((1, shape[1])), f"{layer}.lora_B.weight": np.ones((shape[0], 1))}
+    write_safetensors(tmp_path / "t5.safetensors", factors)
+    with pytest.raises(
+        ConfigError, match=rf"lora: .*t5\.safetensors: {layer}: diffusers loads no factors of this layer"
+    ):
+        ours(model, tmp_path / "out", lora=str(tmp_path / "t5.safetensors"))

@@ -1,0 +1,93 @@
+"""LoRA files of others: what `generate` reads, and what it refuses because a part of it would be left out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dreamcore.backend import Backend, installed_backends, load_backend
+from dreamcore.config import GenerateConfig
+from dreamcore.errors import ConfigError
+from dreamcore.modelfolder import ModelFolder
+from dreamcore.weights import Arrays, read_weights, write_safetensors
+
+from .pictures import distance, ours
+
+UNET = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1"
+ENCODER = "text_encoder.text_model.encoder.layers.0"
+
+
+@pytest.fixture(scope="module")
+def backend(tiny_model: Path) -> Backend:
+    given = {"pretrained_model_name_or_path": str(tiny_model), "prompt": "a dog", "device": "cpu"}
+    return load_backend(installed_backends()[0], ModelFolder.open(str(tiny_model)), GenerateConfig.from_mapping(given))
+
+
+@pytest.fixture(scope="module")
+def shapes(tiny_model: Path) -> dict[str, tuple[int, ...]]:
+    """COMPONENT.LAYER -> shape of its weight."""
+    model = ModelFolder.open(str(tiny_model))
+    weights = {c: read_weights(model.weight_files(c)) for c in ("unet", "text_encoder")}
+    return {
+        f"{c}.{name.removesuffix('.weight')}": w.shape for c, arrays in weights.items() for name, w in arrays.items()
+    }
+
+
+def pair(layer: str, shape: tuple[int, ...], down: str = "lora_A.weight", up: str = "lora_B.weight") -> Arrays:
+    """Factors of rank 2 that show, of a layer of `shape` [out, in]."""
+    draw = np.random.default_rng(sum(layer.encode()))
+    return {
+        f"{layer}.{down}": draw.standard_normal((2, shape[1])).astype(np.float32),
+        f"{layer}.{up}": draw.standard_normal((shape[0], 2)).astype(np.float32),
+    }
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (pair("unet.no_such.to_q", (4, 4)), r"unet\.no_such\.to_q: this model has no such layer"),
+        (pair("text_encoder_2.encoder.q_proj", (4, 4)), r"text_encoder_2\.encoder\.q_proj: this model has no such"),
+        (pair("diffusion_model.mid.to_q", (4, 4)), r"diffusion_model\.mid\.to_q: this model has no such layer"),
+        (pair(f"{UNET}.to_k", (3, 5)), r"to_k: factors \(2, 5\) and \(3, 2\) do not fit this model's"),
+        ({f"{UNET}.to_k.lora_A.weight": np.ones((2, 4))}, r"attn1\.to_k: has only down of its factors"),
+        ({f"{UNET}.to_k.hada_w1_a": np.ones((2, 4))}, r"hada_w1_a: not a name that diffusers gives a LoRA factor"),
+        ({f"{UNET}.to_q.dora_scale": np.ones((4, 1))}, r"dora_scale: not a name that diffusers gives a LoRA factor"),
+    ],
+)
+@pytest.mark.parametrize("alone", [False, True])
+def test_no_factor_is_left_out(
+    other: Arrays, words: str, alone: bool, backend: Backend, shapes: dict[str, tuple[int, ...]], tmp_path: Path
+) -> None:
+    known = {} if alone else pair(f"{UNET}.to_q", shapes[f"{UNET}.to_q"])
+    write_safetensors(tmp_path / "lora.safetensors", known | other)
+    with pytest.raises(ConfigError, match=rf"lora: .*lora\.safetensors: .*{words}"):
+        backend.load_lora(tmp_path / "lora.safetensors", 1.0)
+
+
+def test_a_file_without_factors(backend: Backend, tmp_path: Path) -> None:
+    write_safetensors(tmp_path / "lora.safetensors", {})
+    with pytest.raises(ConfigError, match=r"lora\.safetensors: holds no LoRA factors"):
+        backend.load_lora(tmp_path / "lora.safetensors", 1.0)
+
+
+def test_old_names_and_new_make_one_picture(
+    tiny_model: Path, shapes: dict[str, tuple[int, ...]], tmp_path: Path
+) -> None:
+    """Of diffusers 0.15 and of peft, in the UNet's attention and the text encoder's."""
+    old_names = {
+        f"{UNET}.to_q": f"{UNET}.processor.to_q_lora",
+        f"{UNET}.to_out.0": f"{UNET}.processor.to_out_lora",
+        f"{ENCODER}.self_attn.out_proj": f"{ENCODER}.self_attn.to_out_lora",
+    }
+    new, old = {}, {}
+    for layer, old_name in old_names.items():
+        factors = pair(layer, shapes[layer])
+        new |= factors
+        old |= dict(zip((f"{old_name}.down.weight", f"{old_name}.up.weight"), factors.values(), strict=True))
+    write_safetensors(tmp_path / "new.safetensors", new)
+    write_safetensors(tmp_path / "old.safetensors", old)
+    picture = ours(tiny_model, tmp_path / "new", lora=str(tmp_path / "new.safetensors"))
+    assert distance(picture, ours(tiny_model, tmp_path / "base")) > 8
+    assert distance(picture, ours(tiny_model, tmp_path / "old", lora=str(tmp_path / "old.safetensors"))) <= 1
