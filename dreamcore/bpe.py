@@ -7,15 +7,22 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import tempfile
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 from .errors import ConfigError
-from .modelfolder import ModelFolder
+from .modelfolder import ModelFolder, read_json
 
 END = "</w>"
+VOCABULARY, MERGES, ONE_FILE = "vocab.json", "merges.txt", "tokenizer.json"
+"""CLIP's two files, and the one that transformers 5 writes in place of them."""
 _WORD = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[^\W\d_]+|\d|(?:[^\s\w]|_)+", re.IGNORECASE)
 
 
@@ -40,15 +47,9 @@ class Tokenizer:
             ConfigError: its files are missing or damaged.
         """
         folder = model.folder(model.family.text_encoders[0].tokenizer)
-        try:
-            vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
-            lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
-            settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"pretrained_model_name_or_path: {folder}: no CLIP tokenizer there: {error}") from None
-        merges = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
-        window = int(min(settings.get("model_max_length", 77), 10**6)) - 2
-        return cls(vocabulary, [(pair[0], pair[1]) for pair in merges if len(pair) == 2], window)
+        vocabulary, merges = read_bpe(folder)
+        window = int(min(read_json(folder / "tokenizer_config.json").get("model_max_length", 77), 10**6)) - 2
+        return cls(vocabulary, merges, window)
 
     def tokenize(self, text: str) -> list[str]:
         """The tokens of a prompt; the last of each word ends in `</w>`."""
@@ -72,6 +73,58 @@ class Tokenizer:
                 i += 2 if both else 1
             parts = joined
         return parts
+
+
+def read_bpe(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """The vocabulary and the merges in a tokenizer's folder, whichever library wrote it.
+
+    Raises:
+        ConfigError: its files are missing or damaged, or hold another kind of tokenizer.
+    """
+    in_one = _is_in_one(folder)
+    file = folder / (ONE_FILE if in_one else VOCABULARY)
+    try:
+        if in_one:
+            model = read_json(file)["model"]
+            vocabulary, merges = model["vocab"], model["merges"]
+        else:
+            vocabulary, file = read_json(file), folder / MERGES
+            lines = file.read_text(encoding="utf-8").split("\n")
+            merges = [line for line in lines if len(line.split()) == 2 and not line.startswith("#version")]
+        return {str(token): int(number) for token, number in vocabulary.items()}, [_pair(merge) for merge in merges]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        why = f"{error} is missing" if isinstance(error, LookupError) else error
+        raise ConfigError(f"pretrained_model_name_or_path: {file}: no CLIP tokenizer there: {why}") from None
+
+
+@contextmanager
+def with_old_files(folder: Path) -> Iterator[Path]:
+    """A tokenizer's folder for libraries that know CLIP's two files alone; a temporary one where it lacks them.
+
+    Raises:
+        ConfigError: as `read_bpe`.
+    """
+    model = read_json(folder / ONE_FILE).get("model") if _is_in_one(folder) else None
+    if not (isinstance(model, dict) and "merges" in model):  # T5's is no such pair of files
+        yield folder
+        return
+    vocabulary, merges = read_bpe(folder)
+    with tempfile.TemporaryDirectory() as name:
+        made = Path(shutil.copytree(folder, name, dirs_exist_ok=True))
+        (made / VOCABULARY).write_text(json.dumps(vocabulary), encoding="utf-8")
+        lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+        (made / MERGES).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        yield made
+
+
+def _is_in_one(folder: Path) -> bool:
+    return (folder / ONE_FILE).is_file() and not ((folder / VOCABULARY).is_file() and (folder / MERGES).is_file())
+
+
+def _pair(merge: Any) -> tuple[str, str]:
+    """Of "a b" or ["a", "b"]: `tokenizers` has written both."""
+    first, second = merge.split() if isinstance(merge, str) else merge
+    return str(first), str(second)
 
 
 @lru_cache

@@ -87,7 +87,7 @@ class ModelFolder:
                 f"pretrained_model_name_or_path: {path}: not a diffusers model (it has no {INDEX}); a single .ckpt or "
                 ".safetensors file has to be converted first"
             )
-        model = cls(path, _read_json(index_file), variant)
+        model = cls(path, read_json(index_file), variant)
         model.check()
         return model
 
@@ -152,7 +152,7 @@ class ModelFolder:
         """A component's configuration (config.json, or scheduler_config.json)."""
         for name in ("config.json", "scheduler_config.json"):
             if (self.folder(component) / name).is_file():
-                return _read_json(self.folder(component) / name)
+                return read_json(self.folder(component) / name)
         raise ConfigError(f"pretrained_model_name_or_path: {self.path}: {component}/config.json is missing")
 
     def weight_files(self, component: str) -> list[Path]:
@@ -242,7 +242,7 @@ def _vae_folder(name: str, model: ModelFolder) -> Path:
         path = download(name, None, None, "pretrained_vae_model_name_or_path")
     for folder in (path, path / model.family.vae):
         if (folder / "config.json").is_file():
-            theirs, ours = _read_json(folder / "config.json").get("_class_name"), model.class_name(model.family.vae)
+            theirs, ours = read_json(folder / "config.json").get("_class_name"), model.class_name(model.family.vae)
             if theirs != ours:
                 raise ConfigError(
                     f"pretrained_vae_model_name_or_path: {folder} holds a {theirs}, and this model needs a {ours}"
@@ -276,7 +276,12 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A file's JSON object.
+
+    Raises:
+        ConfigError: it cannot be read, or holds something else.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

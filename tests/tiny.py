@@ -174,6 +174,26 @@ def write_tokenizer(folder: Path, sd2: bool = False) -> dict[str, int]:
     return vocabulary
 
 
+def in_one_file(folder: Path) -> None:
+    """Bring a tokenizer's two files into the one that transformers 5 writes in their place."""
+    vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
+    numbers = json.loads(vocabulary.read_text("utf-8"))
+    marks = [name for name in numbers if name.startswith("<|")]
+    more = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    model = {
+        "type": "BPE",
+        "unk_token": "<|endoftext|>",
+        "continuing_subword_prefix": "",
+        "end_of_word_suffix": "</w>",
+        "vocab": numbers,
+        "merges": [line.split() for line in merges.read_text("utf-8").splitlines()[1:]],
+    }
+    added = [{"id": numbers[name], "content": name, **more} for name in marks]
+    write_json(folder / "tokenizer.json", {"version": "1.0", "added_tokens": added, "model": model})
+    vocabulary.unlink()
+    merges.unlink()
+
+
 def _byte_letters() -> list[str]:
     """The printable letter of each byte (GPT-2's `bytes_to_unicode`), "!" first as in CLIP's vocabulary."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]

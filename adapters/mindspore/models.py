@@ -19,6 +19,7 @@ import mindspore as ms
 import numpy as np
 from mindspore.nn.utils import no_init_parameters
 
+from dreamcore.bpe import with_old_files
 from dreamcore.errors import ConfigError
 from dreamcore.modelfolder import ModelFolder
 from dreamcore.weights import (
@@ -134,7 +135,8 @@ def load_tokenizer(model: ModelFolder, name: str) -> Any:
     """The tokenizer that the model's index names; tokenizers are NumPy's and strings' business, not MindSpore's."""
     import transformers
 
-    return getattr(transformers, model.class_name(name)).from_pretrained(model.path / name, local_files_only=True)
+    with with_old_files(model.folder(name)) as folder:
+        return getattr(transformers, model.class_name(name)).from_pretrained(folder, local_files_only=True)
 
 
 def restore_component(weights: Mapping[str, ms.Parameter], folder: Path) -> None:

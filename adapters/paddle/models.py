@@ -19,6 +19,7 @@ from paddle.nn.initializer import Constant, set_global_initializer
 from paddlenlp.transformers.model_utils import no_init_weights
 from ppdiffusers import transformers
 
+from dreamcore.bpe import with_old_files
 from dreamcore.errors import ConfigError, RunError
 from dreamcore.layouts import PUBLISHED
 from dreamcore.modelfolder import ModelFolder
@@ -126,7 +127,8 @@ def put(name: str, weight: paddle.Tensor, array: NDArray[Any]) -> None:
 def load_tokenizer(model: ModelFolder, name: str) -> Any:
     """The tokenizer that the model's index names."""
     class_name = model.class_name(name).removesuffix("Fast")  # of which there is none here
-    return getattr(transformers, class_name).from_pretrained(str(model.folder(name)))
+    with with_old_files(model.folder(name)) as folder:
+        return getattr(transformers, class_name).from_pretrained(str(folder))
 
 
 def exported(network: paddle.nn.Layer) -> Arrays:

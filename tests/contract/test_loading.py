@@ -14,7 +14,8 @@ from dreamcore import hub
 from dreamcore.errors import ConfigError
 from dreamcore.modelfolder import ModelFolder, choose_weights
 
-from .runs import numbers, small_run
+from ..tiny import in_one_file
+from .runs import PRIOR, numbers, small_run
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 TEXT = "text_encoder/model.safetensors"
@@ -50,6 +51,14 @@ def test_weights_that_do_not_fit_are_named(
     rename(model / file, change)
     with pytest.raises(ConfigError, match=words):
         small_run(model, photos, tmp_path / "out")
+
+
+def test_a_tokenizer_in_one_file(model: Path, tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    """As transformers 5 saves it: the same words, those of class images and of warnings too."""
+    in_one_file(model / "tokenizer")
+    run = small_run(model, photos, tmp_path / "one", **PRIOR)
+    assert numbers(run) == numbers(small_run(tiny_model, photos, tmp_path / "two", **PRIOR))
+    assert "'sks' is a rifle to the model" in (tmp_path / "one" / "log.txt").read_text()
 
 
 def test_position_numbers_of_old_files_are_no_weights(

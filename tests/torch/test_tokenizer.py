@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dreamcore.bpe import Tokenizer
-from dreamcore.modelfolder import ModelFolder
+from dreamcore.modelfolder import TINYWORLD, ModelFolder
 from dreamcore.rarewords import cosine_distances, known_word, rare_words
 
 from .. import needs
@@ -42,6 +43,22 @@ def test_usual_prompts(both, text: str) -> None:  # type: ignore[no-untyped-def]
     ours, theirs = both
     assert ours.tokenize(text) == theirs.tokenize(text)
     assert ours.window == 75
+
+
+def test_what_transformers_saves_is_read(tmp_path: Path) -> None:
+    """Since version 5 it writes one file in place of the two that are published."""
+    from transformers import CLIPTokenizer
+
+    model = ModelFolder.open(TINYWORLD)
+    copy = Path(shutil.copytree(model.path, tmp_path / "copy"))
+    shutil.rmtree(copy / "tokenizer")
+    theirs = CLIPTokenizer.from_pretrained(model.path / "tokenizer")
+    theirs.save_pretrained(copy / "tokenizer")
+    assert sorted(file.name for file in (copy / "tokenizer").iterdir()) == ["tokenizer.json", "tokenizer_config.json"]
+    published, saved = Tokenizer.open(model), Tokenizer.open(ModelFolder.open(str(copy)))
+    assert (saved.vocabulary, saved.window) == (published.vocabulary, published.window)
+    for text in ("a photo of a red mug in snow", "A PHOTO, of sks-dog's 12 toys!!", "café Größe 犬 🐕", ""):
+        assert saved.tokenize(text) == published.tokenize(text) == theirs.tokenize(text)
 
 
 def test_rare_words_are_short_rare_single_tokens() -> None:
