@@ -20,6 +20,9 @@ from .modelfolder import ModelFolder
 
 T = TypeVar("T")
 """A backend's tensors."""
+KEPT = 16
+"""Prompts besides those that batches number whose embeddings are kept: 8 MiB each for Flux.  Pictures ask for a batch's
+and for the unwanted words, again and again."""
 
 
 class Condition(NamedTuple, Generic[T]):
@@ -122,7 +125,8 @@ class Words(ABC, Generic[T]):
     def __init__(self, model: ModelFolder, parts: Sequence[Part[T]], precision: Any = None):
         self.parts = list(parts)
         self._model, self._precision = model, precision
-        self._kept: dict[tuple[str, Any], Condition[T]] = {}
+        self._kept: dict[tuple[str, Any], Condition[T]] = {}  # the last used at the end
+        self._row: dict[tuple[str, Any], int] = {}  # of `conditions`
         self._absent = model.absent_words
         self._present = np.ones(0, np.float32)
         self.conditions: Condition[T] = Condition(None, None)
@@ -185,6 +189,8 @@ class Words(ABC, Generic[T]):
         """The prompts that batches number: tokens where an encoder trains, its answers otherwise."""
         if not self.trains:
             self.conditions = self.embeddings(prompts)
+            self._row = {(prompt, self._precision): row for row, prompt in enumerate(prompts)}
+            self._kept.clear()
             return
         self._present = np.array([self._says(p) for p in prompts], np.float32)
         for part in self.parts:
@@ -211,6 +217,7 @@ class Words(ABC, Generic[T]):
     def forget(self) -> None:
         """Embed anew: the encoders' weights are others now."""
         self._kept.clear()
+        self._row.clear()
 
     def joined(self, answers: Sequence[Condition[T]], rows: int) -> Condition[T]:
         """Groups of words one after the other, those within a group side by side; pooled ones side by side."""
@@ -229,15 +236,21 @@ class Words(ABC, Generic[T]):
         return self.encode(part, self.rows(part.ids, distinct), self.rows(part.masks, distinct))
 
     def _embedding(self, prompt: str, precision: Any) -> Condition[T]:
-        """One row; kept as long as the text encoders do not change.  Embedded one prompt at a time, so that the bits do
-        not depend on which others there are."""
-        if (prompt, precision) in self._kept:
-            return self._kept[prompt, precision]
-        found = self.joined([self.answer(part, prompt, precision) for part in self.parts], 1)
-        if not self._says(prompt):
-            found = self._heard(found, np.zeros(1, np.float32))
+        """One row; held once, as long as the text encoders do not change.  Embedded one prompt at a time, so that the
+        bits do not depend on which others there are."""
+        key = prompt, precision
+        if key in self._row:
+            row = np.array([self._row[key]])
+            return self.conditions.each(lambda t: self.rows(t, row))
+        found = self._kept.pop(key, None)
+        if found is None:
+            found = self.joined([self.answer(part, prompt, precision) for part in self.parts], 1)
+            if not self._says(prompt):
+                found = self._heard(found, np.zeros(1, np.float32))
         if not self.trains:
-            self._kept[prompt, precision] = found
+            self._kept[key] = found
+            while len(self._kept) > KEPT:
+                del self._kept[next(iter(self._kept))]
         return found
 
     def _says(self, prompt: str) -> bool:

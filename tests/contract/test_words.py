@@ -1,15 +1,20 @@
-"""What words the photographs of a run get: their captions, a table's, an identifier's."""
+"""What words the photographs of a run get: their captions, a table's, an identifier's; and what they are encoded to."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from dreamcore.config import TrainConfig, load_config
+from dreamcore.backend import SampleRequest, installed_backends, load_backend
+from dreamcore.config import GenerateConfig, TrainConfig, load_config
 from dreamcore.errors import ConfigError
 from dreamcore.loop import train
+from dreamcore.modelfolder import ModelFolder
+from dreamcore.pictures import first_noise
 
 from ..tables import CAPTIONS, as_parquet, as_saved
 from ..tiny import draw_photos
@@ -81,3 +86,16 @@ def test_an_identifier_that_means_something_is_warned_of(
     rare = {**PRIOR, "instance_prompt": "a photo of qz dog", "max_train_steps": 1}
     small_run(tiny_model, photos, tmp_path / "b", **rare)
     assert "to the model" not in (tmp_path / "b" / "log.txt").read_text()
+
+
+def test_pictures_of_prompts_that_batches_number(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same before the prompts are numbered and after, when no text encoder is asked again."""
+    given = {"pretrained_model_name_or_path": str(tiny_model), "prompt": "x", "device": "cpu"}
+    model = ModelFolder.open(str(tiny_model))
+    backend: Any = load_backend(installed_backends()[0], model, GenerateConfig.from_mapping(given))
+    shape = (model.latent_channels, 8, 8)
+    request = SampleRequest(["a cat", "a dog"], first_noise([1, 2], shape), [1, 2], 2, 4.0, "ddim", "a car")
+    pictures = backend.sample(request)
+    backend.set_prompts(["a dog", "a photo of sks dog", "a cat", "a car"])
+    monkeypatch.setattr(backend.words, "answer", None)
+    np.testing.assert_array_equal(backend.sample(request), pictures)
