@@ -21,7 +21,8 @@ def run(about: str, argv: Sequence[str]) -> int:
         words[:1] = ["--instance_data_dir", words[0]]
     as_json = "--json" in argv
     try:
-        report = dreamcore.data_report(load_config(DataConfig, *parse_settings(DataConfig, "data", about, words)))
+        given = parse_settings(DataConfig, "data", about, words, "[FOLDER] [--json] ")
+        report = dreamcore.data_report(load_config(DataConfig, *given))
     except ConfigError as error:
         if as_json:
             print(failure_as_json(error))

@@ -17,7 +17,7 @@ from .config.look import DataConfig
 from .data import Crop
 from .data.inspection import Inspection, inspect
 from .data.sheet import draw_sheet
-from .files import explain_disk_errors, write_atomically
+from .files import explain_disk_errors, usable_file, write_atomically
 from .inputs import bucket_choice, open_subjects
 from .modelfolder import ModelFolder
 from .pictures import png_bytes
@@ -57,6 +57,8 @@ def report_data(config: DataConfig, progress: Callable[[int, int], None] = lambd
         ConfigError: training would not start: the setting or file, and what would be right.
     """
     model = tokenizer = None
+    sheet = Path(config.sheet).expanduser()
+    usable_file(sheet, "sheet")
     side = config.resolution or USUAL_SIDE
     size = (config.height, config.width) if config.height and config.width else (side, side)
     if config.pretrained_model_name_or_path is not None:
@@ -76,9 +78,7 @@ def report_data(config: DataConfig, progress: Callable[[int, int], None] = lambd
         )
         for subject in subjects
     ]
-    sheet = Path(config.sheet).expanduser()
-    with explain_disk_errors(f"sheet: {sheet}"):
-        sheet.parent.mkdir(parents=True, exist_ok=True)
+    with explain_disk_errors(f"sheet: {sheet}", "give the command again"):
         write_atomically(sheet, png_bytes(np.asarray(_stacked([draw_sheet(one) for one in inspections]))))
     held = [photo.path for part in held_out for photo in part.images.photos]
     return DataReport([subject.images.folder for subject in subjects], inspections, size, sheet, held)

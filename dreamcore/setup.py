@@ -17,6 +17,7 @@ from .checkpoint import prune
 from .config import TrainConfig
 from .data import ImageFolder
 from .decisions import ClassPlan, Decisions, decide
+from .files import usable_folder
 from .inputs import Inputs, check_inputs
 from .latents import Images, Latents
 from .memory import PeakMemory
@@ -80,6 +81,8 @@ def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
     decided = decide(config, inputs, folder, name, backend, trained)
 
     identity = _identity(config, inputs, decided.plan, name)
+    if run_folder:
+        _check_folders(decided)
     if resumed:
         resumed.check_identity(identity)  # before class images are made; they are compared below
     elif run_folder:
@@ -97,7 +100,7 @@ def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
             _go_on(run_folder, resumed, decided)
     first = resumed.update if resumed else 0
 
-    words = _encode_words(inputs, decided, backend, warn)
+    words = _encode_words(config, inputs, decided, backend, warn)
     memory.end("encoding words")
     held_out = None
     if inputs.held_out and run_folder:
@@ -115,12 +118,14 @@ def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
     )
 
 
-def _encode_words(inputs: Inputs, decided: Decisions, backend: Backend, warn: Callable[[str], None]) -> Words:
+def _encode_words(
+    config: TrainConfig, inputs: Inputs, decided: Decisions, backend: Backend, warn: Callable[[str], None]
+) -> Words:
     """The run's prompts, all of them encoded at once, while the text encoders have the device."""
     *_, dropout = decided.weighting
     words, encoders = _words(inputs, decided.classes, empty=dropout > 0), len(inputs.model.text_encoders)
     for subject in inputs.subjects:
-        identifier = identifier_words(subject.concept.instance_prompt, subject.concept.class_prompt)
+        identifier = identifier_words(config, subject.concept, subject.images)
         warn_of_words(backend, encoders, [], identifier, warn)
         if subject.concept.class_prompt is not None:  # otherwise the words of the class are among them
             warn_of_known_words(Tokenizer.open(inputs.model), identifier, warn)
@@ -145,6 +150,14 @@ def _complete_classes(classes: ClassPlan, backend: Backend, trackers: Trackers) 
 
     batch_size = classes.pictures.batch_size
     return classes.images.complete(classes.count, make, batch_size, backend.world, trackers.message)
+
+
+def _check_folders(decided: Decisions) -> None:
+    """Refuse folders that cannot be written, before an earlier run's results go."""
+    for one in decided.classes.values():
+        usable_folder(one.images.folder, "class_data_dir")
+    if decided.kept is not None:
+        decided.kept.check()
 
 
 def _go_on(run_folder: RunFolder, resumed: Resumed, decided: Decisions) -> None:

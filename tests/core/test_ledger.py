@@ -16,7 +16,8 @@ from dreamcore.track import Trackers
 
 def ledger(*results: StepResult) -> Ledger:
     """One that has noted as many updates of a row each as there are results."""
-    backend: Any = SimpleNamespace(metrics=lambda: list(results), world=SimpleNamespace(gather=lambda parts: parts[None]))
+    alone = SimpleNamespace(gather=lambda parts: parts[None])
+    backend: Any = SimpleNamespace(metrics=lambda: list(results), world=alone)
     made = Ledger(backend, None, Trackers([]))
     batch = cast(Batch, SimpleNamespace(weight=np.ones(1, np.float32)))
     for update in range(len(results)):
