@@ -46,7 +46,7 @@ class DataReport:
             {"folder": str(folder)} | inspection.as_dict()
             for folder, inspection in zip(self.folders, self.inspections, strict=True)
         ]
-        whole = {"would_start": True, "size": list(self.size), "sheet": str(self.sheet), "concepts": parts}
+        whole = {"photographs_usable": True, "size": list(self.size), "sheet": str(self.sheet), "concepts": parts}
         return whole | {"held_out": [str(path) for path in self.held_out]}
 
 
@@ -54,7 +54,7 @@ def report_data(config: DataConfig, progress: Callable[[int, int], None] = lambd
     """Look at every photograph as training would, and write the contact sheet.
 
     Raises:
-        ConfigError: training would not start: the setting or file, and what would be right.
+        ConfigError: training would not take the photographs: the setting or file, and what would be right.
     """
     model = tokenizer = None
     sheet = Path(config.sheet).expanduser()
@@ -119,4 +119,4 @@ def _short(text: str, most: int = 48) -> str:
 
 def failure_as_json(error: Exception) -> str:
     """What --json prints where training would not start."""
-    return json.dumps({"would_start": False, "error": str(error)}, indent=2)
+    return json.dumps({"photographs_usable": False, "error": str(error)}, indent=2)
