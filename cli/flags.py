@@ -17,23 +17,26 @@ from typing import Any, Literal, NoReturn
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from dreamcore.config import Settings, preset_names
+from dreamcore.config import Settings, TrainConfig, preset_names
 from dreamcore.config.names import ALIASES, unknown_name
 from dreamcore.errors import ConfigError
 
 
 def parse_settings(
-    cls: type[Settings], command: str, about: str, argv: Sequence[str]
+    cls: type[Settings], command: str, about: str, argv: Sequence[str], own: str = ""
 ) -> tuple[str | None, dict[str, Any]]:
     """The configuration file (or preset) that `argv` names, and the settings that it gives, as text.
 
     `-` and `_` are alike in flags.  A boolean is given as `--x`, `--x=True`, `--x False` or `--no-x`; a list with
     commas or as several words; `none` takes a setting back to having no value.
 
+    Args:
+        own: words that the command takes besides settings, for its usage: "[FOLDER] [--json] ".
+
     Raises:
         ConfigError: for a flag that does not exist, with the nearest one, a flag without its value, or a stray word.
     """
-    parsed, rest = _parser(cls, command, about).parse_known_args([_underscored(word) for word in argv])
+    parsed, rest = _parser(cls, command, about, own).parse_known_args([_underscored(word) for word in argv])
     if rest:
         raise ConfigError(_complaint(rest[0], cls))
     values = vars(parsed)
@@ -43,15 +46,19 @@ def parse_settings(
 
 class CommandParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(message.replace("argument --", "--"))
+        said = message.replace("argument --", "--")
+        if said.endswith("expected one argument"):
+            flag = said.partition(":")[0]
+            said += f"; a value that begins with - is given as {flag}=VALUE"
+        raise ConfigError(said)
 
 
-def _parser(cls: type[Settings], command: str, about: str) -> argparse.ArgumentParser:
+def _parser(cls: type[Settings], command: str, about: str, own: str) -> argparse.ArgumentParser:
     parser = CommandParser(
         prog=f"dreambooth {command}",
-        usage=f"dreambooth {command} [--config FILE_OR_PRESET] [--SETTING VALUE ...]",
+        usage=f"dreambooth {command} {own}[--config FILE_OR_PRESET] [--SETTING VALUE ...]",
         description=f"{about}  Flags win over the configuration file.",
-        epilog=f"Presets: {', '.join(preset_names())}.{_about_file_only(cls)}",
+        epilog=_about_presets(cls) + _about_file_only(cls),
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34),
@@ -77,6 +84,11 @@ def _file_only(cls: type[Settings]) -> list[str]:
     """Settings with a structure, which a flag cannot give."""
     kinds = {name: typing.get_args(_kind(field)) for name, field in cls.model_fields.items()}
     return [name for name, args in kinds.items() if any(isinstance(a, type) and issubclass(a, BaseModel) for a in args)]
+
+
+def _about_presets(cls: type[Settings]) -> str:
+    """The presets, for commands that take their settings: those of training."""
+    return f"Presets: {', '.join(preset_names())}." if issubclass(cls, TrainConfig) else ""
 
 
 def _about_file_only(cls: type[Settings]) -> str:

@@ -16,8 +16,8 @@ from .flags import parse_settings
 def run(about: str, argv: Sequence[str]) -> int:
     """Print the words; 1 where the vocabulary has none that is rare, short and one token."""
     words = [word for word in argv if word != "--json"]
-    config = load_config(IdentifiersConfig, *parse_settings(IdentifiersConfig, "identifiers", about, words))
-    found = dreamcore.identifiers(config)
+    given = parse_settings(IdentifiersConfig, "identifiers", about, words, "[--json] ")
+    found = dreamcore.identifiers(load_config(IdentifiersConfig, *given))
     if "--json" in argv:
         print(json.dumps([asdict(one) for one in found], indent=2))
     elif found:

@@ -20,6 +20,8 @@ def run(about: str, argv: Sequence[str]) -> int:
     if "--" in own:
         words = own[own.index("--") + 1 :]
         own = own[: own.index("--")]
+    if "--" not in argv and "train" in own:
+        raise ConfigError("launch: -- is missing before train; expected " + EXAMPLE)
     asked = _parser(about).parse_args(own)
     if words[:1] != ["train"]:
         raise ConfigError("launch: expected `-- train` and its settings after launch's own, as in: " + EXAMPLE)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ConfigError
+from .errors import ConfigError, to_install
 
 if TYPE_CHECKING:
     from .config import TrainConfig
@@ -245,12 +245,12 @@ def choose_backend(name: str | None) -> str:
         if len(found) == 1:
             return found[0]
         if not found:
-            raise ConfigError("backend: none is installed; pip install 'dreambooth[torch]', [paddle] or [mindspore]")
+            raise ConfigError(f"backend: none is installed; {to_install('torch')}, or paddle, or mindspore")
         raise ConfigError(f"backend: several are installed ({', '.join(found)}); choose one with --backend")
     if name not in _entry_points():
         raise ConfigError(f"backend: {name!r} is not known; expected one of {', '.join(_entry_points())}")
     if name not in found:
-        raise ConfigError(f"backend: {name} is not installed; pip install 'dreambooth[{name}]'")
+        raise ConfigError(f"backend: {name} is not installed; {to_install(name)}")
     return name
 
 
@@ -287,7 +287,7 @@ def _why_not(family: Family, backend: str) -> str:
     others = dict.fromkeys(f.name for f in FAMILIES.values() if backend in f.backends)
     return (
         f"{family.name} does not run on {backend}{why}; use --backend {' or '.join(family.backends)}, each in an "
-        f"environment of its own (pip install 'dreambooth[{family.backends[0]}]'), or a model that {backend} runs: "
+        f"environment of its own ({to_install(family.backends[0])}), or a model that {backend} runs: "
         f"{', '.join(others)}"
     )
 

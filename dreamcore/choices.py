@@ -187,7 +187,7 @@ def settings_to_write(config: TrainConfig) -> dict[str, Any]:
 
 def _absolute(name: str, value: Any) -> Any:
     """A setting's value; where it names a folder or file that is there, by its absolute path."""
-    is_path = name.endswith("_dir") or name in ("pretrained_model_name_or_path", "dataset_name")
+    is_path = name.endswith(("_dir", "model_name_or_path")) or name == "dataset_name"
     if value is None or not is_path or name == "logging_dir" or not Path(str(value)).expanduser().exists():
         return value
     return str(Path(str(value)).expanduser().resolve())

@@ -17,7 +17,7 @@ from .config.look import DataConfig
 from .data import Crop
 from .data.inspection import Inspection, inspect
 from .data.sheet import draw_sheet
-from .files import explain_disk_errors, write_atomically
+from .files import explain_disk_errors, usable_file, write_atomically
 from .inputs import bucket_choice, open_subjects
 from .modelfolder import ModelFolder
 from .pictures import png_bytes
@@ -46,7 +46,7 @@ class DataReport:
             {"folder": str(folder)} | inspection.as_dict()
             for folder, inspection in zip(self.folders, self.inspections, strict=True)
         ]
-        whole = {"would_start": True, "size": list(self.size), "sheet": str(self.sheet), "concepts": parts}
+        whole = {"photographs_usable": True, "size": list(self.size), "sheet": str(self.sheet), "concepts": parts}
         return whole | {"held_out": [str(path) for path in self.held_out]}
 
 
@@ -54,9 +54,11 @@ def report_data(config: DataConfig, progress: Callable[[int, int], None] = lambd
     """Look at every photograph as training would, and write the contact sheet.
 
     Raises:
-        ConfigError: training would not start: the setting or file, and what would be right.
+        ConfigError: training would not take the photographs: the setting or file, and what would be right.
     """
     model = tokenizer = None
+    sheet = Path(config.sheet).expanduser()
+    usable_file(sheet, "sheet")
     side = config.resolution or USUAL_SIDE
     size = (config.height, config.width) if config.height and config.width else (side, side)
     if config.pretrained_model_name_or_path is not None:
@@ -76,9 +78,7 @@ def report_data(config: DataConfig, progress: Callable[[int, int], None] = lambd
         )
         for subject in subjects
     ]
-    sheet = Path(config.sheet).expanduser()
-    with explain_disk_errors(f"sheet: {sheet}"):
-        sheet.parent.mkdir(parents=True, exist_ok=True)
+    with explain_disk_errors(f"sheet: {sheet}", "give the command again"):
         write_atomically(sheet, png_bytes(np.asarray(_stacked([draw_sheet(one) for one in inspections]))))
     held = [photo.path for part in held_out for photo in part.images.photos]
     return DataReport([subject.images.folder for subject in subjects], inspections, size, sheet, held)
@@ -119,4 +119,4 @@ def _short(text: str, most: int = 48) -> str:
 
 def failure_as_json(error: Exception) -> str:
     """What --json prints where training would not start."""
-    return json.dumps({"would_start": False, "error": str(error)}, indent=2)
+    return json.dumps({"photographs_usable": False, "error": str(error)}, indent=2)

@@ -7,6 +7,11 @@ is raised before any costly work.  `RunError` is what stops a run that had start
 from __future__ import annotations
 
 
+def to_install(extra: str) -> str:
+    """How to get one of this library's extras; it is not on an index of packages, where its name may be another's."""
+    return f"pip install '.[{extra}]' in a clone of this library's repository"
+
+
 class ConfigError(ValueError):
     """Bad input: a setting, a file or a folder that cannot be used as given."""
 

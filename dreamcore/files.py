@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import RunError
+from .errors import ConfigError, RunError
 
 
 def fsync(path: Path) -> None:
@@ -50,6 +50,35 @@ def write_atomically(path: Path, data: bytes | str) -> None:
     fsync(path.parent)
 
 
+def usable_folder(folder: Path, setting: str) -> None:
+    """Make a folder that a setting names, where it is not there, before anything costly is done.
+
+    Raises:
+        ConfigError: it is a file, or cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise ConfigError(f"{setting}: {folder}: is a file; expected a folder, or a name for a new one") from None
+    except OSError as error:
+        raise ConfigError(
+            f"{setting}: {folder}: {disk_trouble(error) or error.strerror}; choose a folder that can be written"
+        ) from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"{setting}: {folder}: permission denied; choose a folder that can be written")
+
+
+def usable_file(file: Path, setting: str) -> None:
+    """Refuse the name of a file that cannot be written, before anything costly is done.
+
+    Raises:
+        ConfigError: it is a folder, or lies in one that cannot be made or written.
+    """
+    if file.is_dir():
+        raise ConfigError(f"{setting}: {file}: is a folder; expected the name of a file")
+    usable_folder(file.parent, setting)
+
+
 @contextmanager
 def folder_in_place(target: Path) -> Iterator[Path]:
     """Yield an empty folder to fill; it becomes `target`, which must not exist yet, when the block ends well."""
@@ -68,17 +97,14 @@ def folder_in_place(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def explain_disk_errors(what: str) -> Iterator[None]:
-    """Turn a full or read-only disk into a RunError that says what was being written and what is kept."""
+def explain_disk_errors(what: str, then: str = "go on with --resume_from_checkpoint latest") -> Iterator[None]:
+    """Turn a full or read-only disk into a RunError that says what was being written, what is kept and what to do."""
     try:
         yield
     except Exception as error:
         if (reason := disk_trouble(error)) is None:
             raise
-        raise RunError(
-            f"{what}: {reason}. Everything written before is intact; make room and go on with "
-            "--resume_from_checkpoint latest"
-        ) from error
+        raise RunError(f"{what}: {reason}. Everything written before is intact; mend that and {then}") from error
 
 
 def disk_trouble(error: BaseException) -> str | None:

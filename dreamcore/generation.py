@@ -13,11 +13,12 @@ from .checkpoint import LORA_FILE
 from .choices import guidance, sampler
 from .config import GenerateConfig
 from .errors import ConfigError
-from .files import explain_disk_errors, write_atomically
+from .files import explain_disk_errors, usable_folder, write_atomically
 from .modelfolder import ModelFolder
 from .pictures import contact_sheet, first_noise, png_bytes
 
 SHEET, RECORD = "sheet.png", "pictures.json"
+AGAIN = "give the command again"
 
 
 def generate(config: GenerateConfig) -> list[Path]:
@@ -43,8 +44,7 @@ def generate(config: GenerateConfig) -> list[Path]:
     seeds = [config.seed + k for k in range(config.num_images)]
     work = [(prompt, seed) for prompt in prompts for seed in seeds]
     shape = (model.latent_channels, height // model.latent_factor, width // model.latent_factor)
-    with explain_disk_errors(f"output_dir: {folder}"):
-        folder.mkdir(parents=True, exist_ok=True)
+    usable_folder(folder, "output_dir")
     batch_size, wants_sheet = config.batch_size, config.contact_sheet
     backend = load_backend(name, model, config)
     config.refuse_unread(f"backend {name}")
@@ -59,13 +59,13 @@ def generate(config: GenerateConfig) -> list[Path]:
         noise = first_noise(batch_seeds, shape)
         request = SampleRequest([p for p, _ in some], noise, batch_seeds, steps, scale, scheduler, negative)
         made = backend.sample(request)
-        with explain_disk_errors(f"writing pictures to {folder}"):
+        with explain_disk_errors(f"writing pictures to {folder}", AGAIN):
             for offset, picture in enumerate(made):
                 file = folder / f"{start + offset:05}.png"
                 write_atomically(file, png_bytes(picture))
                 files.append(file)
         pictures.extend(made)
-    with explain_disk_errors(f"writing {folder}"):
+    with explain_disk_errors(f"writing {folder}", AGAIN):
         record = [{"file": f.name, "prompt": p, "seed": s} for f, (p, s) in zip(files, work, strict=True)]
         write_atomically(folder / RECORD, json.dumps({"settings": config.resolved(), "pictures": record}, indent=1))
         if wants_sheet:

@@ -17,6 +17,7 @@ from importlib import metadata, resources
 from pathlib import Path
 
 from . import __version__
+from .errors import to_install
 
 COMPANIONS = {
     "torch": ("torch", "diffusers", "transformers", "peft", "accelerate"),
@@ -107,7 +108,7 @@ def _examine_backend(name: str) -> BackendState:
     packages = _packages(name, COMPANIONS[name])
     missing = [p.name for p in packages if p.installed is None]
     if missing:
-        what = f"not installed: {', '.join(missing)}; pip install 'dreambooth[{name}]'"
+        what = f"not installed: {', '.join(missing)}; {to_install(name)}"
         return BackendState(name, usable=False, packages=packages, problem=what)
     done = subprocess.run([sys.executable, "-c", _PROBE, name], capture_output=True, text=True, check=False)
     found = [line for line in done.stdout.splitlines() if line.startswith("devices ")]

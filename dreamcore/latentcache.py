@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from .data import WHITE, Colour, Crop, Photo
-from .files import explain_disk_errors, write_atomically
+from .files import explain_disk_errors, usable_folder, write_atomically
 from .modelfolder import ModelFolder, file_sha256
 
 Float = NDArray[np.float32]
@@ -37,6 +37,10 @@ class LatentCache:
         self._folder, self._encoder = folder, encoder
         self.hits = 0
         """Images that were found."""
+
+    def check(self) -> None:
+        """Raise ConfigError where the folder cannot be made or written."""
+        usable_folder(self._folder, "latent_cache_dir")
 
     def key(
         self,

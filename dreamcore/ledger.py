@@ -1,4 +1,4 @@
-"""From what the device measured to the records of metrics.jsonl, and the watch for losses that are not finite."""
+"""From what the device measured to the records of metrics.jsonl, and the watch for what is not finite."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Ledger:
         self._pending: list[_Pending] = []
         self._last = time.monotonic()
         self.checked = 0
-        """Updates whose loss is known to be finite."""
+        """Updates whose loss and gradient are known to be finite."""
         self._skipped = self._in_a_row = 0
 
     def restart_clock(self) -> None:
@@ -61,7 +61,7 @@ class Ledger:
         """Copy what was measured, and pass it on.
 
         Raises:
-            RunError: a loss that is not finite.
+            RunError: a loss or a gradient that is not finite.
         """
         waited = time.monotonic()
         results = self._backend.metrics()
@@ -72,11 +72,8 @@ class Ledger:
             record = self._record(pending, result, float(instance), float(prior), waited)
             self._trackers.update(record)
             self._count_skipped(pending.update, result)
-            if not result.skipped and not math.isfinite(record["loss"]):
-                raise RunError(
-                    f"update {pending.update}: the loss is {record['loss']}. Lower learning_rate, or turn "
-                    "mixed_precision off; every checkpoint is from before this update"
-                )
+            if not result.skipped:
+                _check_finite(pending.update, record)
             self.checked = pending.update
         self._pending.clear()
         self._last = time.monotonic()
@@ -115,3 +112,13 @@ class Ledger:
         record |= {f"lr_{name}": pending.lr[name] for name in encoders}
         record |= {"grad_norm": result.grad_norm, "seconds": pending.seconds + waited}
         return record | ({"skipped": 1} if result.skipped else {})
+
+
+def _check_finite(update: int, record: Mapping[str, float]) -> None:
+    """The gradient too: one that overflows spoils the weights, though the loss that it came from was finite."""
+    for name, words in (("loss", "the loss"), ("grad_norm", "the norm of the gradient")):
+        if not math.isfinite(record[name]):
+            raise RunError(
+                f"update {update}: {words} is {record[name]}. Lower learning_rate, or turn mixed_precision off; every "
+                "checkpoint is from before this update"
+            )

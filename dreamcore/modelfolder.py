@@ -227,6 +227,8 @@ class ModelFolder:
         for name in self.networks:
             for file in self.weight_files(name):
                 digest.update(f"{name}/{file.name}:{file_sha256(file)}\n".encode())
+            said = {key: value for key, value in self.config(name).items() if not key.startswith("_")}
+            digest.update(json.dumps(said, sort_keys=True).encode())
         digest.update(json.dumps(self.config("scheduler"), sort_keys=True).encode())
         return digest.hexdigest()
 

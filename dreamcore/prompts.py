@@ -57,16 +57,10 @@ def instance_prompts(config: TrainConfig, concept: Concept, folder: ImageFolder,
             f"instance_prompt: needed for the images without a caption file: {', '.join(wordless[:5])}"
             + (f" and {len(wordless) - 5} more" if len(wordless) > 5 else "")
         )
-    texts = [concept.instance_prompt or "", *(caption for caption in captions if caption is not None)]
-    if config.captioned:
-        texts.append(config.caption_template)
-    places = _places(config, concept, texts)
-    whole = Wording(concept.instance_prompt or "", *places)
-    if not config.captioned:
+    whole, wording = _wordings(config, concept, folder)
+    if wording is None:
         return [[whole.prompt(None)]] * len(captions)
     shuffles = config.shuffle_tags
-    wording = Wording(config.caption_template, *places, shuffles, config.keep_tags if shuffles else 0)
-    wording.check("caption_template")
     count = config.caption_variants if shuffles else 1
 
     def wordings(image: int, caption: str | None) -> list[str]:
@@ -76,6 +70,21 @@ def instance_prompts(config: TrainConfig, concept: Concept, folder: ImageFolder,
         return list(dict.fromkeys(wording.prompt(caption, draw) for draw in draws))
 
     return [wordings(image, caption) for image, caption in enumerate(captions)]
+
+
+def _wordings(config: TrainConfig, concept: Concept, folder: ImageFolder) -> tuple[Wording, Wording | None]:
+    """Of photographs without a caption, and of those with one, if captions are used."""
+    texts = [concept.instance_prompt or "", *(photo.caption for photo in folder.photos if photo.caption is not None)]
+    if config.captioned:
+        texts.append(config.caption_template)
+    places = _places(config, concept, texts)
+    whole = Wording(concept.instance_prompt or "", *places)
+    if not config.captioned:
+        return whole, None
+    shuffles = config.shuffle_tags
+    wording = Wording(config.caption_template, *places, shuffles, config.keep_tags if shuffles else 0)
+    wording.check("caption_template")
+    return whole, wording
 
 
 def _places(config: TrainConfig, concept: Concept, texts: Sequence[str]) -> tuple[str | None, str | None]:
@@ -92,11 +101,16 @@ def _places(config: TrainConfig, concept: Concept, texts: Sequence[str]) -> tupl
     return identifier, class_word
 
 
-def identifier_words(instance_prompt: str | None, class_prompt: str | None) -> list[str]:
-    """The words that can name the subject: those of the instance prompt that the class prompt lacks."""
-    words = [word.strip(string.punctuation) for word in (instance_prompt or "").split()]
-    known = set((class_prompt or "").split())
-    return list(dict.fromkeys(w for w in words if w and w not in known))
+def identifier_words(config: TrainConfig, concept: Concept, folder: ImageFolder) -> list[str]:
+    """The words that can name the subject: those of the instance prompt, and of what stands around every caption, that
+    the class prompt lacks."""
+    said = [wording.own_words() for wording in _wordings(config, concept, folder) if wording is not None]
+    known = _split(concept.class_prompt or "")
+    return list(dict.fromkeys(word for text in said for word in _split(text) if word not in known))
+
+
+def _split(text: str) -> list[str]:
+    return [word for word in (part.strip(string.punctuation) for part in text.split()) if word]
 
 
 def warn_of_known_words(tokenizer: Tokenizer, identifiers: Sequence[str], warn: Callable[[str], None]) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .backend import Backend, SampleRequest, choose_backend, load_backend
 from .bpe import END, Tokenizer
 from .config.identifiers import IdentifiersConfig
-from .files import explain_disk_errors, write_atomically
+from .files import explain_disk_errors, usable_file, write_atomically
 from .modelfolder import ModelFolder
 from .pictures import contact_sheet, first_noise, png_bytes
 
@@ -87,6 +87,8 @@ def identifiers(config: IdentifiersConfig) -> list[Identifier]:
     words = rare_words(Tokenizer.open(model), config.num_candidates)
     class_word, count, grid = config.class_word, config.num_identifiers, config.grid
     drawing = (config.num_inference_steps, config.seed, config.batch_size) if grid is not None else (0, 0, 1)
+    if grid is not None:
+        usable_file(Path(grid).expanduser(), "grid")
     backend = load_backend(name, model, config)
     config.refuse_unread(f"backend {name}")
     if not words:
@@ -121,6 +123,5 @@ def _draw_grid(
         some = prompts[start : start + batch_size]
         noise = first_noise([seed] * len(some), (model.latent_channels, side, side))
         pictures += list(backend.sample(SampleRequest(some, noise, [seed] * len(some), steps, scale, scheduler)))
-    with explain_disk_errors(f"grid: {file}"):
-        file.parent.mkdir(parents=True, exist_ok=True)
+    with explain_disk_errors(f"grid: {file}", "give the command again"):
         write_atomically(file, png_bytes(contact_sheet(pictures)))

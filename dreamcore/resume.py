@@ -76,7 +76,8 @@ def find_resumed(config: TrainConfig, output: Path, warn: Callable[[str], None])
     fields = type(config).model_fields
     may_change = {n for n, f in fields.items() if (f.json_schema_extra or {}).get("may_change")}  # type: ignore[union-attr]
     new = json.loads(json.dumps(config.model_dump(mode="json")))
-    checkpoint.check_resumable(resumed.state["settings"], new, may_change)
+    old = resumed.state["settings"]
+    checkpoint.check_resumable(_fixed(old, may_change), _fixed(new, may_change), may_change)
     if resumed.folder.resolve().parent != output.resolve():
         if list_checkpoints(output) or _finished(output):
             raise ConfigError(f"output_dir: {output}: holds another run than the checkpoint's; choose a new folder")
@@ -88,6 +89,15 @@ def find_resumed(config: TrainConfig, output: Path, warn: Callable[[str], None])
                 "them away, or choose another output_dir"
             )
     return resumed
+
+
+def _fixed(settings: Mapping[str, Any], may_change: set[str]) -> dict[str, Any]:
+    """Settings; their concepts without what may change, folders for example, for a name means the same there."""
+    concepts = settings.get("concepts")
+    if concepts is None:
+        return dict(settings)
+    kept = [{name: value for name, value in concept.items() if name not in may_change} for concept in concepts]
+    return {**settings, "concepts": kept}
 
 
 def _finished(output: Path) -> bool:

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from . import checkpoint
 from .errors import ConfigError
-from .files import disk_trouble, explain_disk_errors, fsync, settle_tree, write_atomically
+from .files import disk_trouble, explain_disk_errors, fsync, settle_tree, usable_folder, write_atomically
 from .layouts import PADDLE_LORA_FILE
 from .modelfolder import INDEX
 
@@ -39,10 +39,8 @@ class RunFolder:
     def __init__(self, path: Path, components: Sequence[str], *, resume: bool, overwrite: bool):
         self.path, self._components = path, components
         self._lock: IO[str] | None = None
-        if path.exists() and not path.is_dir():
-            raise ConfigError(f"output_dir: {path}: is a file; expected a folder, or a name for a new one")
+        usable_folder(path, "output_dir")
         try:
-            path.mkdir(parents=True, exist_ok=True)
             self._lock = (path / ".lock").open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

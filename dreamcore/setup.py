@@ -17,6 +17,7 @@ from .checkpoint import prune
 from .config import TrainConfig
 from .data import ImageFolder
 from .decisions import ClassPlan, Decisions, decide
+from .files import usable_folder
 from .inputs import Inputs, check_inputs
 from .latents import Images, Latents
 from .memory import PeakMemory
@@ -79,19 +80,27 @@ def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
         trackers.message(XFORMERS)
     decided = decide(config, inputs, folder, name, backend, trained)
 
+    identity = _identity(config, inputs, decided.plan, name)
     if run_folder:
-        _claim(run_folder, resumed, decided)
+        _check_folders(decided)
+    if resumed:
+        resumed.check_identity(identity)  # before class images are made; they are compared below
+    elif run_folder:
+        run_folder.clear()
+        run_folder.write_config(decided.settings)
     memory = PeakMemory(backend, trackers.message)
     class_folders = {number: _complete_classes(one, backend, trackers) for number, one in decided.classes.items()}
     if class_folders:
         memory.end("making class images")
-    identity = _identity(config, inputs, class_folders, decided.plan, name)
+    identity["class_data"] = _together(list(class_folders.values()))
     if resumed:
         resumed.check_identity(identity)
         _load_state(backend, resumed, trackers, reset_optimizer=decided.reset_optimizer)
+        if run_folder:
+            _go_on(run_folder, resumed, decided)
     first = resumed.update if resumed else 0
 
-    words = _encode_words(inputs, decided, backend, warn)
+    words = _encode_words(config, inputs, decided, backend, warn)
     memory.end("encoding words")
     held_out = None
     if inputs.held_out and run_folder:
@@ -109,12 +118,14 @@ def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
     )
 
 
-def _encode_words(inputs: Inputs, decided: Decisions, backend: Backend, warn: Callable[[str], None]) -> Words:
+def _encode_words(
+    config: TrainConfig, inputs: Inputs, decided: Decisions, backend: Backend, warn: Callable[[str], None]
+) -> Words:
     """The run's prompts, all of them encoded at once, while the text encoders have the device."""
     *_, dropout = decided.weighting
     words, encoders = _words(inputs, decided.classes, empty=dropout > 0), len(inputs.model.text_encoders)
     for subject in inputs.subjects:
-        identifier = identifier_words(subject.concept.instance_prompt, subject.concept.class_prompt)
+        identifier = identifier_words(config, subject.concept, subject.images)
         warn_of_words(backend, encoders, [], identifier, warn)
         if subject.concept.class_prompt is not None:  # otherwise the words of the class are among them
             warn_of_known_words(Tokenizer.open(inputs.model), identifier, warn)
@@ -141,15 +152,18 @@ def _complete_classes(classes: ClassPlan, backend: Backend, trackers: Trackers) 
     return classes.images.complete(classes.count, make, batch_size, backend.world, trackers.message)
 
 
-def _claim(run_folder: RunFolder, resumed: Resumed | None, decided: Decisions) -> None:
-    """From here on the folder is this run's."""
-    if resumed is None:
-        run_folder.clear()
-    else:
-        set_damaged_aside(run_folder.path, resumed.update)
-        prune(
-            run_folder.path, resumed.update, decided.rhythm.checkpoints_kept
-        )  # a killed run may have left one too many
+def _check_folders(decided: Decisions) -> None:
+    """Refuse folders that cannot be written, before an earlier run's results go."""
+    for one in decided.classes.values():
+        usable_folder(one.images.folder, "class_data_dir")
+    if decided.kept is not None:
+        decided.kept.check()
+
+
+def _go_on(run_folder: RunFolder, resumed: Resumed, decided: Decisions) -> None:
+    """From here on the folder is this run's: nothing can refuse to go on from the checkpoint any more."""
+    set_damaged_aside(run_folder.path, resumed.update)
+    prune(run_folder.path, resumed.update, decided.rhythm.checkpoints_kept)  # a killed run may have left one too many
     run_folder.write_config(decided.settings)
 
 
@@ -161,9 +175,8 @@ def _load_state(backend: Backend, resumed: Resumed, trackers: Trackers, *, reset
         backend.load_state(resumed.folder)
 
 
-def _identity(
-    config: TrainConfig, inputs: Inputs, class_folders: Mapping[int, ImageFolder], plan: Plan, backend: str
-) -> dict[str, Any]:
+def _identity(config: TrainConfig, inputs: Inputs, plan: Plan, backend: str) -> dict[str, Any]:
+    """What a checkpoint says of its run, but for the class images."""
     from . import __version__
 
     return {
@@ -171,7 +184,6 @@ def _identity(
         "backend": backend,
         "model": inputs.model.fingerprint,
         "instance_data": _together([subject.images for subject in inputs.subjects]),
-        "class_data": _together(list(class_folders.values())),
         "samples_per_update": plan.samples_per_update,
         "settings": config.model_dump(mode="json"),
     }

@@ -129,6 +129,8 @@ def test_stray_words_and_missing_values_are_refused() -> None:
         train_config("--validation_prompt", "a", "photo")
     with pytest.raises(ConfigError, match=r"--rank: expected one argument"):
         train_config("--rank")
+    with pytest.raises(ConfigError, match=r"a value that begins with - is given as --validation_prompt=VALUE"):
+        train_config("--validation_prompt", "-blurry")
 
 
 FILES = {
@@ -190,6 +192,9 @@ def test_generate_reads_its_own_settings(started: list[Any], capsys: pytest.Capt
         (["train", "--config", "nowhere.toml"], "nowhere.toml: No such file"),
         (["train", "--config", "sd15-lorra"], "quickstart, sd15-face, sd15-full, sd15-lora"),
         (["train", "--lr_scheduler", "cosin", *REQUIRED], "received 'cosin'"),
+        (["train", "--model", "a", "--pretrained_model_name_or_path", "b"], "given twice (also as model)"),
+        (["generate", "--config", "sd15-lora"], "sd15-lora: use_lora: unknown setting; did you mean lora?; presets"),
+        (["launch", "--devices", "0,1", "train"], "-- is missing before train"),
     ],
 )
 def test_mistakes_are_explained(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

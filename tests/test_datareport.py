@@ -41,7 +41,7 @@ def test_json_holds_every_image_and_remark(drawn: Path, tmp_path: Path, capsys: 
     settings = ["--sheet", str(tmp_path / "s.png"), "--json", "--resolution", "1024"]
     assert main(["data", str(drawn), *settings]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["would_start"] and report["size"] == [1024, 1024]
+    assert report["photographs_usable"] and report["size"] == [1024, 1024]
     (concept,) = report["concepts"]
     assert [image["name"] for image in concept["images"]] == ["00.png", "01.png", "02.png", "03.png", "09.png"]
     assert {remark["kind"] for image in concept["images"] for remark in image["remarks"]} >= {"too small"}
@@ -53,7 +53,7 @@ def test_what_stops_training_is_the_status(drawn: Path, tmp_path: Path, capsys: 
     sheet = tmp_path / "s.png"
     assert main(["data", str(drawn), "--json", "--sheet", str(sheet)]) == 2
     said = capsys.readouterr()
-    assert json.loads(said.out)["would_start"] is False and "04.jpg" in json.loads(said.out)["error"]
+    assert json.loads(said.out)["photographs_usable"] is False and "04.jpg" in json.loads(said.out)["error"]
     assert "04.jpg" in said.err and not sheet.exists()
 
 

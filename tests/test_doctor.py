@@ -84,7 +84,10 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(installation, "COMPANIONS", {"torch": ("numpy", "frobnicate-torch")})
     (torch,) = examine().backends
     assert not torch.usable
-    assert torch.problem == "not installed: frobnicate-torch; pip install 'dreambooth[torch]'"
+    assert (
+        torch.problem
+        == "not installed: frobnicate-torch; pip install '.[torch]' in a clone of this library's repository"
+    )
 
 
 def test_a_broken_framework_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

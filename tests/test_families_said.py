@@ -26,7 +26,6 @@ PITFALLS: dict[str, list[str]] = {
     ],
     "the first row's min-SNR weight for all": ["tests/core/test_batches.py::test_a_row_by_hand"],
     "latents of another image than the caption's": [
-        "tests/contract/test_run.py::test_each_caption_reaches_its_photograph",
         "tests/core/test_batches.py::test_each_row_has_its_own_image_and_words",
     ],
     "flow matching's weights mixed between instances and class images": [

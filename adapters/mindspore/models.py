@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import io
 import os
+import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -149,5 +150,12 @@ def restore_component(weights: Mapping[str, ms.Parameter], folder: Path) -> None
 
 
 def rewrite_weights(files: Sequence[Path], folder: Path) -> None:
-    """Write a component's weights, a variant's for example, as one plain safetensors file of their own precision."""
+    """Write a component's weights, a variant's for example, as one plain safetensors file of their own precision.
+
+    Pickled weights, which are not opened here, are carried over as they are.
+    """
+    if files[0].suffix == ".bin":
+        for file in files:
+            shutil.copyfile(file, folder / file.name)
+        return
     write_safetensors(component_file(folder), read_weights(files))

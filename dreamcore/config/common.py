@@ -21,7 +21,7 @@ class ModelSettings(Settings):
     """Branch, tag or commit of the model on the Hub."""
     variant: str | None = setting(None, may_change=True)
     """Variant of the weight files, such as fp16."""
-    pretrained_vae_model_name_or_path: str | None = setting(None)
+    pretrained_vae_model_name_or_path: str | None = setting(None, may_change=True)
     """Folder or Hub id of an autoencoder to use in place of the model's own."""
     drop_t5: bool = setting(False)
     """Leave the large T5 text encoder out, where the family can do without (SD3): zeros stand for its words."""

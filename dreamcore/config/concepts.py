@@ -49,11 +49,14 @@ class Concept(BaseModel):
         Args:
             prefix: put before the settings' names in messages.
         """
+        from ..data.wording import refuse_places  # NumPy and Pillow come with it
+
         if self.instance_data_dir is None and self.dataset_name is None:
             raise ConfigError(f"{prefix}instance_data_dir: required, but not given (or dataset_name)")
         if self.instance_data_dir is not None and self.dataset_name is not None:
             raise ConfigError(f"{prefix}dataset_name: given together with instance_data_dir; give one or the other")
         if self.dataset_config_name is not None and self.dataset_name is None:
             raise ConfigError(f"{prefix}dataset_config_name: has no use without dataset_name")
+        refuse_places(f"{prefix}class_prompt", self.class_prompt)
         if self.class_data_dir is not None and self.class_prompt is None:
             raise ConfigError(f"{prefix}class_data_dir: has no use without class_prompt")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +15,14 @@ from .names import canonical_names
 
 SUFFIXES = (".toml", ".yaml", ".yml", ".json")
 S = TypeVar("S", bound=Settings)
+RIVALS = {
+    "num_train_epochs": ("max_train_steps",),
+    "validation_epochs": ("validation_steps",),
+    "resolution": ("height", "width"),
+    "height": ("resolution",),
+    "width": ("resolution",),
+}
+"""Settings that say the same in other terms: a preset's gives way to the user's, and two of the user's are refused."""
 
 
 def preset_names() -> list[str]:
@@ -38,15 +46,30 @@ def read_config_file(name: str | Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"config: {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"config: {path}: is no text in UTF-8; save it as UTF-8") from None
     return _parse(text, path.suffix.lower(), str(path))
 
 
 def load_config(cls: type[S], config: str | Path | None = None, flags: Mapping[str, Any] | None = None) -> S:
     """A configuration from an optional file or preset and from flags; flags win."""
-    values = canonical_names(read_config_file(config), cls.model_fields) if config else {}
+    values = _known_names(cls, config) if config else {}
     given = canonical_names(flags or {}, cls.model_fields)
-    suggested = values.keys() - given.keys() if config and _is_preset(Path(config)) else ()
+    suggested: Set[str] = set()
+    if config and _is_preset(Path(config)):
+        values = {name: v for name, v in values.items() if not any(name in RIVALS.get(other, ()) for other in given)}
+        suggested = values.keys() - given.keys()
     return cls.from_mapping(values | given, suggested)
+
+
+def _known_names(cls: type[Settings], config: str | Path) -> dict[str, Any]:
+    """The settings of a file or preset, by this library's names."""
+    values = read_config_file(config)
+    try:
+        return canonical_names(values, cls.model_fields)
+    except ConfigError as error:
+        hint = "; presets are for `dreambooth train`" if _is_preset(Path(config)) else ""
+        raise ConfigError(f"config: {config}: {error}{hint}") from None
 
 
 def _is_preset(path: Path) -> bool:
@@ -74,6 +97,8 @@ def _parse(text: str, suffix: str, origin: str) -> dict[str, Any]:
         raise ConfigError(f"config: {origin}: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"config: {origin}: expected settings as key: value, found {type(values).__name__}")
+    if strange := [name for name in values if not isinstance(name, str)]:
+        raise ConfigError(f"config: {origin}: {strange[0]!r} is no setting's name; expected settings as key: value")
     return values
 
 

@@ -47,14 +47,16 @@ def canonical_names(values: Mapping[str, Any], known: Iterable[str]) -> dict[str
     """
     known = list(known)
     result: dict[str, Any] = {}
+    spelt: dict[str, str] = {}
     for raw, value in values.items():
         name = raw.replace("-", "_")
         name = ALIASES[name] if name in ALIASES and name not in known and ALIASES[name] in known else name
         if name not in known:
             raise ConfigError(unknown_name(raw, known))
         if name in result:
-            raise ConfigError(f"{name}: given twice (also as {raw}); give it once")
-        result[name] = value
+            other = raw if raw != name else spelt[name]
+            raise ConfigError(f"{name}: given twice (also as {other}); give it once")
+        result[name], spelt[name] = value, raw
     return result
 
 

@@ -77,8 +77,8 @@ class MethodSettings(Settings):
     """Mean of logit_normal's normal: above 0 less noise, below 0 more."""
     logit_std: float = setting(1.0, gt=0)
     """Deviation of logit_normal's normal."""
-    mode_scale: float = setting(1.29)
-    """Scale of weighting scheme mode."""
+    mode_scale: float = setting(1.29, ge=-1, le=1.75)
+    """Scale of weighting scheme mode; beyond these bounds noise levels would lie outside 0 … 1 (2403.03206, eq. 20)."""
     precondition_outputs: bool = setting(False)
     """Flow matching: weigh the error in the clean latent in place of the velocity's, as diffusers' SD3 script does."""
     resolution_shift: bool = setting(False)
@@ -196,6 +196,9 @@ class TrainConfig(
     """All settings of a training run.  `from_mapping` checks them and names what is wrong."""
 
     def check(self) -> None:
+        from ..data.wording import refuse_places  # NumPy and Pillow come with it
+
+        refuse_places("validation_prompt", self.validation_prompt)
         if (self.height is None) != (self.width is None):
             raise ConfigError("height and width: give both or neither")
         if self.height is not None and self.resolution is not None:

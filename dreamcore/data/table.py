@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from dreamcore.errors import ConfigError
+from dreamcore.errors import ConfigError, to_install
 
 BUFFER = 1 << 20
 """Bytes that are read from a parquet file at a time."""
@@ -209,7 +209,7 @@ def _require_pyarrow(path: Path) -> None:
         import pyarrow  # noqa: F401
     except ImportError as error:
         raise ConfigError(
-            f"dataset_name: {path}: reading it needs pyarrow ({error}); pip install 'dreambooth[parquet]'"
+            f"dataset_name: {path}: reading it needs pyarrow ({error}); {to_install('parquet')}"
         ) from None
 
 

@@ -1,8 +1,9 @@
 """From a photograph's words to the prompt it is trained with: templates and the order of tags.
 
 Integration: a backend learns its prompts once (`Backend.set_prompts`), so the loop draws as many wordings of a
-photograph as it keeps variants of it, wording v from `generator(seed, Purpose.CAPTION, image, v, 2 + row)`, and lists
-the distinct ones.  Without shuffling there is one.  Dropping the prompt altogether (`caption_dropout`) is the loop's.
+photograph as it keeps variants of it, wording v from `generator(seed, Purpose.CAPTION, image, v, 2 + 2 * concept)`,
+and lists the distinct ones.  Without shuffling there is one.  Dropping the prompt altogether (`caption_dropout`) is the
+loop's.
 """
 
 from __future__ import annotations
@@ -65,16 +66,35 @@ class Wording:
         own = None if caption is None else self._fill(caption, None)
         return self._fill(self.template, own)
 
+    def own_words(self) -> str:
+        """The template's words without a caption's; a place for what is not given stays empty."""
+        words = {"identifier": self.identifier, "class": self.class_word}
+        return _PLACE.sub(lambda place: words.get(place[1]) or "", self.template)
+
     def _fill(self, text: str, caption: str | None) -> str:
         words = {"identifier": self.identifier, "class": self.class_word, "caption": caption}
 
         def word(place: re.Match[str]) -> str:
             value = words[place[1]]
             if value is None:
-                raise ConfigError(f"prompt {text!r}: asks for the {place[1]}, and none is given")
+                setting = "class_word" if place[1] == "class" else place[1]
+                raise ConfigError(f"prompt {text!r}: asks for the {place[1]}, and none is given; give {setting}")
             return value
 
         return _PLACE.sub(word, text)
+
+
+def refuse_places(setting: str, text: str | None) -> None:
+    """Refuse places in words that are taken as they are.
+
+    Raises:
+        ConfigError: naming the setting and the place.
+    """
+    if found := _PLACE.search(text or ""):
+        raise ConfigError(
+            f"{setting}: {found[0]} in {text!r} would not be filled in, as it is in instance prompts, captions and "
+            "their template; write the word itself"
+        )
 
 
 def shuffle_tags(caption: str, keep: int, rng: np.random.Generator) -> str:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from dreamcore.errors import ConfigError
+from dreamcore.files import usable_folder
 
 from . import QUICKSTART, SUBJECTS
 from .words import PLACES
@@ -39,12 +40,13 @@ def main() -> None:
     parser.add_argument("--subject", choices=tuple(SUBJECTS), default=QUICKSTART)
     parser.add_argument("--score", action="store_true", help="judge the run's pictures and say so in its report")
     args = parser.parse_args()
-    if not args.score:
-        write_subject(args.folder, args.subject)
-        return
-    from .scores import add_to_report
-
     try:
+        if not args.score:
+            usable_folder(args.folder, "folder")
+            write_subject(args.folder, args.subject)
+            return
+        from .scores import add_to_report
+
         for name, words in add_to_report(args.folder, SUBJECTS[args.subject]).items():
             print(f"{name}: {words}")
     except ConfigError as error:

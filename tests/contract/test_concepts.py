@@ -112,5 +112,7 @@ def test_a_run_of_several_concepts_repeats_and_resumes(tiny_model: Path, tmp_pat
     written = load_config(TrainConfig, whole.folder / "config.yaml", {"output_dir": str(tmp_path / "b")})
     assert numbers(train(written)) == numbers(whole)
     small_run(tiny_model, folders[0], tmp_path / "c", **settings, max_train_steps=2)
-    rest = small_run(tiny_model, folders[0], tmp_path / "c", **settings, resume_from_checkpoint="latest")
+    for folder, concept in zip(folders, concepts, strict=True):  # where they lie plays no part
+        concept["instance_data_dir"] = str(folder.rename(folder.with_name(f"moved_{folder.name}")))
+    rest = small_run(tiny_model, tmp_path / "moved_one", tmp_path / "c", **settings, resume_from_checkpoint="latest")
     assert numbers(rest) == numbers(whole)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 
+from dreamcore.backend import installed_backends
 from dreamcore.layouts import PADDLE_LORA_FILE
 from dreamcore.modelfolder import ModelFolder
 from dreamcore.pdparams import read_pdparams
@@ -34,6 +36,29 @@ def test_a_pipeline(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
             np.testing.assert_array_equal(np.sort(mine[n], axis=None), np.sort(array, axis=None))
     index = json.loads((plain.folder / "model_index.json").read_text())
     assert index == json.loads((tiny_model / "model_index.json").read_text())
+
+
+def test_a_pickled_part_that_nothing_trains_goes_along(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    """PyTorch alone opens it, and writes it as safetensors; the others leave it closed."""
+    model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    index = json.loads((model / "model_index.json").read_text())
+    index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    (model / "model_index.json").write_text(json.dumps(index))
+    (model / "safety_checker").mkdir()
+    (model / "safety_checker" / "config.json").write_text("{}")
+    weights = model / "safety_checker" / "pytorch_model.bin"
+    if installed_backends() == ["torch"]:
+        import torch
+
+        torch.save({"bias": torch.ones(2)}, weights)
+    else:
+        weights.write_bytes(b"pickled")
+    run = small_run(model, photos, tmp_path / "run", max_train_steps=1)
+    (written,) = (run.folder / "safety_checker").glob("*model*")
+    if written.suffix == ".bin":
+        assert written.read_bytes() == b"pickled"
+    else:
+        np.testing.assert_array_equal(read_safetensors(written)["bias"], np.ones(2, np.float32))
 
 
 def test_a_lora_file(tiny_model: Path, photos: Path, tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dreamcore.errors import ConfigError
+
 from ..tiny import draw_photos
 from .runs import numbers, small_run
 
@@ -50,6 +52,19 @@ def test_kept_latents_are_used_again_and_never_wrongly(
         file.write_bytes(file.read_bytes()[:100])
     assert images_encoded("h") == 3, "what is damaged is made anew"
     assert numbers(runs[-1]) == numbers(runs[3])
+
+
+def test_a_folder_that_cannot_be_used_leaves_an_earlier_run_alone(
+    tiny_model: Path, photos: Path, tmp_path: Path
+) -> None:
+    small_run(tiny_model, photos, tmp_path / "run", max_train_steps=1)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("[!.]*")}
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="latent_cache_dir: .*file: is a file"):
+        small_run(
+            tiny_model, photos, tmp_path / "run", overwrite_output_dir=True, latent_cache_dir=str(tmp_path / "file")
+        )
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("[!.]*")}
 
 
 def _nudge(file: Path) -> None:

@@ -256,7 +256,7 @@ def test_a_backend_that_is_not_installed_says_how(
     monkeypatch: pytest.MonkeyPatch, tiny_model: Path, photos: Path, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("dreamcore.backend.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"backend: torch is not installed; pip install 'dreambooth\[torch\]'"):
+    with pytest.raises(ConfigError, match=r"backend: torch is not installed; pip install '\.\[torch\]' in a clone"):
         small_run(tiny_model, photos, tmp_path, backend="torch")
     with pytest.raises(ConfigError, match="backend: none is installed"):
         small_run(tiny_model, photos, tmp_path)

@@ -147,8 +147,10 @@ def test_a_finished_lora_in_the_new_folder_is_not_lost(
 def test_other_photographs_are_refused(tiny_model: Path, photos: Path, started: Path, tmp_path: Path) -> None:
     fewer = Path(shutil.copytree(photos, tmp_path / "fewer"))
     sorted(fewer.iterdir())[0].unlink()
+    before = {path: path.stat().st_mtime_ns for path in started.rglob("[!.]*")}
     with pytest.raises(ConfigError, match="instance_data_dir: the photographs"):
-        go_on(tiny_model, fewer, started)
+        go_on(tiny_model, fewer, started, checkpoints_total_limit=1)
+    assert before == {path: path.stat().st_mtime_ns for path in started.rglob("[!.]*")}
 
 
 def test_another_model_is_refused(tiny_model: Path, photos: Path, started: Path, tmp_path: Path) -> None:

@@ -134,6 +134,12 @@ def test_resolved_holds_what_was_read_and_makes_the_same_configuration() -> None
             {"rank": 0, "seed": -3},
             r"(?s)rank: .*received 0.*seed: .*received -3|seed: .*received -3.*rank: .*received 0",
         ),
+        ({"mode_scale": 2}, "^mode_scale: .*less than or equal to 1.75; received 2$"),
+        ({"validation_prompt": "a {class}"}, r"^validation_prompt: \{class\} in 'a \{class\}' would not be filled in"),
+        (
+            {"with_prior_preservation": True, "class_prompt": "a {class}"},
+            r"^class_prompt: \{class\} in 'a \{class\}' would not be filled in",
+        ),
         ({"height": 64}, "^height and width: give both or neither$"),
         ({"height": 64, "width": 64, "resolution": 64}, "^resolution: given together with height and width"),
         ({"with_prior_preservation": True}, "^class_prompt: with_prior_preservation needs one"),
@@ -248,11 +254,13 @@ def test_a_flag_wins_over_its_alias_in_the_file(tmp_path: Path) -> None:
         ("a.json", "[1]", r"a\.json: expected settings as key: value, found list"),
         ("a.yaml", "", r"a\.yaml: expected settings as key: value, found NoneType"),
         ("a.ini", "", r"a\.ini: expected a file ending in \.toml, \.yaml, \.yml, \.json"),
-        ("a.toml", "learning_rte = 1\n", "did you mean learning_rate"),
+        ("a.toml", "learning_rte = 1\n", r"a\.toml: learning_rte: .*did you mean learning_rate"),
+        ("a.yaml", "1: 2\n", r"a\.yaml: 1 is no setting's name"),
+        ("a.toml", "instance_prompt = 'caf\xe9'\n", r"a\.toml: is no text in UTF-8"),
     ],
 )
 def test_files_that_cannot_be_read_are_named(tmp_path: Path, name: str, text: str, message: str) -> None:
-    (tmp_path / name).write_text(text, "utf-8")
+    (tmp_path / name).write_text(text, "latin-1")
     with pytest.raises(ConfigError, match=message):
         load_config(TrainConfig, tmp_path / name, TRAIN)
 
@@ -291,6 +299,22 @@ def test_a_preset_only_suggests(tmp_path: Path) -> None:
     config.refuse_unread("here")
     written = load_config(TrainConfig, "sd15-lora", {"rank": 2, "instance_data_dir": "d", "instance_prompt": "p"})
     assert "rank" not in written.suggested
+
+
+@pytest.mark.parametrize(
+    ("preset", "given", "gone"),
+    [
+        ("sd15-lora", {"num_train_epochs": 2}, "max_train_steps"),
+        ("flux-lora", {"height": 64, "width": 32}, "resolution"),
+    ],
+)
+def test_a_setting_of_the_users_takes_the_place_of_the_presets(preset: str, given: dict[str, Any], gone: str) -> None:
+    assert gone in read_config_file(preset)
+    config = load_config(TrainConfig, preset, {"instance_data_dir": "d", "instance_prompt": "p", **given})
+    assert config.given().items() >= given.items()
+    assert gone not in config.given()
+    with pytest.raises(ConfigError, match="give one or the other"):
+        load_config(TrainConfig, preset, {"instance_data_dir": "d", "instance_prompt": "p", **given, gone: 64})
 
 
 def test_yaml_says_no_as_a_word(tmp_path: Path) -> None:

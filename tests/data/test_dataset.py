@@ -160,7 +160,7 @@ def test_only_the_name_of_a_picture_is_no_picture(tmp_path: Path) -> None:
 def test_without_pyarrow_its_package_is_named(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = as_parquet(photos, tmp_path / "table")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ConfigError, match=r"needs pyarrow .*; pip install 'dreambooth\[parquet\]'"):
+    with pytest.raises(ConfigError, match=r"needs pyarrow .*; pip install '\.\[parquet\]' in a clone"):
         opened(table)
 
 
