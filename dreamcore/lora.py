@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +18,7 @@ from .config import TrainConfig
 from .errors import ConfigError
 from .modelfolder import ModelFolder
 from .rng import Purpose, generator
-from .weights import PREFIX, Arrays, read_exactly, read_safetensors, write_safetensors
+from .weights import PREFIX, Arrays, read_exactly, read_metadata, read_safetensors, write_safetensors
 
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 """Endings of the raw factors' names, COMPONENT.LAYER before them."""
@@ -26,6 +27,8 @@ _KINDS = {
     "lora.up.weight": "up", "lora_linear_layer.up.weight": "up", "lora_B.weight": "up",
     "alpha": "alpha", "lora.alpha": "alpha", "lora_linear_layer.alpha": "alpha",
 }  # fmt: skip
+ADAPTER_METADATA = "lora_adapter_metadata"
+"""Where diffusers notes peft's settings in a file's header, as JSON with names COMPONENT.SETTING."""
 _OLD_CLIP = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 """Layers of a text encoder as diffusers named them in 2023, and as it names Kohya's on reading them."""
 _FACTOR = re.compile(rf"(?P<component>[a-z0-9_]+)\.(?P<layer>.+?)[._](?P<kind>{'|'.join(map(re.escape, _KINDS))})")
@@ -135,10 +138,24 @@ def read_lora(file: Path, arrays: Arrays | None = None) -> dict[tuple[str, str],
     for (component, layer), pair in parts.items():
         if not {"down", "up"} <= pair.keys():
             raise ConfigError(f"lora: {file}: {component}.{layer}: has only {', '.join(pair)} of its factors")
+    said = json.loads(read_metadata(file).get(ADAPTER_METADATA, "{}"))
     return {
-        key: Pair(pair["down"], pair["up"], float(pair["alpha"].item()) / len(pair["down"]) if "alpha" in pair else 1.0)
-        for key, pair in parts.items()
+        (component, layer): Pair(pair["down"], pair["up"], _scale(pair, component, layer, said))
+        for (component, layer), pair in parts.items()
     }
+
+
+def _scale(pair: Arrays, component: str, layer: str, said: Mapping[str, Any]) -> float:
+    """alpha/rank of a layer: its file's own alpha, or what peft's settings say in the file's header (`said`)."""
+    rank = len(pair["down"])
+    if "alpha" in pair:
+        return float(pair["alpha"].item()) / rank
+    if f"{component}.lora_alpha" not in said:
+        return 1.0
+    patterns: Mapping[str, float] = said.get(f"{component}.alpha_pattern") or {}
+    own = (alpha for name, alpha in patterns.items() if re.fullmatch(rf"(.*\.)?({name})", layer))
+    alpha = float(next(own, said[f"{component}.lora_alpha"]))
+    return alpha / (rank**0.5 if said.get(f"{component}.use_rslora") else rank)  # arXiv 2312.03732
 
 
 def factors_for(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,6 +72,27 @@ def test_a_file_without_factors(backend: Backend, tmp_path: Path) -> None:
     write_safetensors(tmp_path / "lora.safetensors", {})
     with pytest.raises(ConfigError, match=r"lora\.safetensors: holds no LoRA factors"):
         backend.load_lora(tmp_path / "lora.safetensors", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "scale"),
+    [({}, 3), ({"use_rslora": True}, 3 * 2**0.5), ({"alpha_pattern": {"attn1.to_q": 1}}, 0.5)],
+    ids=str,
+)
+def test_the_strength_that_a_file_notes(
+    settings: dict[str, Any], scale: float, tiny_model: Path, shapes: dict[str, tuple[int, ...]], tmp_path: Path
+) -> None:
+    """diffusers' scripts note peft's alpha in the file's header; the same is an up matrix so many times as large."""
+    down, up = pair(f"{UNET}.to_q", shapes[f"{UNET}.to_q"]).items()
+    noted = {"r": 2, "lora_alpha": 6, "target_modules": ["to_q"], **settings}
+    header = {"lora_adapter_metadata": json.dumps({f"unet.{name}": value for name, value in noted.items()})}
+    write_safetensors(tmp_path / "noted.safetensors", dict([down, up]), header)
+    write_safetensors(tmp_path / "plain.safetensors", dict([down, (up[0], up[1] * np.float32(scale))]))
+    noted_one, plain = (
+        ours(tiny_model, tmp_path / name, lora=str(tmp_path / f"{name}.safetensors")) for name in ("noted", "plain")
+    )
+    assert distance(noted_one, plain) <= 1
+    assert distance(plain, ours(tiny_model, tmp_path / "without")) > 1, "the factors show"
 
 
 def test_old_names_and_new_make_one_picture(
