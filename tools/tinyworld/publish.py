@@ -48,6 +48,8 @@ def main() -> None:
     parser.add_argument("--base", type=Path, help="where what a checkpoint lacks comes from; the default is the run")
     parser.add_argument("--out", type=Path, default=model_path())
     args = parser.parse_args()
+    if args.base and not args.checkpoint:
+        parser.error("--base: a finished run lacks nothing; give it with --checkpoint")
     base = args.base or args.run
     parts = averaged(args.run / f"checkpoint-{args.checkpoint}") if args.checkpoint else {}
     for name in OTHER:
