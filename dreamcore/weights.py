@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def read_weights(files: Sequence[Path], *, paddles: bool = False) -> Arrays:
 
 
 def read_safetensors(file: Path, *, paddles: bool = False) -> Arrays:
-    """The arrays of one file, in PyTorch's layout.
+    """The arrays of one file by name, sorted, in PyTorch's layout.
 
     Metadata tell whose layout a file has: `pt` and `pd` say it; `np` is written by paddlenlp in Paddle's layout and by
     others in PyTorch's, so that it counts in a folder of ppdiffusers' (`paddles`) alone.
@@ -73,7 +74,8 @@ def read_safetensors(file: Path, *, paddles: bool = False) -> Arrays:
     arrays: Arrays = {}
     try:
         content = file.read_bytes()
-        for name, entry in safetensors.deserialize(content):  # type: ignore[no-untyped-call]
+        # in the order of their names, for safetensors' own differs from one reading to the next
+        for name, entry in sorted(safetensors.deserialize(content), key=itemgetter(0)):  # type: ignore[no-untyped-call]
             value = np.frombuffer(entry["data"], NUMPY_TYPES[entry["dtype"]]).reshape(entry["shape"])
             is_bfloat16 = entry["dtype"] == "BF16"
             arrays[name] = (value.astype(np.uint32) << 16).view(np.float32) if is_bfloat16 else value

@@ -34,6 +34,11 @@ class Hostile:
         return self.call
 
 
+def test_arrays_come_in_the_order_of_their_names(tmp_path: Path) -> None:
+    write_safetensors(tmp_path / "many.safetensors", {f"{n:02}": np.zeros(n % 3 + 1, np.float32) for n in range(40)})
+    assert list(read_weights([tmp_path / "many.safetensors"])) == [f"{n:02}" for n in range(40)]
+
+
 def test_both_names_of_t5s_table_are_known() -> None:
     table = np.ones((2, 3), np.float32)
     for names in (["shared.weight"], ["encoder.embed_tokens.weight"], ["shared.weight", "encoder.embed_tokens.weight"]):
