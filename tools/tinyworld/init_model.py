@@ -46,7 +46,7 @@ INDEX = {
 
 
 def new_unet(channels: int) -> UNet2DConditionModel:
-    """3.5 M weights.  No attention at 16 x 16, which takes 1.4 times the time and adds little at this size (model card)."""
+    """3.5 M weights.  No attention at 16 x 16: 1.4 times the time, and little gained at this size (model card)."""
     return UNet2DConditionModel(
         sample_size=16,
         in_channels=channels,
