@@ -153,12 +153,17 @@ def test_other_photographs_are_refused(tiny_model: Path, photos: Path, started: 
     assert before == {path: path.stat().st_mtime_ns for path in started.rglob("[!.]*")}
 
 
-def test_another_model_is_refused(tiny_model: Path, photos: Path, started: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", ["weights", "configuration"])
+def test_another_model_is_refused(part: str, tiny_model: Path, photos: Path, started: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(tiny_model, tmp_path / "other"))
-    file = other / "vae" / "diffusion_pytorch_model.safetensors"
-    data = bytearray(file.read_bytes())
-    data[-2] ^= 1
-    file.write_bytes(data)
+    if part == "weights":
+        file = other / "vae" / "diffusion_pytorch_model.safetensors"
+        data = bytearray(file.read_bytes())
+        data[-2] ^= 1
+        file.write_bytes(data)
+    else:
+        config = other / "vae" / "config.json"
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"scaling_factor": 0.5}))
     with pytest.raises(ConfigError, match="base model is not the one"):
         go_on(other, photos, started)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dreamcore.choices import settings_to_write
 from dreamcore.config import GenerateConfig, Settings, TrainConfig, load_config, preset_names, read_config_file
 from dreamcore.config.names import ALIASES, RETIRED
 from dreamcore.errors import ConfigError
@@ -168,6 +169,16 @@ def test_prompt_and_prompt_file_exclude_each_other() -> None:
     for values in ({"prompt": None}, {"prompt_file": "file.txt"}):
         with pytest.raises(ConfigError, match=r"^prompt: give either prompt or prompt_file$"):
             GenerateConfig.from_mapping(GENERATE | values)
+
+
+def test_folders_are_written_by_their_whole_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ("pretrained_vae_model_name_or_path", "instance_data_dir")
+    for name in names:
+        (tmp_path / name).mkdir()
+    config = train(**{name: name for name in names})
+    _ = [getattr(config, name) for name in names]
+    assert settings_to_write(config) == {name: str(tmp_path / name) for name in names}
 
 
 def test_text_is_read_as_the_kind_that_the_setting_has() -> None:
