@@ -17,7 +17,7 @@ from .config.look import DataConfig
 from .data import Crop
 from .data.inspection import Inspection, inspect
 from .data.sheet import draw_sheet
-from .files import explain_disk_errors, usable_file, write_atomically
+from .files import AGAIN, explain_disk_errors, usable_file, write_atomically
 from .inputs import bucket_choice, open_subjects
 from .modelfolder import ModelFolder
 from .pictures import png_bytes
@@ -78,7 +78,7 @@ def report_data(config: DataConfig, progress: Callable[[int, int], None] = lambd
         )
         for subject in subjects
     ]
-    with explain_disk_errors(f"sheet: {sheet}", "give the command again"):
+    with explain_disk_errors(f"sheet: {sheet}", AGAIN):
         write_atomically(sheet, png_bytes(np.asarray(_stacked([draw_sheet(one) for one in inspections]))))
     held = [photo.path for part in held_out for photo in part.images.photos]
     return DataReport([subject.images.folder for subject in subjects], inspections, size, sheet, held)

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from .errors import ConfigError, RunError
 
+AGAIN = "give the command again"
+"""What to do after a disk error of a command that keeps no checkpoints."""
+
 
 def fsync(path: Path) -> None:
     """Force a file's or a folder's contents onto the disk."""

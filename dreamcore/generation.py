@@ -13,12 +13,11 @@ from .checkpoint import LORA_FILE
 from .choices import guidance, sampler
 from .config import GenerateConfig
 from .errors import ConfigError
-from .files import explain_disk_errors, usable_folder, write_atomically
+from .files import AGAIN, explain_disk_errors, usable_folder, write_atomically
 from .modelfolder import ModelFolder
 from .pictures import contact_sheet, first_noise, png_bytes
 
 SHEET, RECORD = "sheet.png", "pictures.json"
-AGAIN = "give the command again"
 
 
 def generate(config: GenerateConfig) -> list[Path]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .backend import Backend, SampleRequest, choose_backend, load_backend
 from .bpe import END, Tokenizer
 from .config.identifiers import IdentifiersConfig
-from .files import explain_disk_errors, usable_file, write_atomically
+from .files import AGAIN, explain_disk_errors, usable_file, write_atomically
 from .modelfolder import ModelFolder
 from .pictures import contact_sheet, first_noise, png_bytes
 
@@ -123,5 +123,5 @@ def _draw_grid(
         some = prompts[start : start + batch_size]
         noise = first_noise([seed] * len(some), (model.latent_channels, side, side))
         pictures += list(backend.sample(SampleRequest(some, noise, [seed] * len(some), steps, scale, scheduler)))
-    with explain_disk_errors(f"grid: {file}", "give the command again"):
+    with explain_disk_errors(f"grid: {file}", AGAIN):
         write_atomically(file, png_bytes(contact_sheet(pictures)))
