@@ -21,12 +21,13 @@ from .files import explain_disk_errors, write_atomically
 from .ledger import Ledger
 from .report import write_report
 from .report.pictures import picture_files
-from .runfolder import METRICS, REPORT_DATA, SAMPLES
-from .setup import Prepared, prepare
+from .resume import length_settings
+from .runs import METRICS, REPORT_DATA, SAMPLES
+from .setup import Prepared, begin, complete
 from .signals import StopRequest
 from .track import RunInfo
-from .track.metrics import read_lines
-from .validation import save_pictures
+from .track.metrics import VALIDATION, read_lines
+from .validation import picture_names, save_pictures
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,20 @@ def train(config: TrainConfig) -> Run:
         ConfigError: before any costly work, naming the setting or file that cannot be used and what would be right.
         RunError: the run had started and cannot go on; it says what is kept.
     """
+    started = time.monotonic()
     with ExitStack() as stack:
-        loop = _Loop(time.monotonic(), prepared := prepare(config, stack))
+        begun = begin(config, stack)
+        if begun.finished is not None:
+            begun.trackers.message(
+                f"the run in {begun.folder} is finished, after {begun.finished} updates; a larger max_train_steps goes "
+                "on with it"
+            )
+            return Run(begun.folder, begun.finished, 0)
+        loop = _Loop(started, prepared := complete(begun))
         outcome = "failed"
         try:
             run = loop.run()
-            loop.report()
+            loop.report(run)
             outcome = "stopped" if run.exit_code else "finished"
         finally:
             prepared.trackers.close(outcome)
@@ -71,6 +80,8 @@ class _Loop:
         self.p, self.decided = prepared, prepared.decided
         self.world = prepared.backend.world
         self.total = self.decided.rates.total
+        self.saved = prepared.first
+        """The update that the newest checkpoint was written after."""
         prior = prepared.batcher.prior_loss_weight if prepared.batcher.plan.classes else None
         self.ledger = Ledger(prepared.backend, prior, prepared.trackers)
 
@@ -78,8 +89,8 @@ class _Loop:
         p = self.p
         info = RunInfo(p.folder, self.total, p.first + 1, self.decided.settings, self.decided.logging_dir)
         p.trackers.start(info)
-        if p.first == 0:
-            self.validate(0)
+        if p.first == 0 or self.owes_validation(p.first):
+            self.validate(p.first)
         with StopRequest(p.trackers.message) as stop:
             for update in range(p.first, self.total):
                 self.update(update)
@@ -100,10 +111,24 @@ class _Loop:
         checkpoints, validates = self.due(rhythm.checkpointing, done), self.due(rhythm.validation, done)
         if self.due(rhythm.logging, done) or checkpoints or validates or last:
             self.ledger.flush()
+        if checkpoints or last:
+            self.save(done)  # first: whatever happens to the pictures, the training is safe
         if validates or (last and rhythm.validation):
-            self.validate(done)  # before saving: what comes after a checkpoint is made again when a run goes on from it
-        if checkpoints:
-            self.save(done)
+            self.validate(done)
+
+    def owes_validation(self, done: int) -> bool:
+        """Whether a run that goes on had saved this update's checkpoint and was not spared to look at the model."""
+        p, validation = self.p, self.decided.rhythm.validation
+        owes = False
+        if p.run_folder and validation and (self.due(validation, done) or done == self.total):
+            maker = self.decided.pictures
+            files = picture_names(p.folder / SAMPLES, done, len(maker.seeds)) if maker else []
+            owes = not all(f.exists() for f in files) or (p.held_out is not None and not self.measured(done))
+        return bool(json.loads(self.world.broadcast(json.dumps(owes))))
+
+    def measured(self, done: int) -> bool:
+        """Whether the loss on held-out photographs after this update is known."""
+        return done in {record["step"] for record in read_lines(self.p.folder / VALIDATION)}
 
     @staticmethod
     def due(every: int | None, done: int) -> bool:
@@ -124,23 +149,26 @@ class _Loop:
 
     def stopped(self, done: int, stop: StopRequest) -> Run:
         self.ledger.flush()
-        if not self.due(self.decided.rhythm.checkpointing, done):
-            self.save(done)
+        self.save(done)
         self.p.trackers.message(
             f"stopped after update {done} of {self.total}; go on with --resume_from_checkpoint latest"
         )
         return Run(self.p.folder, done, stop.exit_code)
 
     def save(self, done: int) -> None:
-        """Write a checkpoint, on the main process."""
+        """Write a checkpoint, on the main process, unless this update has one."""
         p = self.p
+        if done == self.saved:
+            return
+        self.saved = done
         if p.run_folder:
 
             def write(folder: Path) -> None:
                 p.backend.export(folder, averaged=False)
                 p.backend.save_state(folder)
 
-            checkpoint.save(p.folder, done, write, p.identity, self.decided.rhythm.checkpoints_kept)
+            limit = self.decided.rhythm.checkpoints_in_training
+            p.run_folder.save_checkpoint(done, write, p.identity, limit, p.trackers.message)
             p.trackers.message(f"saved checkpoint-{done}")
         self.world.barrier()
         self.ledger.restart_clock()
@@ -148,17 +176,21 @@ class _Loop:
     def validate(self, done: int) -> None:
         """Make validation pictures and measure the held-out loss, on the main process."""
         p = self.p
-        if p.run_folder and p.held_out:
+        if p.run_folder and p.held_out and not self.measured(done):
             p.trackers.scalars(done, {"validation_loss": p.held_out.loss(p.backend)})
         if p.run_folder and (maker := self.decided.pictures):
             pictures = maker.make(p.backend)
-            p.trackers.images(done, save_pictures(pictures, p.folder / SAMPLES, done), maker.pictures.prompt)
+            files = picture_names(p.folder / SAMPLES, done, len(pictures))
+            with explain_disk_errors(f"writing validation pictures to {p.folder / SAMPLES}"):
+                p.run_folder.manifest.own(f"{SAMPLES}/{file.name}" for file in files)
+                save_pictures(pictures, files)
+            p.trackers.images(done, files, maker.pictures.prompt)
         p.backend.park()
         self.world.barrier()
         self.ledger.restart_clock()
 
     def finish(self) -> None:
-        """Write the finished model and the report, on the main process."""
+        """Write the finished model, on the main process; a checkpoint holds what it is made of."""
         p = self.p
         if p.run_folder:
             with explain_disk_errors(f"writing the finished model to {p.folder}"):
@@ -168,22 +200,27 @@ class _Loop:
             p.trackers.message(f"the finished model is in {p.folder}")
         self.world.barrier()
 
-    def report(self) -> None:
-        """Write the report, on the main process."""
+    def report(self, run: Run) -> None:
+        """Write the report, on the main process, and with it the last of a finished run."""
         p = self.p
         if p.run_folder:
-            extras = {
-                "instance_images": [
-                    str(path) for path in picture_files([s.images for s in p.inputs.subjects], p.folder)
-                ],
-                "class_images": [str(path.resolve()) for path in p.class_images],
-                "timing": {
-                    "preparation, seconds": self.prepared_in,
-                    "in all, seconds": time.monotonic() - self.started,
-                    **p.memory.stages,
-                },
-            }
             with explain_disk_errors(f"writing the report to {p.folder}"):
+                subjects = [s.images for s in p.inputs.subjects]
+                extras = {
+                    "instance_images": [
+                        str(path) for path in picture_files(subjects, p.folder, p.run_folder.manifest.own)
+                    ],
+                    "class_images": [str(path.resolve()) for path in p.class_images],
+                    "timing": {
+                        "preparation, seconds": self.prepared_in,
+                        "in all, seconds": time.monotonic() - self.started,
+                        **p.memory.stages,
+                    },
+                }
                 write_atomically(p.folder / REPORT_DATA, json.dumps(extras, indent=1))
             page, _ = write_report(p.folder)
             p.trackers.message(f"report: {page}")
+            if not run.exit_code:
+                p.run_folder.finish(run.updates, length_settings(p.config))
+                if self.decided.rhythm.checkpoints_kept == 0:
+                    checkpoint.prune(p.folder, self.total, 0, p.trackers.message)

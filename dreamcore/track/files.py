@@ -20,7 +20,10 @@ class LogFile:
 
     def start(self, info: RunInfo) -> None:
         self._path = info.folder / LOG
-        self._write("info", f"updates {info.first_update} to {info.total_updates} start")
+        trains = info.first_update <= info.total_updates
+        self._write(
+            "info", f"updates {info.first_update} to {info.total_updates} start" if trains else "training is done"
+        )
 
     def update(self, record: Mapping[str, float | int]) -> None:
         return None  # metrics.jsonl has them
