@@ -21,7 +21,7 @@ from .files import AGAIN, explain_disk_errors, numbered, usable_file, write_new
 from .inputs import bucket_choice, open_subjects
 from .modelfolder import ModelFolder
 from .pictures import png_bytes
-from .runs.overlaps import refuse_among_photographs, refuse_overlaps
+from .runs.overlaps import refuse_among_photographs
 
 USUAL_SIDE, USUAL_FACTOR = 512, 8
 """Of Stable Diffusion, where no model is named."""
@@ -68,9 +68,7 @@ def report_data(config: DataConfig, progress: Callable[[int, int], None] = lambd
         size, tokenizer = image_size(config, model, lambda text: None), Tokenizer.open(model)
     crop = Crop(*size, config.center_crop, config.random_flip, config.subject_crop)
     shapes = bucket_choice(config, crop, model.size_step if model else USUAL_FACTOR)
-    if "output_dir" in config.model_fields_set:
-        refuse_overlaps(config, model)
-    subjects, held_out = open_subjects(config, crop, shapes, lambda text: None)
+    subjects, held_out = open_subjects(config, crop, shapes, lambda text: None, model)
     inspections = [
         inspect(
             subject.images,

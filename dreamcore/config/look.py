@@ -20,5 +20,8 @@ class DataConfig(TrainConfig):
             raise ConfigError("instance_data_dir: required; dreambooth data FOLDER, or --dataset_name")
         super().check()
 
+    def has_output(self) -> bool:
+        return "output_dir" in self.model_fields_set
+
     def _words_required(self) -> bool:
         return False

@@ -255,6 +255,10 @@ class TrainConfig(
         """Whether photographs need a prompt or captions."""
         return True
 
+    def has_output(self) -> bool:
+        """Whether a run is to write into `output_dir`."""
+        return True
+
     def subjects(self) -> list[Concept]:
         """The concepts; without a list of them, the one that the settings themselves describe."""
         if self.concepts is not None:
