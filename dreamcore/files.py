@@ -10,18 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import ConfigError, RunError
+from .io.system import fsync as fsync
 
 AGAIN = "give the command again"
 """What to do after a disk error of a command that keeps no checkpoints."""
-
-
-def fsync(path: Path) -> None:
-    """Force a file's or a folder's contents onto the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def settle_tree(folder: Path) -> None:

@@ -39,7 +39,7 @@ def test_a_preset_shows_the_result_and_trains_as_without(tiny_model: Path, photo
     ("settings", "prompt"),
     [
         ({"instance_prompt": "a {class} {identifier}", "identifier": "sks", "class_word": "dog"}, "a dog sks"),
-        ({"instance_prompt": None, "use_captions": True, "caption_template": "a photo of {caption}"}, "a photo of a toy"),
+        ({"instance_prompt": None, "use_captions": True, "caption_template": "see {caption}"}, "see a toy"),
         ({"use_captions": True}, "a photo of sks dog"),
         ({**CONCEPTS, "concepts": [{"instance_prompt": "a sks cat"}, {"instance_prompt": "a qzt toy"}]}, "a sks cat"),
     ],

@@ -59,7 +59,9 @@ def test_a_file_is_read_once(hasher: Hasher, weights: Path, tmp_path: Path) -> N
     assert hasher.read == [weights]
 
 
-def test_a_small_file_leaves_no_note(hasher: Hasher, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_file_leaves_no_note(
+    hasher: Hasher, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(hashing, "LARGE", 4)
     assert remembered_sha256(weights) == sha(b"one")
     assert notes(tmp_path) == []
@@ -156,7 +158,7 @@ def test_models_are_known_by_what_is_remembered_and_checkpoints_are_not(
     assert model.fingerprint == first
     assert len(hasher.read) == len(set(hasher.read)) == 3, "UNet, autoencoder and text encoder, each once"
     monkeypatch.setattr(checkpoint, "file_sha256", hasher)
-    saved = checkpoint.save(tmp_path, 1, lambda folder: None if (folder / "a").write_bytes(b"x") else None, {}, None)
+    saved = checkpoint.save(tmp_path, 1, lambda folder: (folder / "a").touch(), {}, None)
     hasher.read.clear()
     for _ in range(2):
         checkpoint.verify(saved)
