@@ -132,7 +132,7 @@ class Nursery:
     def __enter__(self) -> Self:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", "import conftest; from tests.torch.nursery import main; main()"],
+            [sys.executable, "-c", "from tests.torch.nursery import main; main()"],
             cwd=ROOT,
             env=environment,
             stdin=subprocess.PIPE,
