@@ -5,7 +5,6 @@ What the run has done is always on the disk: metrics line by line, checkpoints w
 
 from __future__ import annotations
 
-import json
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,11 +16,10 @@ import numpy as np
 from . import checkpoint
 from .config import TrainConfig
 from .export import write_model
-from .files import explain_disk_errors, write_atomically
+from .files import explain_disk_errors
 from .ledger import Ledger
-from .report import write_report
-from .report.pictures import picture_files
-from .runfolder import METRICS, REPORT_DATA, SAMPLES
+from .reporting import RunReport
+from .runfolder import METRICS, SAMPLES
 from .setup import Prepared, prepare
 from .signals import StopRequest
 from .track import RunInfo
@@ -58,8 +56,12 @@ def train(config: TrainConfig) -> Run:
         outcome = "failed"
         try:
             run = loop.run()
-            loop.report()
             outcome = "stopped" if run.exit_code else "finished"
+        except BaseException as error:
+            loop.report.failed(loop.done, error)
+            raise
+        else:
+            loop.report.ended(run.updates, run.exit_code)
         finally:
             prepared.trackers.close(outcome)
     return run
@@ -67,12 +69,14 @@ def train(config: TrainConfig) -> Run:
 
 class _Loop:
     def __init__(self, started: float, prepared: Prepared):
-        self.started, self.prepared_in = started, time.monotonic() - started
         self.p, self.decided = prepared, prepared.decided
+        self.done = prepared.first
+        """Updates made."""
         self.world = prepared.backend.world
         self.total = self.decided.rates.total
         prior = prepared.batcher.prior_loss_weight if prepared.batcher.plan.classes else None
         self.ledger = Ledger(prepared.backend, prior, prepared.trackers)
+        self.report = RunReport(prepared, started, self.total)
 
     def run(self) -> Run:
         p = self.p
@@ -80,6 +84,8 @@ class _Loop:
         p.trackers.start(info)
         if p.first == 0:
             self.validate(0)
+        else:
+            self.report.along_the_way(p.first)
         with StopRequest(p.trackers.message) as stop:
             for update in range(p.first, self.total):
                 self.update(update)
@@ -95,6 +101,7 @@ class _Loop:
         batches, kinds = p.batcher.update(update, self.world.rank)
         lr = self.decided.rates.at(update)
         p.backend.train_step(batches, lr)
+        self.done = done
         self.ledger.note(done, lr, batches, kinds)
         rhythm = self.decided.rhythm
         checkpoints, validates = self.due(rhythm.checkpointing, done), self.due(rhythm.validation, done)
@@ -153,12 +160,13 @@ class _Loop:
         if p.run_folder and (maker := self.decided.pictures):
             pictures = maker.make(p.backend)
             p.trackers.images(done, save_pictures(pictures, p.folder / SAMPLES, done), maker.pictures.prompt)
+        self.report.along_the_way(done)
         p.backend.park()
         self.world.barrier()
         self.ledger.restart_clock()
 
     def finish(self) -> None:
-        """Write the finished model and the report, on the main process."""
+        """Write the finished model, on the main process."""
         p = self.p
         if p.run_folder:
             with explain_disk_errors(f"writing the finished model to {p.folder}"):
@@ -167,23 +175,3 @@ class _Loop:
                 p.run_folder.publish(final)
             p.trackers.message(f"the finished model is in {p.folder}")
         self.world.barrier()
-
-    def report(self) -> None:
-        """Write the report, on the main process."""
-        p = self.p
-        if p.run_folder:
-            extras = {
-                "instance_images": [
-                    str(path) for path in picture_files([s.images for s in p.inputs.subjects], p.folder)
-                ],
-                "class_images": [str(path.resolve()) for path in p.class_images],
-                "timing": {
-                    "preparation, seconds": self.prepared_in,
-                    "in all, seconds": time.monotonic() - self.started,
-                    **p.memory.stages,
-                },
-            }
-            with explain_disk_errors(f"writing the report to {p.folder}"):
-                write_atomically(p.folder / REPORT_DATA, json.dumps(extras, indent=1))
-            page, _ = write_report(p.folder)
-            p.trackers.message(f"report: {page}")
