@@ -1,6 +1,6 @@
 """A Stable Diffusion of a few hundred thousand random weights, laid out on disk as a published one, and pictures.
 
-`python tests/tiny.py FOLDER` writes FOLDER/model and FOLDER/photos.  Frameworks are imported where they are used only,
+`python -m tests.tiny FOLDER` writes FOLDER/model and FOLDER/photos.  Frameworks are imported where they are used only,
 so that tests which need pictures alone can import this module anywhere.
 """
 
@@ -283,7 +283,7 @@ def draw_photos(folder: str | Path, count: int = 5, size: int = 48, seed: int = 
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python tests/tiny.py FOLDER")
+        sys.exit("usage: python -m tests.tiny FOLDER")
     target = Path(sys.argv[1])
     print(write_tiny_model(target / "model"))
     print(draw_photos(target / "photos"))
