@@ -55,8 +55,8 @@ class MovingAverage(ABC, Generic[Tensors]):
     def in_place(self) -> Iterator[None]:
         """Let the parameters hold their averages for a while."""
         held = self.copies()
-        self.put(self._averages)
         try:
+            self.put(self._averages)
             yield
         finally:
             self.put(held)

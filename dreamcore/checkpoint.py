@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError, RunError
-from .files import explain_disk_errors, folder_in_place
+from .files import RECORDS, explain_disk_errors, folder_in_place, wait_for_room
 from .io.hashing import file_sha256
 
 STATE_FILE = "state.json"
@@ -26,6 +26,8 @@ LORA_FILE = "pytorch_lora_weights.safetensors"
 LORA_FACTORS_FILE = "lora_factors.safetensors"
 EMA_FILE = "ema.safetensors"
 FORMAT = 1
+LITTER = (".DS_Store", "Thumbs.db", "desktop.ini")
+"""Files that file managers drop into every folder that they show."""
 _NAME = re.compile(r"^checkpoint-(\d+)$")
 
 
@@ -38,50 +40,84 @@ def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
 
 
 def save(
-    run_folder: Path, update: int, write: Callable[[Path], None], state: Mapping[str, Any], limit: int | None
+    run_folder: Path,
+    update: int,
+    write: Callable[[Path], None],
+    state: Mapping[str, Any],
+    limit: int | None,
+    say: Callable[[str], None] = lambda text: None,
+    record: Callable[[list[str]], None] = lambda names: None,
 ) -> Path:
     """Write `checkpoint-UPDATE`, then remove the oldest beyond `limit`.
 
     Args:
         write: writes the backend's files into the folder it is given.
         state: what `state.json` holds besides the files' hashes.
+        say: told that a full disk is waited for, and which old checkpoints stay.
+        record: told the names of the files, relative to the run's folder, before they appear there.
 
     Raises:
         RunError: the disk is full or cannot be written; every earlier checkpoint is intact.
     """
     target = run_folder / f"checkpoint-{update}"
-    with explain_disk_errors(f"writing {target}"), folder_in_place(target) as folder:
-        write(folder)
-        files = {
-            str(f.relative_to(folder)): {"size": f.stat().st_size, "sha256": file_sha256(f)}
-            for f in sorted(folder.rglob("*"))
-            if f.is_file()
-        }
-        content = {"format": FORMAT, "update": update, **state, "files": files}
-        (folder / STATE_FILE).write_text(_vouched(content), encoding="utf-8")
-    prune(run_folder, update, limit)
+
+    def attempt() -> None:
+        with folder_in_place(target, run_folder / RECORDS / target.name) as folder:
+            write(folder)
+            files = {
+                str(f.relative_to(folder)): {"size": f.stat().st_size, "sha256": file_sha256(f)}
+                for f in sorted(folder.rglob("*"))
+                if f.is_file()
+            }
+            content = {"format": FORMAT, "update": update, **state, "files": files}
+            (folder / STATE_FILE).write_text(_vouched(content), encoding="utf-8")
+            record([f"{target.name}/{name}" for name in (*files, STATE_FILE)])
+
+    with explain_disk_errors(f"writing {target}"):
+        wait_for_room(attempt, f"writing {target}", say)
+    prune(run_folder, update, limit, say)
     return target
 
 
-def prune(run_folder: Path, update: int, limit: int | None) -> None:
+def prune(run_folder: Path, update: int, limit: int | None, say: Callable[[str], None] = lambda text: None) -> None:
     """Remove the oldest checkpoints up to `update` beyond the newest `limit`; None keeps all."""
-    for _, old in [c for c in list_checkpoints(run_folder) if c[0] <= update][: -limit if limit else 0]:
-        _remove(old)
+    if limit is None:
+        return
+    old = [folder for n, folder in list_checkpoints(run_folder) if n <= update]
+    for folder in old[: max(0, len(old) - limit)]:
+        if foreign := _foreign_files(folder):
+            some = ", ".join(foreign[:3])
+            say(f"{folder} is kept beyond checkpoints_total_limit: it is damaged, or no run has written {some}")
+        else:
+            _remove(folder, run_folder / RECORDS)
 
 
-def _remove(folder: Path) -> None:
+def _foreign_files(folder: Path) -> list[str]:
+    """Files of a checkpoint that it did not have when it was written; all of them where it does not say."""
+    try:
+        written = {STATE_FILE, *_read_vouched(folder / STATE_FILE)["files"]}
+    except (RunError, KeyError):
+        written = set()
+    return sorted({str(f.relative_to(folder)) for f in files_in(folder)} - written)
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The files of a checkpoint, but for what file managers drop everywhere."""
+    return [f for f in sorted(folder.rglob("*")) if not f.is_dir() and f.name not in LITTER]
+
+
+def litter_in(folder: Path) -> list[Path]:
+    """What file managers have dropped into a checkpoint."""
+    return [f for f in folder.rglob("*") if f.name in LITTER]
+
+
+def _remove(folder: Path, records: Path) -> None:
     """Remove a checkpoint so that a crash half-way leaves none that looks whole."""
-    going = folder.with_name(f".{folder.name}.old")
+    records.mkdir(exist_ok=True)
+    going = records / f"{folder.name}.old"
     shutil.rmtree(going, ignore_errors=True)
     os.replace(folder, going)
     shutil.rmtree(going)
-
-
-def remove_leftovers(run_folder: Path) -> None:
-    """Remove what a killed run had not finished writing or removing."""
-    for name in (".checkpoint-*.tmp", ".checkpoint-*.old"):
-        for folder in run_folder.glob(name):
-            shutil.rmtree(folder)
 
 
 def verify(folder: Path) -> dict[str, Any]:

@@ -203,6 +203,11 @@ class Rhythm:
     validation: int | None
     """None where there is nothing to validate."""
 
+    @property
+    def checkpoints_in_training(self) -> int | None:
+        """Checkpoints kept while the run trains: the newest in any case."""
+        return None if self.checkpoints_kept is None else max(1, self.checkpoints_kept)
+
     @classmethod
     def from_config(cls, config: TrainConfig, updates_per_epoch: int, *, validates: bool) -> Rhythm:
         validation = None

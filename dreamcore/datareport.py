@@ -17,10 +17,11 @@ from .config.look import DataConfig
 from .data import Crop
 from .data.inspection import Inspection, inspect
 from .data.sheet import draw_sheet
-from .files import AGAIN, explain_disk_errors, usable_file, write_atomically
+from .files import AGAIN, explain_disk_errors, numbered, usable_file, write_new
 from .inputs import bucket_choice, open_subjects
 from .modelfolder import ModelFolder
 from .pictures import png_bytes
+from .runs.overlaps import refuse_among_photographs, refuse_overlaps
 
 USUAL_SIDE, USUAL_FACTOR = 512, 8
 """Of Stable Diffusion, where no model is named."""
@@ -59,6 +60,7 @@ def report_data(config: DataConfig, progress: Callable[[int, int], None] = lambd
     model = tokenizer = None
     sheet = Path(config.sheet).expanduser()
     usable_file(sheet, "sheet")
+    refuse_among_photographs(config, sheet)
     side = config.resolution or USUAL_SIDE
     size = (config.height, config.width) if config.height and config.width else (side, side)
     if config.pretrained_model_name_or_path is not None:
@@ -66,6 +68,8 @@ def report_data(config: DataConfig, progress: Callable[[int, int], None] = lambd
         size, tokenizer = image_size(config, model, lambda text: None), Tokenizer.open(model)
     crop = Crop(*size, config.center_crop, config.random_flip, config.subject_crop)
     shapes = bucket_choice(config, crop, model.size_step if model else USUAL_FACTOR)
+    if "output_dir" in config.model_fields_set:
+        refuse_overlaps(config, model)
     subjects, held_out = open_subjects(config, crop, shapes, lambda text: None)
     inspections = [
         inspect(
@@ -79,7 +83,7 @@ def report_data(config: DataConfig, progress: Callable[[int, int], None] = lambd
         for subject in subjects
     ]
     with explain_disk_errors(f"sheet: {sheet}", AGAIN):
-        write_atomically(sheet, png_bytes(np.asarray(_stacked([draw_sheet(one) for one in inspections]))))
+        sheet = write_new(numbered(sheet), png_bytes(np.asarray(_stacked([draw_sheet(one) for one in inspections]))))
     held = [photo.path for part in held_out for photo in part.images.photos]
     return DataReport([subject.images.folder for subject in subjects], inspections, size, sheet, held)
 

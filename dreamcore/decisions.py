@@ -27,6 +27,7 @@ from .inputs import Inputs
 from .latentcache import LatentCache, encoder_identity
 from .plan import Plan, Share
 from .prior import ClassImages
+from .runs.overlaps import class_folder
 from .validation import Pictures, ValidationPictures
 
 
@@ -131,8 +132,7 @@ def _class_plans(config: TrainConfig, inputs: Inputs, output: Path) -> dict[int,
     for number, subject in enumerate(inputs.subjects):
         concept = subject.concept
         if concept.class_prompt is not None:
-            own = output / ("class_images" if number == 0 else f"class_images_{number + 1}")
-            folder = Path(concept.class_data_dir).expanduser() if concept.class_data_dir else own
+            folder = class_folder(output, number, concept)
             plans[number] = _class_plan(config, inputs, concept.class_prompt, folder)
     return plans
 

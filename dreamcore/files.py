@@ -3,46 +3,60 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
+import re
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from .errors import ConfigError, RunError
 from .io.system import fsync as fsync
 
 AGAIN = "give the command again"
 """What to do after a disk error of a command that keeps no checkpoints."""
+RECORDS = ".dreambooth"
+"""Sub-folder in which a folder's runs keep their records: one that has it holds results, and no photographs."""
+ROOM_SECONDS, DEFAULT_ROOM_SECONDS = "DREAMBOOTH_ROOM_SECONDS", 600
+"""Environment variable: how long a checkpoint waits for room on a full disk."""
+T = TypeVar("T")
 
 
 def settle_tree(folder: Path) -> None:
-    """Give every file below the mode that the user's umask asks for, and force all of it onto the disk.
+    """Give every file below the mode that the umask gave the folder itself, and force all of it onto the disk.
 
     (safetensors writes files that only their owner can read.)
     """
-    umask = os.umask(0)
-    os.umask(umask)
+    mode = folder.stat().st_mode & 0o666
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            path.chmod(0o666 & ~umask)
+            path.chmod(mode)
         fsync(path)
     fsync(folder)
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
     """Write a file beside its place and rename it into place once it is on the disk."""
-    raw = data.encode("utf-8") if isinstance(data, str) else data
+    with _written_beside(path, data) as beside:
+        os.replace(beside, path)
+    fsync(path.parent)
+
+
+@contextmanager
+def _written_beside(path: Path, data: bytes | str) -> Iterator[Path]:
+    """A file on the disk, beside `path`, that is gone afterwards."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with beside.open("wb") as file:
-            file.write(raw)
+            file.write(data.encode("utf-8") if isinstance(data, str) else data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        yield beside
     finally:
         beside.unlink(missing_ok=True)
-    fsync(path.parent)
 
 
 def usable_folder(folder: Path, setting: str) -> None:
@@ -74,11 +88,65 @@ def usable_file(file: Path, setting: str) -> None:
     usable_folder(file.parent, setting)
 
 
+def write_new(names: Iterable[Path], data: bytes | str) -> Path:
+    """Write a file under the first of many names, all in one folder, that nothing has yet; returns it."""
+    names = iter(names)
+    target = next(names)
+    with _written_beside(target, data) as beside:
+        while not _take_name(beside, target):
+            target = next(names)
+    fsync(target.parent)
+    return target
+
+
+def numbered(path: Path) -> Iterator[Path]:
+    """NAME, NAME-2, NAME-3 ..., each with the ending."""
+    yield path
+    yield from (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(2))
+
+
+def _take_name(file: Path, target: Path) -> bool:
+    """Give a file a further name; False where that is taken."""
+    if os.path.lexists(target):
+        return False
+    try:
+        os.link(file, target)
+    except FileExistsError:  # by another process, since
+        return False
+    except OSError:  # a file system without links, where a name is taken first and filled afterwards
+        try:
+            target.open("xb").close()
+        except FileExistsError:
+            return False
+        os.replace(file, target)
+    return True
+
+
+def free_name(folder: Path) -> Path:
+    """A name like the folder's that nothing has yet: NAME-2, NAME-3 ..."""
+    folder = folder if folder.name else folder.resolve()
+    names = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
+    return next(name for name in names if not os.path.lexists(name))
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename a file or a folder into its place, a file over a file; between disks (a link leads there) copy it."""
+    try:
+        os.replace(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        shutil.move(source, target)
+
+
 @contextmanager
-def folder_in_place(target: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill; it becomes `target`, which must not exist yet, when the block ends well."""
+def folder_in_place(target: Path, beside: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill; it becomes `target`, which must not exist yet, when the block ends well.
+
+    Args:
+        beside: what the folder is until then, on the same disk; what lies there is removed.
+    """
     assert not target.exists(), f"{target} is there already"
-    beside = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     try:
@@ -96,26 +164,59 @@ def explain_disk_errors(what: str, then: str = "go on with --resume_from_checkpo
     """Turn a full or read-only disk into a RunError that says what was being written, what is kept and what to do."""
     try:
         yield
+    except (ConfigError, RunError):
+        raise
     except Exception as error:
         if (reason := disk_trouble(error)) is None:
             raise
         raise RunError(f"{what}: {reason}. Everything written before is intact; mend that and {then}") from error
 
 
-def disk_trouble(error: BaseException) -> str | None:
-    """The disk's complaint in words, or None for another kind of error.
+FULL = (errno.ENOSPC, errno.EDQUOT)
+_COMPLAINTS = {
+    errno.ENOSPC: "no space left on the disk",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the disk is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.EIO: "the disk reports an input/output error",
+}
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
-    Libraries that write through native code (safetensors, Pillow) raise their own types, so their words are read too.
+
+def disk_trouble(error: BaseException) -> str | None:
+    """The disk's complaint in words, or None for another kind of error."""
+    return _COMPLAINTS.get(_number(error) or 0)
+
+
+def _number(error: BaseException) -> int | None:
+    """The system's number of an error, which safetensors' own type tells at its end: "... (os error 28)"."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    return int(found[1]) if (found := _OS_ERROR.search(str(error))) else None
+
+
+def wait_for_room(write: Callable[[], T], what: str, say: Callable[[str], None]) -> T:
+    """Write; where the disk is full, wait for room and try again, so that an hour's training is not lost for it.
+
+    Args:
+        write: leaves nothing behind where it fails.
+        what: it writes, for the message.
+        say: told once that the run waits.
+
+    Raises:
+        OSError, or what a library makes of it: the disk was full for as long as `ROOM_SECONDS` says, or it is something
+            else.
     """
-    number = getattr(error, "errno", None)
-    text = str(error)
-    for code, words in (
-        (errno.ENOSPC, "no space left on the disk"),
-        (errno.EDQUOT, "the disk quota is used up"),
-        (errno.EROFS, "the disk is read-only"),
-        (errno.EACCES, "permission denied"),
-        (errno.EIO, "the disk reports an input/output error"),
-    ):
-        if number == code or f"os error {code}" in text or os.strerror(code) in text:
-            return words
-    return None
+    end = time.monotonic() + (seconds := float(os.environ.get(ROOM_SECONDS, DEFAULT_ROOM_SECONDS)))
+    for attempt in itertools.count():
+        try:
+            return write()
+        except Exception as error:
+            left = end - time.monotonic()
+            if _number(error) not in FULL or left <= 0:
+                raise
+            if attempt == 0:
+                say(f"{what}: {disk_trouble(error)}; make room within {seconds:.0f} seconds and the run goes on")
+        time.sleep(min(2.0**attempt / 4, 30, left))
+    raise AssertionError("it counts without end")

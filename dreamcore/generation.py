@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +16,8 @@ from .checkpoint import LORA_FILE
 from .choices import guidance, sampler
 from .config import GenerateConfig
 from .errors import ConfigError
-from .files import AGAIN, explain_disk_errors, usable_folder, write_atomically
+from .files import AGAIN, explain_disk_errors, numbered, usable_folder, write_new
+from .infotext import SAMPLERS, infotext
 from .modelfolder import ModelFolder
 from .pictures import contact_sheet, first_noise, png_bytes
 
@@ -22,6 +26,8 @@ SHEET, RECORD = "sheet.png", "pictures.json"
 
 def generate(config: GenerateConfig) -> list[Path]:
     """Make pictures of each prompt and write them, their contact sheet and a record of what made them.
+
+    Nothing in the folder is replaced: numbers go on after the last picture there.
 
     A picture's noise comes from its seed alone, so the same seed gives the same picture whatever else is made.
 
@@ -52,6 +58,11 @@ def generate(config: GenerateConfig) -> list[Path]:
 
     pictures: list[NDArray[np.uint8]] = []
     files: list[Path] = []
+    details = {"Steps": steps, "Sampler": SAMPLERS[scheduler], "CFG scale": scale}
+    made_by: dict[str, Any] = {"Size": f"{width}x{height}", "Model": Path(config.pretrained_model_name_or_path).name}
+    if lora is not None:
+        made_by |= {"Lora": _lora_name(lora), "Lora strength": lora_scale}
+    names = _free_names(folder)
     for start in range(0, len(work), batch_size):
         some = work[start : start + batch_size]
         batch_seeds = [seed for _, seed in some]
@@ -59,19 +70,29 @@ def generate(config: GenerateConfig) -> list[Path]:
         request = SampleRequest([p for p, _ in some], noise, batch_seeds, steps, scale, scheduler, negative)
         made = backend.sample(request)
         with explain_disk_errors(f"writing pictures to {folder}", AGAIN):
-            for offset, picture in enumerate(made):
-                file = folder / f"{start + offset:05}.png"
-                write_atomically(file, png_bytes(picture))
-                files.append(file)
+            for (prompt, seed), picture in zip(some, made, strict=True):
+                text = infotext(prompt, negative, {**details, "Seed": seed, **made_by})
+                files.append(write_new(names, png_bytes(picture, text)))
         pictures.extend(made)
     with explain_disk_errors(f"writing {folder}", AGAIN):
         record = [{"file": f.name, "prompt": p, "seed": s} for f, (p, s) in zip(files, work, strict=True)]
-        write_atomically(folder / RECORD, json.dumps({"settings": config.resolved(), "pictures": record}, indent=1))
         if wants_sheet:
             sheet = contact_sheet(pictures, columns=len(seeds) if len(prompts) > 1 else None)
-            write_atomically(folder / SHEET, png_bytes(sheet))
-            files.append(folder / SHEET)
+            files.append(write_new(numbered(folder / SHEET), png_bytes(sheet)))
+        content = {"settings": config.resolved(), "pictures": record}
+        write_new(numbered(folder / RECORD), json.dumps(content, indent=1))
     return files
+
+
+def _free_names(folder: Path) -> Iterator[Path]:
+    """00000.png and so on, after the last that is there."""
+    there = [int(file.stem) for file in folder.glob("*.png") if file.stem.isascii() and file.stem.isdecimal()]
+    return (folder / f"{number:05}.png" for number in itertools.count(max(there, default=-1) + 1))
+
+
+def _lora_name(file: Path) -> str:
+    """What tells a LoRA file from others: its own name, or its run's."""
+    return file.parent.resolve().name if file.name == LORA_FILE else file.stem
 
 
 def _prompts(config: GenerateConfig) -> list[str]:

@@ -15,6 +15,7 @@ from .hubdata import find_dataset
 from .modelfolder import ModelFolder
 from .prompts import instance_prompts
 from .rng import Purpose, generator
+from .runs.overlaps import refuse_overlaps
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ def check_inputs(config: TrainConfig, warn: Callable[[str], None]) -> Inputs:
     height, width = image_size(config, model, warn)
     crop = Crop(height, width, config.center_crop, config.random_flip, config.subject_crop)
     inputs = Inputs(model, crop, bucket_choice(config, crop, model.size_step), [], [])
+    refuse_overlaps(config, model)
     subjects, held_out = open_subjects(config, crop, inputs.shapes, warn)
     return replace(inputs, subjects=subjects, held_out=held_out)
 
@@ -89,7 +91,7 @@ def open_subjects(
     subjects, held_out = list[Subject](), list[HeldOutImages]()
     for number, concept in enumerate(config.subjects()):
         prefix = "" if config.concepts is None else f"concepts.{number}."
-        check_folders(config, concept)
+        check_class_images(concept)
         folder = open_photos(config, concept, prefix, warn)
         kept, held = _parted(folder, config.validation_share, config.seed, number, prefix + concept.source[0])
         worded = concept.instance_prompt is not None or config.captioned  # `data` can look at photographs alone
@@ -214,16 +216,10 @@ def bucket_choice(config: TrainConfig, crop: Crop, factor: int) -> list[tuple[in
     return bucket_shapes(crop.height, crop.width, step)
 
 
-def check_folders(config: TrainConfig, concept: Concept) -> None:
-    """Refuse folders that would mix photographs with results, and class images that cannot be read."""
-    setting, name = concept.source
-    instance, output = Path(name).expanduser().resolve(), Path(config.output_dir).expanduser().resolve()
-    if instance == output:
-        raise ConfigError(f"output_dir: {config.output_dir}: is {setting} as well; choose another folder")
+def check_class_images(concept: Concept) -> None:
+    """Refuse class images of the user's that cannot be read."""
     if concept.class_prompt is None or concept.class_data_dir is None:
         return
     classes = Path(concept.class_data_dir).expanduser()
-    if classes.resolve() == instance:
-        raise ConfigError(f"class_data_dir: {classes}: is {setting} as well; class images need their own")
     if classes.exists() and find_images(classes, "class_data_dir")[0]:
         ImageFolder.open(classes, setting="class_data_dir")

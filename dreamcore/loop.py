@@ -5,6 +5,7 @@ What the run has done is always on the disk: metrics line by line, checkpoints w
 
 from __future__ import annotations
 
+import json
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,12 +20,13 @@ from .export import write_model
 from .files import explain_disk_errors
 from .ledger import Ledger
 from .reporting import RunReport
-from .runfolder import METRICS, SAMPLES
-from .setup import Prepared, prepare
+from .resume import length_settings
+from .runs import METRICS, SAMPLES
+from .setup import Prepared, begin, complete
 from .signals import StopRequest
 from .track import RunInfo
-from .track.metrics import read_lines
-from .validation import save_pictures
+from .track.metrics import VALIDATION, read_lines
+from .validation import picture_names, save_pictures
 
 
 @dataclass(frozen=True)
@@ -51,17 +53,25 @@ def train(config: TrainConfig) -> Run:
         ConfigError: before any costly work, naming the setting or file that cannot be used and what would be right.
         RunError: the run had started and cannot go on; it says what is kept.
     """
+    started = time.monotonic()
     with ExitStack() as stack:
-        loop = _Loop(time.monotonic(), prepared := prepare(config, stack))
+        begun = begin(config, stack)
+        if begun.finished is not None:
+            begun.trackers.message(
+                f"the run in {begun.folder} is finished, after {begun.finished} updates; a larger max_train_steps goes "
+                "on with it"
+            )
+            return Run(begun.folder, begun.finished, 0)
+        loop = _Loop(started, prepared := complete(begun))
         outcome = "failed"
         try:
             run = loop.run()
-            outcome = "stopped" if run.exit_code else "finished"
         except BaseException as error:
             loop.report.failed(loop.done, error)
             raise
         else:
-            loop.report.ended(run.updates, run.exit_code)
+            loop.conclude(run)
+            outcome = "stopped" if run.exit_code else "finished"
         finally:
             prepared.trackers.close(outcome)
     return run
@@ -74,6 +84,8 @@ class _Loop:
         """Updates made."""
         self.world = prepared.backend.world
         self.total = self.decided.rates.total
+        self.saved = prepared.first
+        """The update that the newest checkpoint was written after."""
         prior = prepared.batcher.prior_loss_weight if prepared.batcher.plan.classes else None
         self.ledger = Ledger(prepared.backend, prior, prepared.trackers)
         self.report = RunReport(prepared, started, self.total)
@@ -82,8 +94,8 @@ class _Loop:
         p = self.p
         info = RunInfo(p.folder, self.total, p.first + 1, self.decided.settings, self.decided.logging_dir)
         p.trackers.start(info)
-        if p.first == 0:
-            self.validate(0)
+        if p.first == 0 or self.owes_validation(p.first):
+            self.validate(p.first)
         else:
             self.report.along_the_way(p.first)
         with StopRequest(p.trackers.message) as stop:
@@ -107,10 +119,24 @@ class _Loop:
         checkpoints, validates = self.due(rhythm.checkpointing, done), self.due(rhythm.validation, done)
         if self.due(rhythm.logging, done) or checkpoints or validates or last:
             self.ledger.flush()
+        if checkpoints or last:
+            self.save(done)  # first: whatever happens to the pictures, the training is safe
         if validates or (last and rhythm.validation):
-            self.validate(done)  # before saving: what comes after a checkpoint is made again when a run goes on from it
-        if checkpoints:
-            self.save(done)
+            self.validate(done)
+
+    def owes_validation(self, done: int) -> bool:
+        """Whether a run that goes on had saved this update's checkpoint and was not spared to look at the model."""
+        p, validation = self.p, self.decided.rhythm.validation
+        owes = False
+        if p.run_folder and validation and (self.due(validation, done) or done == self.total):
+            maker = self.decided.pictures
+            files = picture_names(p.folder / SAMPLES, done, len(maker.seeds)) if maker else []
+            owes = not all(f.exists() for f in files) or (p.held_out is not None and not self.measured(done))
+        return bool(json.loads(self.world.broadcast(json.dumps(owes))))
+
+    def measured(self, done: int) -> bool:
+        """Whether the loss on held-out photographs after this update is known."""
+        return done in {record["step"] for record in read_lines(self.p.folder / VALIDATION)}
 
     @staticmethod
     def due(every: int | None, done: int) -> bool:
@@ -131,23 +157,26 @@ class _Loop:
 
     def stopped(self, done: int, stop: StopRequest) -> Run:
         self.ledger.flush()
-        if not self.due(self.decided.rhythm.checkpointing, done):
-            self.save(done)
+        self.save(done)
         self.p.trackers.message(
             f"stopped after update {done} of {self.total}; go on with --resume_from_checkpoint latest"
         )
         return Run(self.p.folder, done, stop.exit_code)
 
     def save(self, done: int) -> None:
-        """Write a checkpoint, on the main process."""
+        """Write a checkpoint, on the main process, unless this update has one."""
         p = self.p
+        if done == self.saved:
+            return
+        self.saved = done
         if p.run_folder:
 
             def write(folder: Path) -> None:
                 p.backend.export(folder, averaged=False)
                 p.backend.save_state(folder)
 
-            checkpoint.save(p.folder, done, write, p.identity, self.decided.rhythm.checkpoints_kept)
+            limit = self.decided.rhythm.checkpoints_in_training
+            p.run_folder.save_checkpoint(done, write, p.identity, limit, p.trackers.message)
             p.trackers.message(f"saved checkpoint-{done}")
         self.world.barrier()
         self.ledger.restart_clock()
@@ -155,18 +184,22 @@ class _Loop:
     def validate(self, done: int) -> None:
         """Make validation pictures and measure the held-out loss, on the main process."""
         p = self.p
-        if p.run_folder and p.held_out:
+        if p.run_folder and p.held_out and not self.measured(done):
             p.trackers.scalars(done, {"validation_loss": p.held_out.loss(p.backend)})
         if p.run_folder and (maker := self.decided.pictures):
             pictures = maker.make(p.backend)
-            p.trackers.images(done, save_pictures(pictures, p.folder / SAMPLES, done), maker.pictures.prompt)
+            files = picture_names(p.folder / SAMPLES, done, len(pictures))
+            with explain_disk_errors(f"writing validation pictures to {p.folder / SAMPLES}"):
+                p.run_folder.manifest.own(f"{SAMPLES}/{file.name}" for file in files)
+                save_pictures(pictures, files)
+            p.trackers.images(done, files, maker.pictures.prompt)
         self.report.along_the_way(done)
         p.backend.park()
         self.world.barrier()
         self.ledger.restart_clock()
 
     def finish(self) -> None:
-        """Write the finished model, on the main process."""
+        """Write the finished model, on the main process; a checkpoint holds what it is made of."""
         p = self.p
         if p.run_folder:
             with explain_disk_errors(f"writing the finished model to {p.folder}"):
@@ -175,3 +208,12 @@ class _Loop:
                 p.run_folder.publish(final)
             p.trackers.message(f"the finished model is in {p.folder}")
         self.world.barrier()
+
+    def conclude(self, run: Run) -> None:
+        """Write the report, on the main process, and with it the last of a finished run."""
+        p = self.p
+        self.report.ended(run.updates, run.exit_code)
+        if p.run_folder and not run.exit_code:
+            p.run_folder.finish(run.updates, length_settings(p.config))
+            if self.decided.rhythm.checkpoints_kept == 0:
+                checkpoint.prune(p.folder, self.total, 0, p.trackers.message)

@@ -9,14 +9,17 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from .rng import Purpose, generator
 
 
-def png_bytes(picture: NDArray[np.uint8]) -> bytes:
-    """A picture [H, W, 3] as PNG."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
+def png_bytes(picture: NDArray[np.uint8], parameters: str | None = None) -> bytes:
+    """A picture [H, W, 3] as PNG, with the text from which other programs read how it was made."""
+    buffer, text = io.BytesIO(), PngInfo()
+    if parameters is not None:
+        text.add_text("parameters", parameters)
+    Image.fromarray(picture).save(buffer, "PNG", pnginfo=text)
     return buffer.getvalue()
 
 

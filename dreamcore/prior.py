@@ -8,11 +8,11 @@ and left alone.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,12 @@ from .backend import World
 from .data import WHITE, Colour, ImageFolder, find_images
 from .errors import ConfigError
 from .files import explain_disk_errors, write_atomically
+from .locks import held
 from .pictures import png_bytes
 
 MANIFEST = "class_images.json"
+HALF_WRITTEN = re.compile(r"\.(\d{5,}-[0-9a-f]{10}\.png|class_images\.json)\.\d+\.tmp")
+"""What a run that was killed while it wrote leaves of an image or the manifest (`files.write_atomically`)."""
 Make = Callable[[Sequence[int]], NDArray[np.uint8]]
 """Pictures [N, H, W, 3] for N seeds."""
 
@@ -106,11 +109,12 @@ class ClassImages:
             say: told what is made, and which images are left alone.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        waiting = only_one_run(self.folder, lambda: say(f"waiting: another run is filling {self.folder}"))
-        with waiting if world.rank == 0 else nullcontext():
+        alone = held(self.folder, lambda: say(f"waiting: another run is filling {self.folder}"))
+        with alone if world.rank == 0 else nullcontext():
             if world.rank == 0:
-                for left in self.folder.glob(".*.tmp"):  # of a run that was killed while it wrote
-                    left.unlink()
+                for left in self.folder.glob(".*.tmp"):
+                    if HALF_WRITTEN.fullmatch(left.name):
+                        left.unlink()
             seeds = json.loads(world.broadcast(json.dumps(self.missing_seeds(self._names(), wanted))))
             if seeds:
                 say(f"generating {len(seeds)} class images into {self.folder}")
@@ -133,16 +137,3 @@ class ClassImages:
 
     def _fits(self, name: str, entry: Mapping[str, Any]) -> bool:
         return all(entry.get(key) == value for key, value in self.recipe.items()) and name == self._name(entry["seed"])
-
-
-@contextmanager
-def only_one_run(folder: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Let one run at a time fill a class folder; another waits, so that both can share it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting()
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .backend import Backend, SampleRequest, choose_backend, load_backend
 from .bpe import END, Tokenizer
 from .config.identifiers import IdentifiersConfig
-from .files import AGAIN, explain_disk_errors, usable_file, write_atomically
+from .files import AGAIN, explain_disk_errors, numbered, usable_file, write_new
 from .modelfolder import ModelFolder
 from .pictures import contact_sheet, first_noise, png_bytes
 
@@ -124,4 +124,4 @@ def _draw_grid(
         noise = first_noise([seed] * len(some), (model.latent_channels, side, side))
         pictures += list(backend.sample(SampleRequest(some, noise, [seed] * len(some), steps, scale, scheduler)))
     with explain_disk_errors(f"grid: {file}", AGAIN):
-        write_atomically(file, png_bytes(contact_sheet(pictures)))
+        write_new(numbered(file), png_bytes(contact_sheet(pictures)))

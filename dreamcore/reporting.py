@@ -11,7 +11,7 @@ from .errors import ConfigError, RunError
 from .files import explain_disk_errors, write_atomically
 from .report import write_report
 from .report.pictures import picture_files
-from .runfolder import REPORT_DATA
+from .runs import REPORT_DATA
 
 if TYPE_CHECKING:
     from .setup import Prepared
@@ -42,8 +42,8 @@ class RunReport:
             return
         with explain_disk_errors(f"writing the report to {p.folder}"):
             if self._subject is None:
-                files = picture_files([s.images for s in p.inputs.subjects], p.folder)
-                self._subject = [str(path) for path in files]
+                subjects = [s.images for s in p.inputs.subjects]
+                self._subject = [str(path) for path in picture_files(subjects, p.folder, p.run_folder.manifest.own)]
             extras = {
                 "instance_images": self._subject,
                 "class_images": [str(path.resolve()) for path in p.class_images],

@@ -13,7 +13,9 @@ from . import checkpoint
 from .checkpoint import list_checkpoints
 from .config import TrainConfig
 from .errors import ConfigError
+from .files import free_name
 from .modelfolder import INDEX
+from .runs.manifest import Manifest
 
 IDENTITY = {
     "model": "pretrained_model_name_or_path: the base model is not the one that the checkpoint was trained from",
@@ -35,6 +37,10 @@ class Resumed:
     def update(self) -> int:
         """Updates that lie behind."""
         return int(self.state["update"])
+
+    def lies_in(self, output: Path) -> bool:
+        """Whether it is a checkpoint of the run in this folder."""
+        return self.folder.resolve().parent == output.resolve()
 
     def check_identity(self, identity: Mapping[str, Any]) -> None:
         """Refuse to go on with another model, other images or another number of samples an update.
@@ -60,7 +66,7 @@ def find_resumed(config: TrainConfig, output: Path, warn: Callable[[str], None])
     assert resume is not None
     found = checkpoint.find(resume, output, warn)
     if found is None:
-        if _finished(output):
+        if _finished(output) and finished_before(config, output, None) is None:
             raise ConfigError(
                 f"resume_from_checkpoint: {output} holds a finished run without a checkpoint to go on from; to train "
                 "anew, choose another output_dir or --overwrite_output_dir"
@@ -70,7 +76,8 @@ def find_resumed(config: TrainConfig, output: Path, warn: Callable[[str], None])
                 f"resume_from_checkpoint: {output}: no whole checkpoint: {', '.join(damaged)} cannot be used; "
                 "to train anew, move them away, choose another output_dir or --overwrite_output_dir"
             )
-        warn(f"no checkpoint in {output} yet: starting anew")
+        if not _finished(output):
+            warn(f"no checkpoint in {output} yet: starting anew")
         return None
     resumed = Resumed(*found)
     fields = type(config).model_fields
@@ -78,7 +85,7 @@ def find_resumed(config: TrainConfig, output: Path, warn: Callable[[str], None])
     new = json.loads(json.dumps(config.model_dump(mode="json")))
     old = resumed.state["settings"]
     checkpoint.check_resumable(_fixed(old, may_change), _fixed(new, may_change), may_change)
-    if resumed.folder.resolve().parent != output.resolve():
+    if not resumed.lies_in(output):
         if list_checkpoints(output) or _finished(output):
             raise ConfigError(f"output_dir: {output}: holds another run than the checkpoint's; choose a new folder")
     elif resume != "latest":
@@ -89,6 +96,30 @@ def find_resumed(config: TrainConfig, output: Path, warn: Callable[[str], None])
                 "them away, or choose another output_dir"
             )
     return resumed
+
+
+LENGTH = ("max_train_steps", "num_train_epochs", "export_format")
+"""Settings that decide whether there is anything left to do for a run that has finished."""
+
+
+def length_settings(config: TrainConfig) -> dict[str, Any]:
+    """Those settings."""
+    return config.model_dump(mode="json", include=set(LENGTH))
+
+
+def finished_before(config: TrainConfig, output: Path, resumed: Resumed | None) -> int | None:
+    """The updates of the finished run in `output`, where these settings ask for nothing beyond it."""
+    manifest = Manifest.read(output)
+    if manifest is None or manifest.finished is None or not _finished(output):
+        return None
+    updates, then, now = int(manifest.finished["updates"]), dict(manifest.finished["settings"]), length_settings(config)
+    if resumed is not None and (resumed.update != updates or not resumed.lies_in(output)):
+        return None
+    steps = now["max_train_steps"]
+    shorter = steps is not None and steps <= updates
+    if shorter:
+        then |= {name: now[name] for name in ("max_train_steps", "num_train_epochs")}
+    return updates if then == now else None
 
 
 def _fixed(settings: Mapping[str, Any], may_change: set[str]) -> dict[str, Any]:
@@ -108,4 +139,5 @@ def set_damaged_aside(output: Path, update: int) -> None:
     """Rename checkpoints beyond `update`, which `latest` found damaged, so that new ones do not replace them."""
     for number, folder in list_checkpoints(output):
         if number > update:
-            os.replace(folder, folder.with_name(f"{folder.name}.damaged"))
+            aside = folder.with_name(f"{folder.name}.damaged")
+            os.replace(folder, free_name(aside) if aside.exists() else aside)

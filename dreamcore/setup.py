@@ -23,8 +23,9 @@ from .latents import Images, Latents
 from .memory import PeakMemory
 from .plan import CLASS, INSTANCE, Plan, Sample
 from .prompts import Words, identifier_words, warn_of_known_words, warn_of_words
-from .resume import Resumed, find_resumed, set_damaged_aside
-from .runfolder import RunFolder
+from .resume import Resumed, find_resumed, finished_before, set_damaged_aside
+from .runs import RunFolder
+from .runs.overlaps import refuse_own_configuration
 from .track import Trackers, make_trackers
 from .validation import HeldOut
 
@@ -38,6 +39,7 @@ XFORMERS = (
 class Prepared:
     """A run that is ready for its first update."""
 
+    config: TrainConfig
     inputs: Inputs
     folder: Path
     run_folder: RunFolder | None
@@ -55,8 +57,24 @@ class Prepared:
     class_images: list[Path]
 
 
-def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
-    """Prepare a run; what it holds open is released by `stack`."""
+@dataclass(frozen=True)
+class Begun:
+    """A run whose inputs are there and whose folder is held."""
+
+    config: TrainConfig
+    backend: str
+    trackers: Trackers
+    inputs: Inputs
+    folder: Path
+    run_folder: RunFolder | None
+    """None but on the main process, which alone writes."""
+    resumed: Resumed | None
+    finished: int | None
+    """The updates of the run in the folder, where it has finished and nothing more is asked for."""
+
+
+def begin(config: TrainConfig, stack: ExitStack) -> Begun:
+    """Open a run's inputs and its folder, and change nothing there; what it holds open is released by `stack`."""
     name = choose_backend(config.backend)
     rank = launch_rank(name)
     trackers = make_trackers(config.report_to, main_process=rank == 0)
@@ -67,11 +85,30 @@ def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
     inputs = check_inputs(config, warn)
     folder = Path(config.output_dir).expanduser()
     resumes, overwrite = config.resume_from_checkpoint is not None, config.overwrite_output_dir
-    components = inputs.model.components
-    run_folder = RunFolder(folder, components, resume=resumes, overwrite=overwrite) if rank == 0 else None
-    if run_folder:
-        stack.callback(run_folder.release)
+    if not resumes:
+        refuse_own_configuration(config.file, folder)
+    run_folder = RunFolder(folder, inputs.model.components, stack) if rank == 0 else None
     resumed = find_resumed(config, folder, warn) if resumes else None
+    finished = finished_before(config, folder, resumed) if resumes else None
+    if run_folder and finished is None:
+        continues = resumed is not None and resumed.lies_in(folder)
+        run_folder.check(continues=continues, may_replace=resumes or overwrite)
+    return Begun(config, name, trackers, inputs, folder, run_folder, resumed, finished)
+
+
+def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
+    """Prepare a run; what it holds open is released by `stack`."""
+    return complete(begin(config, stack))
+
+
+def complete(begun: Begun) -> Prepared:
+    """Prepare what has begun for its first update."""
+    config, name, trackers, inputs = begun.config, begun.backend, begun.trackers, begun.inputs
+    folder, run_folder, resumed = begun.folder, begun.run_folder, begun.resumed
+    rank = launch_rank(name)
+
+    def warn(text: str) -> None:
+        trackers.message(text, "warning")
 
     backend = load_backend(name, inputs.model, config)
     trackers.message(f"{inputs.model.family.name} on {name}, {backend.device_name()}")
@@ -86,7 +123,7 @@ def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
     if resumed:
         resumed.check_identity(identity)  # before class images are made; they are compared below
     elif run_folder:
-        run_folder.clear()
+        run_folder.clear(trackers.message)
         run_folder.write_config(decided.settings)
     memory = PeakMemory(backend, trackers.message)
     class_folders = {number: _complete_classes(one, backend, trackers) for number, one in decided.classes.items()}
@@ -97,7 +134,7 @@ def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
         resumed.check_identity(identity)
         _load_state(backend, resumed, trackers, reset_optimizer=decided.reset_optimizer)
         if run_folder:
-            _go_on(run_folder, resumed, decided)
+            _go_on(run_folder, resumed, decided, trackers.message)
     first = resumed.update if resumed else 0
 
     words = _encode_words(config, inputs, decided, backend, warn)
@@ -114,7 +151,19 @@ def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
     backend.park()
     class_images = [photo.path for part in class_folders.values() for photo in part.photos]
     return Prepared(
-        inputs, folder, run_folder, trackers, backend, memory, batcher, decided, held_out, first, identity, class_images
+        config,
+        inputs,
+        folder,
+        run_folder,
+        trackers,
+        backend,
+        memory,
+        batcher,
+        decided,
+        held_out,
+        first,
+        identity,
+        class_images,
     )
 
 
@@ -161,10 +210,15 @@ def _check_folders(decided: Decisions) -> None:
         decided.kept.check()
 
 
-def _go_on(run_folder: RunFolder, resumed: Resumed, decided: Decisions) -> None:
+def _go_on(run_folder: RunFolder, resumed: Resumed, decided: Decisions, say: Callable[[str], None]) -> None:
     """From here on the folder is this run's: nothing can refuse to go on from the checkpoint any more."""
-    set_damaged_aside(run_folder.path, resumed.update)
-    prune(run_folder.path, resumed.update, decided.rhythm.checkpoints_kept)  # a killed run may have left one too many
+    if resumed.lies_in(run_folder.path):
+        run_folder.go_on()
+        set_damaged_aside(run_folder.path, resumed.update)
+        kept = decided.rhythm.checkpoints_in_training
+        prune(run_folder.path, resumed.update, kept, say)  # a killed run may have left one too many
+    else:
+        run_folder.clear(say)
     run_folder.write_config(decided.settings)
 
 

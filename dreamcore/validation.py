@@ -21,7 +21,7 @@ from .config.common import Scheduler
 from .data import CropRecord
 from .diffusion import NoiseSchedule
 from .families import FamilyInputs
-from .files import explain_disk_errors, write_atomically
+from .files import write_atomically
 from .inputs import HeldOutImages, Inputs
 from .pictures import first_noise, png_bytes
 from .prompts import Words, subject_words
@@ -100,14 +100,16 @@ class ValidationPictures:
         return self.pictures.make(backend, self.seeds)
 
 
-def save_pictures(pictures: NDArray[np.uint8], folder: Path, step: int) -> list[Path]:
-    """Write `step-STEP-K.png` for each picture."""
-    paths = [folder / f"step-{step:06}-{k}.png" for k in range(len(pictures))]
-    with explain_disk_errors(f"writing validation pictures to {folder}"):
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, picture in zip(paths, pictures, strict=True):
-            write_atomically(path, png_bytes(picture))
-    return paths
+def picture_names(folder: Path, step: int, count: int) -> list[Path]:
+    """The files of a validation's pictures, `step-STEP-K.png`."""
+    return [folder / f"step-{step:06}-{k}.png" for k in range(count)]
+
+
+def save_pictures(pictures: NDArray[np.uint8], files: Sequence[Path]) -> None:
+    """Write each picture into its file."""
+    for file, picture in zip(files, pictures, strict=True):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, png_bytes(picture))
 
 
 @dataclass(frozen=True)

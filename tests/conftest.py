@@ -9,6 +9,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+os.environ["DREAMBOOTH_ROOM_SECONDS"] = "0"  # nobody makes room on the disks that tests fill, unless they say so
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before a framework is imported: small networks lose time on more
 
 if find_spec("mindspore") and (worker := os.environ.get("PYTEST_XDIST_WORKER")):

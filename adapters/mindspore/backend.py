@@ -255,10 +255,12 @@ class MindSporeBackend:
         training = [network for network in self._trained.values() if network.training]
         for network in training:
             network.set_train(False)
-        with self._average.in_place() if self._average else nullcontext():
-            yield
-        for network in training:
-            network.set_train(True)
+        try:
+            with self._average.in_place() if self._average else nullcontext():
+                yield
+        finally:
+            for network in training:
+                network.set_train(True)
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:

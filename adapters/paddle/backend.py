@@ -247,10 +247,12 @@ class PaddleBackend:
         training = [network for network in self._trained.values() if network.training]
         for network in training:
             network.eval()
-        with self._average.in_place() if self._average else nullcontext():
-            yield
-        for network in training:
-            network.train()
+        try:
+            with self._average.in_place() if self._average else nullcontext():
+                yield
+        finally:
+            for network in training:
+                network.train()
 
     def _autocast(self, fits_fp16: bool = True) -> Any:
         halves = self.dtype == "bfloat16" or (self.dtype == "float16" and fits_fp16)

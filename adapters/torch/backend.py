@@ -112,10 +112,12 @@ class TorchBackend:
             return
         home = self.denoiser.device
         self.denoiser.to("cpu")
-        yield
-        self.park()
-        torch.cuda.empty_cache()
-        self.denoiser.to(home)
+        try:
+            yield
+        finally:
+            self.park()
+            torch.cuda.empty_cache()
+            self.denoiser.to(home)
 
     # -- training
 
@@ -274,10 +276,12 @@ class TorchBackend:
         for network in training:
             network.eval()
         averaged = self._average.in_place() if self._average else nullcontext()
-        with averaged, torch.compiler.set_stance("force_eager") if self._compiled else nullcontext():
-            yield
-        for network in training:
-            network.train()
+        try:
+            with averaged, torch.compiler.set_stance("force_eager") if self._compiled else nullcontext():
+                yield
+        finally:
+            for network in training:
+                network.train()
 
     def _to_device(self, array: NDArray[Any]) -> torch.Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(array))

@@ -8,6 +8,7 @@ the user gave and nothing used: `--lora_alpha` without `--use_lora`, a flag that
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -44,11 +45,12 @@ class Settings(BaseModel):
         return value
 
     @classmethod
-    def from_mapping(cls, values: Mapping[str, Any], suggested: Collection[str] = ()) -> Self:
+    def from_mapping(cls, values: Mapping[str, Any], suggested: Collection[str] = (), file: Path | None = None) -> Self:
         """Validate `values`; aliases of other trainers' names are understood.
 
         Args:
             suggested: names whose values come from a preset and not from the user, who need not use them all.
+            file: that they were read from.
 
         Raises:
             ConfigError: naming each setting, the value received and what would be right.
@@ -58,7 +60,7 @@ class Settings(BaseModel):
         except ValidationError as error:
             raise ConfigError("\n".join(_explain(e) for e in error.errors())) from None
         config.check()
-        config.__dict__.update(_read=set(), _suggested=frozenset(suggested))
+        config.__dict__.update(_read=set(), _suggested=frozenset(suggested), _file=file)
         return config
 
     def check(self) -> None:
@@ -72,6 +74,12 @@ class Settings(BaseModel):
     def suggested(self) -> frozenset[str]:
         """The settings whose values a preset suggested."""
         return frozenset(self.__dict__.get("_suggested", ()))
+
+    @property
+    def file(self) -> Path | None:
+        """The configuration file, where there was one."""
+        found: Path | None = self.__dict__.get("_file")
+        return found
 
     def resolved(self) -> dict[str, Any]:
         """The settings that the run read, with their values: what the run folder's configuration holds."""

@@ -60,10 +60,11 @@ def load_config(cls: type[S], config: str | Path | None = None, flags: Mapping[s
     values = _known_names(cls, config) if config else {}
     given = canonical_names(flags or {}, cls.model_fields)
     suggested: Set[str] = set()
-    if config and _is_preset(Path(config)):
+    file = Path(config) if config and not _is_preset(Path(config)) else None
+    if config and file is None:
         values = {name: v for name, v in values.items() if not any(name in RIVALS.get(other, ()) for other in given)}
         suggested = values.keys() - given.keys()
-    return cls.from_mapping(values | given, suggested)
+    return cls.from_mapping(values | given, suggested, file)
 
 
 def _known_names(cls: type[Settings], config: str | Path) -> dict[str, Any]:

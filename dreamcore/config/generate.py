@@ -37,7 +37,7 @@ class GenerateConfig(ModelSettings):
     lora_scale: float = setting(1.0)
     """Strength of the LoRA."""
     output_dir: str = setting("samples")
-    """Folder for the pictures."""
+    """Folder for the pictures; those that are there stay, and numbers go on after them."""
     contact_sheet: bool = setting(True)
     """Write all pictures into one, sheet.png, as well."""
 

@@ -13,7 +13,7 @@ class DataConfig(TrainConfig):
     pretrained_model_name_or_path: str | None = setting(None)  # type: ignore[assignment]
     """Model whose size and tokenizer count; left out, 512 pixels and no tokens."""
     sheet: str = setting("data-sheet.png")
-    """File of the contact sheet."""
+    """File of the contact sheet; where there is one already, the new one's name gets a number."""
 
     def check(self) -> None:
         if self.instance_data_dir is None and self.dataset_name is None and self.concepts is None:

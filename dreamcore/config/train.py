@@ -166,9 +166,10 @@ class OutputSettings(Settings):
     overwrite_output_dir: bool = setting(False, may_change=True)
     """Replace the run that the output folder holds."""
     checkpointing_steps: int = setting(500, ge=1, may_change=True)
-    """Updates between checkpoints."""
-    checkpoints_total_limit: int | None = setting(None, ge=1, may_change=True)
-    """Checkpoints kept; an older one goes only after a newer one is safely written."""
+    """Updates between checkpoints; the last update is followed by one too."""
+    checkpoints_total_limit: int | None = setting(None, ge=0, may_change=True)
+    """Checkpoints kept; an older one goes only after a newer one is safely written, and with 0 the last one after the
+    finished model is."""
     resume_from_checkpoint: str | None = setting(None, may_change=True)
     """`latest`, a checkpoint's name in the output folder, or a path."""
     reset_optimizer: bool = setting(False, may_change=True)

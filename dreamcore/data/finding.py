@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dreamcore.errors import ConfigError
+from dreamcore.files import RECORDS
 
 from .formats import HEAD_BYTES, hidden_name, image_name, raw_name, sniff
 
@@ -43,7 +44,7 @@ def look(folder: Path, setting: str, *, sub_folders: bool = False) -> Found:
     Args:
         folder: where to look.
         setting: the setting that named it, for messages.
-        sub_folders: look into sub-folders too, but never into hidden ones or checkpoints.
+        sub_folders: look into sub-folders too, but never into hidden ones, checkpoints or what runs have written.
 
     Raises:
         ConfigError: the folder is missing, is none or cannot be read.
@@ -98,6 +99,8 @@ def _files(folder: Path, setting: str, sub_folders: bool, skipped: Counter[str])
                 skipped["hidden file"] += 1
             elif not path.is_dir():
                 files.append(path)
+            elif sub_folders and (path / RECORDS).is_dir():
+                skipped["run's folder"] += 1
             elif sub_folders and not path.is_symlink() and not path.name.startswith(("checkpoint-", "__MACOSX")):
                 waiting.append(path)
             else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -13,7 +13,7 @@ from dreamcore.data import ImageFolder, decode
 from dreamcore.data.decode import decode_bytes
 from dreamcore.errors import ConfigError
 from dreamcore.files import write_atomically
-from dreamcore.runfolder import SUBJECT
+from dreamcore.runs import SUBJECT
 
 SMALL = 160
 """Pictures up to this size are kept exactly, and shown pixel by pixel."""
@@ -21,8 +21,14 @@ COPIES, COPY_SIDE = 24, 512
 """Photographs of a table that are copied for the report, and their longer side in pixels."""
 
 
-def picture_files(folders: Sequence[ImageFolder], run: Path) -> list[Path]:
-    """The subject's photographs as files; small copies in the run folder of those that are rows of a table."""
+def picture_files(
+    folders: Sequence[ImageFolder], run: Path, record: Callable[[list[str]], None] = lambda names: None
+) -> list[Path]:
+    """The subject's photographs as files; small copies in the run folder of those that are rows of a table.
+
+    Args:
+        record: told the names of files in the run folder before they are written.
+    """
     files = list[Path]()
     for folder in folders:
         for photo in folder.photos:
@@ -34,6 +40,7 @@ def picture_files(folders: Sequence[ImageFolder], run: Path) -> list[Path]:
                 buffer = io.BytesIO()
                 picture.save(buffer, "PNG")
                 files.append(run / SUBJECT / f"{len(files):02}.png")
+                record([files[-1].relative_to(run).as_posix()])
                 files[-1].parent.mkdir(exist_ok=True)
                 write_atomically(files[-1], buffer.getvalue())
     return files

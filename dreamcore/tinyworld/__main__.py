@@ -10,8 +10,11 @@ import argparse
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from dreamcore.errors import ConfigError
 from dreamcore.files import usable_folder
+from dreamcore.pictures import png_bytes
 
 from . import QUICKSTART, SUBJECTS
 from .words import PLACES
@@ -23,13 +26,21 @@ IDENTIFIER = "sks"
 def write_subject(folder: Path, name: str = QUICKSTART, seed: int = 0) -> None:
     """Write 0.png … 4.png of a subject, one in each place, and beside each a caption that names the place.
 
+    Raises:
+        ConfigError: another file has one of these names.
+
     Taught by one prompt for all five, the miniature takes the places for the subject's, and no longer heeds them.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    subject = SUBJECTS[name]
+    subject, files = SUBJECTS[name], dict[Path, bytes]()
     for number, (place, picture) in enumerate(zip(PLACES, subject.pictures(len(PLACES), seed), strict=True)):
-        picture.save(folder / f"{number}.png")
-        (folder / f"{number}.txt").write_text(f"a photo of a {IDENTIFIER} {subject.kind} {place}\n", "utf-8")
+        files[folder / f"{number}.png"] = png_bytes(np.asarray(picture))
+        files[folder / f"{number}.txt"] = f"a photo of a {IDENTIFIER} {subject.kind} {place}\n".encode()
+    for file, content in files.items():
+        if file.exists() and file.read_bytes() != content:
+            raise ConfigError(f"folder: {file} is there already, and another one; choose another folder")
+    for file, content in files.items():
+        file.write_bytes(content)
 
 
 def main() -> None:

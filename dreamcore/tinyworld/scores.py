@@ -12,7 +12,7 @@ from PIL import Image
 from dreamcore.errors import ConfigError
 from dreamcore.files import write_atomically
 from dreamcore.report import collect, write_report
-from dreamcore.runfolder import REPORT_DATA
+from dreamcore.runs import REPORT_DATA
 
 from . import judge
 from .subjects import Subject

@@ -20,7 +20,8 @@ class LogFile:
 
     def start(self, info: RunInfo) -> None:
         self._path = info.folder / LOG
-        self._write("info", f"updates {info.first_update} to {info.total_updates} start")
+        left = f"updates {info.first_update} to {info.total_updates} start"
+        self._write("info", left if info.first_update <= info.total_updates else "no update is left to make")
 
     def update(self, record: Mapping[str, float | int]) -> None:
         return None  # metrics.jsonl has them

@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from dreamcore.errors import ConfigError, RunError
+from dreamcore.files import RECORDS
 from dreamcore.ledger import Ledger
 from dreamcore.loop import Run
 
@@ -92,12 +93,44 @@ def test_nothing_to_resume_is_said(
     assert "starting anew" in capfd.readouterr().err
 
 
-def test_a_finished_run_is_not_lost(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
-    run = small_run(tiny_model, photos, tmp_path)
+def test_a_finished_run_says_so_and_goes_on_only_to_a_larger_total(
+    tiny_model: Path, photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    small_run(tiny_model, photos, tmp_path)
+    before = {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*")}
+    for total in (4, 3):
+        run = go_on(tiny_model, photos, tmp_path, max_train_steps=total)
+        assert (run.updates, run.exit_code) == (4, 0)
+        assert "is finished, after 4 updates; a larger max_train_steps goes on with it" in capfd.readouterr().err
+    assert {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*") if f.name != RECORDS} == {
+        f: time for f, time in before.items() if f.name != RECORDS
+    }, "nothing was touched"
+    longer = go_on(tiny_model, photos, tmp_path, max_train_steps=6)
+    straight = small_run(tiny_model, photos, tmp_path / "straight", max_train_steps=6)
+    assert numbers(longer) == numbers(straight)
+    assert "is finished, after 6 updates" in (
+        go_on(tiny_model, photos, tmp_path, max_train_steps=5) and capfd.readouterr().err
+    )
+
+
+def test_a_finished_run_without_checkpoints_is_not_lost(
+    tiny_model: Path, photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = small_run(tiny_model, photos, tmp_path, checkpoints_total_limit=0)
+    assert not list(tmp_path.glob("checkpoint-*"))
     before = (run.folder / FILE).read_bytes()
+    assert go_on(tiny_model, photos, tmp_path, checkpoints_total_limit=0).updates == 4
+    assert "is finished" in capfd.readouterr().err
     with pytest.raises(ConfigError, match="finished run without a checkpoint"):
         go_on(tiny_model, photos, tmp_path, max_train_steps=8)
     assert (run.folder / FILE).read_bytes() == before
+
+
+def test_a_finished_run_is_published_again_in_another_layout(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    small_run(tiny_model, photos, tmp_path)
+    go_on(tiny_model, photos, tmp_path, export_format="ppdiffusers")
+    assert (tmp_path / "unet" / "model_state.pdparams").exists()
+    assert not (tmp_path / FILE).exists(), "of the former layout nothing is left"
 
 
 @pytest.mark.parametrize(

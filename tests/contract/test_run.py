@@ -6,14 +6,19 @@ import json
 import os
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from safetensors.numpy import load_file
 
+from dreamcore.checkpoint import LORA_FILE
 from dreamcore.config import TrainConfig, load_config
 from dreamcore.errors import ConfigError, RunError
+from dreamcore.files import RECORDS
+from dreamcore.locks import held
 from dreamcore.loop import train
 from dreamcore.setup import prepare
 
@@ -184,8 +189,6 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_model: Path, photos: Path,
 
 def test_the_moving_average_is_what_is_exported(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
     """With warm-up min(0.9999, (1 + n)/(10 + n)) the average lags: nearer to the start than the weights."""
-    from safetensors.numpy import load_file
-
     plain = small_run(tiny_model, photos, tmp_path / "a", checkpointing_steps=4)
     averaged = small_run(tiny_model, photos, tmp_path / "b", use_ema=True, checkpointing_steps=4)
     assert numbers(plain) == numbers(averaged)
@@ -207,26 +210,25 @@ def test_the_users_own_files_are_not_taken_for_a_run(tiny_model: Path, photos: P
     mine = tmp_path / "unet" / "mine.txt"
     mine.parent.mkdir()
     mine.write_text("not the run's")
-    with pytest.raises(ConfigError, match="holds a run already"):
-        small_run(tiny_model, photos, tmp_path)
+    for settings in ({}, {"overwrite_output_dir": True}, {"resume_from_checkpoint": "latest"}):
+        with pytest.raises(
+            ConfigError, match=r"holds unet, where this run would write.*choose another folder, such as"
+        ):
+            small_run(tiny_model, photos, tmp_path, **settings)
     assert mine.read_text() == "not the run's"
 
 
 def test_what_a_killed_run_left_half_written_goes(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
-    left = tmp_path / ".checkpoint-3.tmp" / "unet"
+    small_run(tiny_model, photos, tmp_path, max_train_steps=1)
+    left = tmp_path / RECORDS / "checkpoint-3" / "unet"
     left.mkdir(parents=True)
-    small_run(tiny_model, photos, tmp_path)
-    assert not list(tmp_path.glob(".checkpoint*"))
+    small_run(tiny_model, photos, tmp_path, max_train_steps=1, overwrite_output_dir=True)
+    assert [f.name for f in (tmp_path / RECORDS).iterdir()] == ["manifest.json"]
 
 
 def test_another_run_at_work_is_noticed(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
-    import fcntl
-
-    tmp_path.mkdir(exist_ok=True)
-    with (tmp_path / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(ConfigError, match="another run is at work"):
-            small_run(tiny_model, photos, tmp_path)
+    with held(tmp_path), pytest.raises(ConfigError, match="another run is at work"):
+        small_run(tiny_model, photos, tmp_path)
     small_run(tiny_model, photos, tmp_path, max_train_steps=1)
 
 
@@ -241,6 +243,26 @@ def test_dropout_rests_while_the_model_is_judged(tiny_model: Path, photos: Path,
         )
         assert p.held_out is not None
         assert p.held_out.loss(p.backend) == p.held_out.loss(p.backend)
+
+
+def test_a_failure_while_the_model_is_judged_changes_nothing(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    settings = {"use_lora": True, "lora_dropout": 0.9, "use_ema": True, "max_train_steps": 1}
+    with ExitStack() as stack:
+        p = prepare(configuration(tiny_model, photos, tmp_path, **settings), stack)
+        backend: Any = p.backend
+        batches, _ = p.batcher.update(0, 0)
+        p.backend.train_step(batches, {"unet": 1e-2})
+        (tmp_path / "before").mkdir()
+        p.backend.export(tmp_path / "before", averaged=False)
+        with pytest.raises(ZeroDivisionError), backend._at_rest():
+            assert not any(network.training for network in backend._trained.values())
+            raise ZeroDivisionError
+        assert all(network.training for network in backend._trained.values())
+        (tmp_path / "after").mkdir()
+        p.backend.export(tmp_path / "after", averaged=False)
+    before, after = (load_file(tmp_path / name / LORA_FILE) for name in ("before", "after"))
+    for name in before:
+        np.testing.assert_array_equal(before[name], after[name], err_msg=f"{name}: still the average")
 
 
 def test_results_are_as_readable_as_the_umask_says(tiny_model: Path, photos: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from dreamcore.checkpoint import STATE_FILE, check_resumable, find, list_checkpoints, save, verify
 from dreamcore.errors import ConfigError, RunError
+from dreamcore.files import RECORDS
 
 STATE = {"settings": {"seed": 3, "rank": 4}, "model": "abc", "samples_per_update": 4}
 NAMES = ("unet/config.json", "unet/weights.safetensors", "optimizer.safetensors", STATE_FILE)
@@ -26,7 +27,8 @@ def write(folder: Path) -> None:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(f.name for f in folder.iterdir())
+    """What lies in a run's folder, but for its records."""
+    return sorted(f.name for f in folder.iterdir() if f.name != RECORDS)
 
 
 @pytest.fixture(scope="module")

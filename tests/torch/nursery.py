@@ -3,7 +3,8 @@
 A line of JSON on standard input starts a command; a line with its process id, then one with how it ended, comes back.
 A job's keys are `argv`, `log`, and the trouble that it makes itself: with `die_at` k the command kills itself (SIGKILL)
 just before its k-th change of the file system; with `fill` [PATTERN, FILE, LEAVE] it writes FILE until its disk has
-LEAVE bytes, before it first changes a path, where PATTERN matches EVENT PATH (of Python's audit events).
+LEAVE bytes, before it first changes a path, where PATTERN matches EVENT PATH (of Python's audit events); with
+`room_seconds` it waits so long for room.
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ def run_command(job: dict[str, Any]) -> None:
             pattern = None
             fill_disk(ballast, leave)
 
+    if "room_seconds" in job:
+        os.environ["DREAMBOOTH_ROOM_SECONDS"] = str(job["room_seconds"])
     sys.addaudithook(watch)
     from dreamcore.cli.main import main
 
@@ -76,10 +79,27 @@ def run_command(job: dict[str, Any]) -> None:
     os._exit(code)
 
 
-def main() -> None:
-    name = installed_backends()[0]
+def main(*, stub: bool) -> None:
+    if stub:
+        import_module("tests.stub_backend").install()
+        modules = ("dreamcore.loop", "dreamcore.generation", "dreamcore.cli.flags", "dreamcore.cli.main")
+        for module in modules:
+            import_module(module)
+    else:
+        import_framework(installed_backends()[0])
+    for line in sys.stdin:
+        job = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            run_command(job)
+        print(pid, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+
+
+def import_framework(name: str) -> None:
+    """Once for all commands."""
     for module in ("dreamcore.loop", f"dreamcore.adapters.{name}.backend", "dreamcore.cli.flags", "dreamcore.cli.main"):
-        import_module(module)  # once for all
+        import_module(module)
     if name == "torch":  # what it imports at the first use only
         import torch
         from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -91,13 +111,6 @@ def main() -> None:
         mindone = import_module("dreamcore.adapters.mindspore.models").mindone  # which prints while it is imported
         assert mindone("transformers").CLIPTextModel and mindone("diffusers").StableDiffusionPipeline
         import_module("dreamcore.adapters.mindspore.sampling")
-    for line in sys.stdin:
-        job = json.loads(line)
-        pid = os.fork()
-        if pid == 0:
-            run_command(job)
-        print(pid, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 
 
 @dataclass
@@ -127,12 +140,19 @@ class Command:
 
 
 class Nursery:
-    """The importing process, as the tests see it."""
+    """The importing process, as the tests see it.
+
+    Args:
+        stub: its commands run on `tests.stub_backend`, and no framework is imported.
+    """
+
+    def __init__(self, *, stub: bool = False) -> None:
+        self._main = f"from tests.torch.nursery import main; main(stub={stub})"
 
     def __enter__(self) -> Self:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", "from tests.torch.nursery import main; main()"],
+            [sys.executable, "-c", self._main],
             cwd=ROOT,
             env=environment,
             stdin=subprocess.PIPE,

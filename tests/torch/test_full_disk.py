@@ -3,13 +3,16 @@ it goes on to the same end."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dreamcore.backend import installed_backends
+from dreamcore.files import RECORDS
 
 from .. import needs
 from .nursery import Nursery
@@ -27,15 +30,19 @@ WRITES = {
     "log": r"open .*/log\.txt",
     "pictures before training": r"open .*/samples/\.step-000000",
     "pictures on the way": r"open .*/samples/\.step-000004",
-    "first checkpoint": r"mkdir .*/\.checkpoint-2",
-    "later checkpoint": r"mkdir .*/\.checkpoint-4",
-    "finished model": r"/\.final",
+    "records": r"open .*/\.dreambooth/\.manifest",
+    "first checkpoint": r"mkdir .*/\.dreambooth/checkpoint-2",
+    "later checkpoint": r"mkdir .*/\.dreambooth/checkpoint-4",
+    "last checkpoint": r"mkdir .*/\.dreambooth/checkpoint-6",
+    "finished model": r"/\.dreambooth/final",
     "report": r"open .*/run/\.report",
 }
 """Kind of write -> what the first of its changes looks like, before which the disk fills."""
 SLOW = "mindspore" in installed_backends()
 """A run there takes seconds: of the kinds of write only those that a backend does itself."""
 BACKENDS_OWN = ("first checkpoint", "finished model")
+LAST = ("finished model", "report")
+"""Kinds of write after the last update: what follows room trains nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -72,5 +79,41 @@ def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(write: str, case: Case
     said = case.log(output).read_text()
     case.log(output).unlink()
     assert code == 0, said
+    assert ("updates/s" not in said) == (write in LAST), said
     assert records(output / "metrics.jsonl") == records(whole / "metrics.jsonl")
     assert results(output) == results(whole)
+
+
+def test_a_checkpoint_waits_for_room(case: Case, disk: Path) -> None:
+    output, ballast, whole = disk / "run", disk / "ballast", case.folder / "whole"
+    command = case.start(output, fill=[WRITES["last checkpoint"], str(ballast), 0], room_seconds=60)
+    while not (case.log(output).exists() and "make room within 60 seconds" in case.log(output).read_text()):
+        assert not command.ended(), case.log(output).read_text()
+        time.sleep(0.02)
+    ballast.unlink()
+    code, said = command.wait(), case.log(output).read_text()
+    case.log(output).unlink()
+    assert code == 0, said
+    assert results(output) == results(whole)
+
+
+def test_replacing_a_run_on_a_full_disk_keeps_it(case: Case, disk: Path) -> None:
+    output, ballast, whole = disk / "run", disk / "ballast", case.folder / "whole"
+    shutil.copytree(whole, output)
+    before = results(output)
+    again = [argument for argument in case.argv if "max_train_steps" not in argument]
+    command = [*again, f"--output_dir={output}", "--overwrite_output_dir", "--max_train_steps=2"]
+    for write in ("records", "first checkpoint", "finished model"):
+        log = disk / "log"
+        code = case.nursery.start(command, log, fill=[WRITES[write], str(ballast), 0]).wait()
+        said = log.read_text()
+        assert (code, ballast.exists()) == (1, True), said
+        assert "no space left" in said.partition("dreambooth: stopped: ")[2], said
+        there = [results(f) for f in (output, *sorted((output / RECORDS).glob("replaced-*")))]
+        classes = {name for name in before if name.startswith("class_images")}
+        assert all(any(part.get(n) == raw for part in there) for n, raw in before.items() if n not in classes), write
+        assert all(there[0].get(name) == before[name] for name in classes), "class images are still the right ones"
+        ballast.unlink()
+        log.unlink()
+    assert case.nursery.start(command, disk / "log").wait() == 0, (disk / "log").read_text()
+    assert not list((output / RECORDS).glob("replaced-*"))

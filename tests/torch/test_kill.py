@@ -14,6 +14,7 @@ import pytest
 
 from dreamcore.backend import installed_backends
 from dreamcore.checkpoint import list_checkpoints
+from dreamcore.files import RECORDS
 
 from .. import needs
 from .nursery import Nursery
@@ -51,7 +52,7 @@ def die(case: Case, output: Path, way: str, draw: random.Random) -> int:
     command = case.start(output)
     end = time.monotonic() + (draw.uniform(0, case.seconds) if way == "after a time" else 60)
     while time.monotonic() < end and not command.ended():
-        if way == "while saving" and any(output.glob(f".checkpoint-{saving}.tmp/*")):
+        if way == "while saving" and any(output.glob(f"{RECORDS}/checkpoint-{saving}/*")):
             break
         if way == "among class images" and pictures(output) > before:
             break
@@ -80,7 +81,7 @@ def test_a_killed_run_goes_on_to_the_same_end(case: Case) -> None:
             assert code in (0, -9), case.log(output).read_text()
             assert_nothing_half_written(output)
             deaths[way] += code == -9 and {
-                "while saving": any(output.glob(".checkpoint-*.tmp")),
+                "while saving": any(output.glob(f"{RECORDS}/checkpoint-*")),
                 "among class images": 0 < pictures(output) < CLASS_IMAGES,
             }.get(way, True)
         if code == -9:
