@@ -21,6 +21,7 @@ FRAMEWORKS = {"torch": "torch==2.13.0", "paddle": "paddlepaddle==3.3.1", "mindsp
 SHARED_TESTS = (
     "tests/crossing", "tests/contract", "tests/torch/test_kill.py", "tests/torch/test_full_disk.py",
     "tests/core", "tests/track", "tests/test_doctor.py", "tests/test_no_framework.py", "tests/test_packaging.py",
+    "tests/test_other_systems.py", "tests/test_readme.py",
 )  # fmt: skip
 """What depends on the backend or on its environment, NumPy's version among it (1.26 with MindSpore)."""
 

@@ -11,8 +11,11 @@ neither a framework nor NumPy: a function loads what it needs when it is called.
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -39,6 +42,19 @@ __all__ = [
     "launch",
     "train",
 ]
+
+
+class _InClone:
+    """Finds the parts that are installed inside this package and in a clone lie beside it."""
+
+    PARTS = tuple(f"{__name__}.{part}" for part in ("adapters", "cli", "configs", "constraints"))
+
+    @classmethod
+    def find_spec(cls, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        return PathFinder.find_spec(name, [str(Path(__file__).parents[1])]) if name in cls.PARTS else None
+
+
+sys.meta_path.append(_InClone)
 
 _LAZY = {"GenerateConfig": ".config", "TrainConfig": ".config", "Run": ".loop"}
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from .errors import ConfigError, RunError
 from .files import RECORDS, explain_disk_errors, folder_in_place, wait_for_room
-from .modelfolder import file_sha256
+from .io.hashing import file_sha256
 
 STATE_FILE = "state.json"
 OPTIMIZER_FILE = "optimizer.safetensors"

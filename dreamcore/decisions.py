@@ -103,7 +103,7 @@ def decide(
         reset_optimizer=config.resume_from_checkpoint is not None and config.reset_optimizer,
         logging_dir=folder / config.logging_dir,
         export_format=config.export_format,
-        settings=settings_to_write(config),
+        settings=settings_to_write(config) | ({"validation_prompt": pictures.pictures.prompt} if pictures else {}),
     )
     _ = config.pre_compute_text_embeddings  # done in any case; `TrainConfig.check` refuses what would contradict it
     config.refuse_unread(f"backend {backend_name}")

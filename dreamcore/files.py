@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from .errors import ConfigError, RunError
+from .io.system import fsync as fsync
 
 AGAIN = "give the command again"
 """What to do after a disk error of a command that keeps no checkpoints."""
@@ -22,15 +23,6 @@ RECORDS = ".dreambooth"
 ROOM_SECONDS, DEFAULT_ROOM_SECONDS = "DREAMBOOTH_ROOM_SECONDS", 600
 """Environment variable: how long a checkpoint waits for room on a full disk."""
 T = TypeVar("T")
-
-
-def fsync(path: Path) -> None:
-    """Force a file's or a folder's contents onto the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def settle_tree(folder: Path) -> None:

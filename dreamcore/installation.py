@@ -31,6 +31,7 @@ OTHER_BUILDS = {"paddlepaddle": ("paddlepaddle-gpu",)}
 
 _PROBE = """
 import importlib, json, sys
+sys.path[:] = json.loads(sys.argv[2])  # not the current folder, which may be a clone of another version
 importlib.import_module(f"dreamcore.adapters.{sys.argv[1]}.backend")
 devices = importlib.import_module(f"dreamcore.adapters.{sys.argv[1]}.devices").devices()
 print("devices", json.dumps(devices))
@@ -110,7 +111,8 @@ def _examine_backend(name: str) -> BackendState:
     if missing:
         what = f"not installed: {', '.join(missing)}; {to_install(name)}"
         return BackendState(name, usable=False, packages=packages, problem=what)
-    done = subprocess.run([sys.executable, "-c", _PROBE, name], capture_output=True, text=True, check=False)
+    probe = [sys.executable, "-c", _PROBE, name, json.dumps(sys.path)]
+    done = subprocess.run(probe, capture_output=True, text=True, check=False)
     found = [line for line in done.stdout.splitlines() if line.startswith("devices ")]
     if done.returncode or not found:
         last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
@@ -134,7 +136,9 @@ def _installed(name: str) -> str | None:
 
 
 def _memory_gb() -> float | None:
+    import psutil
+
     try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    except (ValueError, OSError, AttributeError):  # not a POSIX system, or one that does not say
+        return round(int(psutil.virtual_memory().total) / 2**30, 1)
+    except (OSError, psutil.Error):  # a system that does not say
         return None

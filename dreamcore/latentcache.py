@@ -18,7 +18,8 @@ from safetensors.numpy import load, save
 
 from .data import WHITE, Colour, Crop, Photo
 from .files import explain_disk_errors, usable_folder, write_atomically
-from .modelfolder import ModelFolder, file_sha256
+from .io.hashing import remembered_sha256
+from .modelfolder import ModelFolder
 
 Float = NDArray[np.float32]
 FORMAT = 1
@@ -88,5 +89,5 @@ class LatentCache:
 def encoder_identity(model: ModelFolder, backend: str, device: str) -> str:
     """Names the autoencoder and where it runs; its last bits differ from one backend or device to another."""
     vae = model.family.vae
-    files = [file_sha256(file) for file in model.weight_files(vae)]
+    files = [remembered_sha256(file) for file in model.weight_files(vae)]
     return json.dumps([files, model.config(vae), backend, device], sort_keys=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from .data import Crop, CropRecord, ImageFolder, latent_weights
 from .files import explain_disk_errors
+from .io.system import reserve
 from .latentcache import LatentCache
 from .plan import Sample
 from .rng import Purpose, generator
@@ -158,7 +158,7 @@ class Latents:
             return np.empty(shape, np.float32)
         with explain_disk_errors(f"keeping latents in {self._scratch}"):
             file = tempfile.TemporaryFile(dir=self._scratch)  # noqa: SIM115  (lives as long as the array)
-            os.posix_fallocate(file.fileno(), 0, size)  # a hole that cannot be filled kills
+            reserve(file, size)
             return np.memmap(file, np.float32, "r+", shape=shape)
 
 

@@ -21,12 +21,12 @@ from pathlib import Path
 
 from .backend import RANK_VARIABLES
 from .errors import ConfigError, LostRankError, RunError
+from .io import system
 
 NOTES = "DREAMBOOTH_FAILURES"
 """Environment variable: the folder that processes of a launched run leave their failures in."""
 GRACE_SECONDS = 120
 """After one process has failed, or the run was told to stop, the others have so long to save and end."""
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -122,10 +122,9 @@ def run_launched(
         def hand_on(number: int, frame: object) -> None:
             received.append(number)
             for told in _who_is_told(process.pid, backend):
-                with suppress(ProcessLookupError):
-                    os.kill(told, number)
+                system.hand_on(number, told)
 
-        before = {number: signal.signal(number, hand_on) for number in FORWARDED}
+        before = {number: signal.signal(number, hand_on) for number in system.STOPPING}
         try:
             code = process.wait()
         finally:
@@ -136,8 +135,8 @@ def run_launched(
     return 128 + received[0] if code and received else code
 
 
-WORKERS = {"mindspore": b"\0MS_ROLE=MS_WORKER\0", "paddle": b"\0PADDLE_TRAINER_ID="}
-"""Backend whose launcher does not hand signals on as they are -> what its workers have in their environment.
+WORKERS = {"mindspore": ("MS_ROLE", "MS_WORKER"), "paddle": ("PADDLE_TRAINER_ID", None)}
+"""Backend whose launcher does not hand signals on as they are -> a variable that its workers have, and its value.
 
 msrun answers SIGTERM by ending alone, and SIGINT by killing its workers; paddle.distributed.launch sends SIGTERM twice.
 """
@@ -147,13 +146,9 @@ def _who_is_told(launcher: int, backend: str) -> list[int]:
     """The processes that a signal is handed on to: the launcher, or those that train where it would not do it well."""
     if backend not in WORKERS:
         return [launcher]
-    found = []
-    for child in map(int, Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()):
-        with suppress(OSError):
-            works = WORKERS[backend] in b"\0" + Path(f"/proc/{child}/environ").read_bytes()
-            if works and os.getsid(child) == child:  # the others print logs
-                found.append(child)
-    return found or [launcher]
+    name, role = WORKERS[backend]
+    children = system.session_leaders(launcher)  # other children print logs
+    return [pid for pid, said in children if name in said and role in (None, said[name])] or [launcher]
 
 
 @contextmanager
@@ -215,6 +210,8 @@ def _script() -> Path:
     for script in (Path(sys.argv[0]), Path(sys.executable).with_name("dreambooth")):
         if script.name == "dreambooth" and script.is_file():
             return script.absolute()
+    if sys.platform == "win32":  # its console scripts are programs
+        return Path(__file__).parent / "cli" / "__main__.py"
     raise ConfigError(f"launch: {Path(sys.executable).with_name('dreambooth')}: not there; install the package first")
 
 

@@ -17,12 +17,11 @@ import numpy as np
 from . import checkpoint
 from .config import TrainConfig
 from .export import write_model
-from .files import explain_disk_errors, write_atomically
+from .files import explain_disk_errors
 from .ledger import Ledger
-from .report import write_report
-from .report.pictures import picture_files
+from .reporting import RunReport
 from .resume import length_settings
-from .runs import METRICS, REPORT_DATA, SAMPLES
+from .runs import METRICS, SAMPLES
 from .setup import Prepared, begin, complete
 from .signals import StopRequest
 from .track import RunInfo
@@ -67,7 +66,11 @@ def train(config: TrainConfig) -> Run:
         outcome = "failed"
         try:
             run = loop.run()
-            loop.report(run)
+        except BaseException as error:
+            loop.report.failed(loop.done, error)
+            raise
+        else:
+            loop.conclude(run)
             outcome = "stopped" if run.exit_code else "finished"
         finally:
             prepared.trackers.close(outcome)
@@ -76,14 +79,16 @@ def train(config: TrainConfig) -> Run:
 
 class _Loop:
     def __init__(self, started: float, prepared: Prepared):
-        self.started, self.prepared_in = started, time.monotonic() - started
         self.p, self.decided = prepared, prepared.decided
+        self.done = prepared.first
+        """Updates made."""
         self.world = prepared.backend.world
         self.total = self.decided.rates.total
         self.saved = prepared.first
         """The update that the newest checkpoint was written after."""
         prior = prepared.batcher.prior_loss_weight if prepared.batcher.plan.classes else None
         self.ledger = Ledger(prepared.backend, prior, prepared.trackers)
+        self.report = RunReport(prepared, started, self.total)
 
     def run(self) -> Run:
         p = self.p
@@ -91,6 +96,8 @@ class _Loop:
         p.trackers.start(info)
         if p.first == 0 or self.owes_validation(p.first):
             self.validate(p.first)
+        else:
+            self.report.along_the_way(p.first)
         with StopRequest(p.trackers.message) as stop:
             for update in range(p.first, self.total):
                 self.update(update)
@@ -106,6 +113,7 @@ class _Loop:
         batches, kinds = p.batcher.update(update, self.world.rank)
         lr = self.decided.rates.at(update)
         p.backend.train_step(batches, lr)
+        self.done = done
         self.ledger.note(done, lr, batches, kinds)
         rhythm = self.decided.rhythm
         checkpoints, validates = self.due(rhythm.checkpointing, done), self.due(rhythm.validation, done)
@@ -185,6 +193,7 @@ class _Loop:
                 p.run_folder.manifest.own(f"{SAMPLES}/{file.name}" for file in files)
                 save_pictures(pictures, files)
             p.trackers.images(done, files, maker.pictures.prompt)
+        self.report.along_the_way(done)
         p.backend.park()
         self.world.barrier()
         self.ledger.restart_clock()
@@ -200,27 +209,11 @@ class _Loop:
             p.trackers.message(f"the finished model is in {p.folder}")
         self.world.barrier()
 
-    def report(self, run: Run) -> None:
+    def conclude(self, run: Run) -> None:
         """Write the report, on the main process, and with it the last of a finished run."""
         p = self.p
-        if p.run_folder:
-            with explain_disk_errors(f"writing the report to {p.folder}"):
-                subjects = [s.images for s in p.inputs.subjects]
-                extras = {
-                    "instance_images": [
-                        str(path) for path in picture_files(subjects, p.folder, p.run_folder.manifest.own)
-                    ],
-                    "class_images": [str(path.resolve()) for path in p.class_images],
-                    "timing": {
-                        "preparation, seconds": self.prepared_in,
-                        "in all, seconds": time.monotonic() - self.started,
-                        **p.memory.stages,
-                    },
-                }
-                write_atomically(p.folder / REPORT_DATA, json.dumps(extras, indent=1))
-            page, _ = write_report(p.folder)
-            p.trackers.message(f"report: {page}")
-            if not run.exit_code:
-                p.run_folder.finish(run.updates, length_settings(p.config))
-                if self.decided.rhythm.checkpoints_kept == 0:
-                    checkpoint.prune(p.folder, self.total, 0, p.trackers.message)
+        self.report.ended(run.updates, run.exit_code)
+        if p.run_folder and not run.exit_code:
+            p.run_folder.finish(run.updates, length_settings(p.config))
+            if self.decided.rhythm.checkpoints_kept == 0:
+                checkpoint.prune(p.folder, self.total, 0, p.trackers.message)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from .backend import Backend
-
-_STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+from .io.system import peak_of_process
 
 
 class PeakMemory:
@@ -33,14 +31,4 @@ class PeakMemory:
 
     def _take(self) -> int | None:
         peak = self._backend.peak_memory()
-        return _host_peak() if peak is None else peak
-
-
-def _host_peak() -> int | None:
-    """Bytes of the process's peak since the last call (Linux's VmHWM); None where the system does not say."""
-    try:
-        line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
-        _RESET.write_text("5")
-        return int(line.split()[1]) * 1024
-    except (OSError, StopIteration):
-        return None
+        return peak_of_process() if peak is None else peak

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from .diffusion import NoiseSchedule
 from .errors import ConfigError
 from .families import FAMILIES, Family, TextEncoder
+from .io.hashing import remembered_sha256
 from .tinyworld import model_path
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ class ModelFolder:
         digest = hashlib.sha256()
         for name in self.networks:
             for file in self.weight_files(name):
-                digest.update(f"{name}/{file.name}:{file_sha256(file)}\n".encode())
+                digest.update(f"{name}/{file.name}:{remembered_sha256(file)}\n".encode())
             said = {key: value for key, value in self.config(name).items() if not key.startswith("_")}
             digest.update(json.dumps(said, sort_keys=True).encode())
         digest.update(json.dumps(self.config("scheduler"), sort_keys=True).encode())
@@ -270,12 +271,6 @@ def choose_weights(names: Iterable[str], variant: str | None) -> list[str]:
 def _variant(name: str) -> str | None:
     match = _WEIGHTS.match(name)
     return (match["variant"] or match["old_variant"]) if match and match["base"] in _WEIGHT_NAMES else None
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path: Path) -> dict[str, Any]:

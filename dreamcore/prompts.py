@@ -72,6 +72,11 @@ def instance_prompts(config: TrainConfig, concept: Concept, folder: ImageFolder,
     return [wordings(image, caption) for image, caption in enumerate(captions)]
 
 
+def subject_words(config: TrainConfig, concept: Concept, folder: ImageFolder, prompts: Sequence[Sequence[str]]) -> str:
+    """A concept's words for pictures of it: its instance prompt, or the first of its photographs' `prompts`."""
+    return prompts[0][0] if concept.instance_prompt is None else _wordings(config, concept, folder)[0].prompt(None)
+
+
 def _wordings(config: TrainConfig, concept: Concept, folder: ImageFolder) -> tuple[Wording, Wording | None]:
     """Of photographs without a caption, and of those with one, if captions are used."""
     texts = [concept.instance_prompt or "", *(photo.caption for photo in folder.photos if photo.caption is not None)]

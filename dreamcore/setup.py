@@ -180,7 +180,8 @@ def _encode_words(
             warn_of_known_words(Tokenizer.open(inputs.model), identifier, warn)
     warn_of_words(backend, encoders, words.prompts, [], warn)
     looked_at = decided.pictures.pictures if decided.pictures else None
-    backend.set_prompts([*words.prompts, *([looked_at.prompt, looked_at.negative_prompt] if looked_at else [])])
+    more = [looked_at.prompt, looked_at.negative_prompt] if looked_at else []
+    backend.set_prompts(list(dict.fromkeys([*words.prompts, *more])))
     return words
 
 

@@ -24,9 +24,11 @@ from .families import FamilyInputs
 from .files import write_atomically
 from .inputs import HeldOutImages, Inputs
 from .pictures import first_noise, png_bytes
-from .prompts import Words
+from .prompts import Words, subject_words
 from .rng import Purpose, generator
 
+INSTANCE_PROMPT = "{instance_prompt}"
+"""In a validation prompt: the first concept's words."""
 HELD_OUT_TIMESTEPS = 4
 """Noise levels at which each held-out photograph is judged: one in each quarter of the schedule."""
 
@@ -75,10 +77,15 @@ class ValidationPictures:
     @classmethod
     def from_config(cls, config: TrainConfig, inputs: Inputs) -> ValidationPictures | None:
         """As the settings ask for; None without a validation prompt."""
-        if config.validation_prompt is None:
+        prompt = config.validation_prompt
+        if prompt is None:
             return None
+        if INSTANCE_PROMPT in prompt:
+            first = inputs.subjects[0]
+            said = subject_words(config, first.concept, first.images, first.prompts)
+            prompt = prompt.replace(INSTANCE_PROMPT, said)
         pictures = Pictures(
-            config.validation_prompt,
+            prompt,
             config.validation_negative_prompt if inputs.model.family.classifier_free else "",
             config.validation_num_inference_steps,
             guidance(config.validation_guidance_scale, inputs.model),

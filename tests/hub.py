@@ -17,11 +17,11 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub:
-    """Serves one folder as the repository someone/tiny of `kind`, and counts what is asked for."""
+    """Serves one folder as the repository `name` of `kind`, and counts what is asked for."""
 
-    def __init__(self, folder: Path, kind: str = "models"):
+    def __init__(self, folder: Path, kind: str = "models", name: str = "someone/tiny"):
         self.folder, self.asked, self.ranges = folder, list[str](), list[tuple[str, int]]()
-        self.kind = kind
+        self.kind, self.name = kind, name
         """models or datasets."""
         hub = self
 
@@ -53,7 +53,7 @@ class Hub:
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         path = unquote(request.path.split("?")[0])
-        api, kept = f"/api/{self.kind}/someone/tiny", f"/someone/tiny/resolve/{COMMIT}/"
+        api, kept = f"/api/{self.kind}/{self.name}", f"/{self.name}/resolve/{COMMIT}/"
         kept = kept if self.kind == "models" else f"/{self.kind}{kept}"
         path = path.replace("/resolve/main/", f"/resolve/{COMMIT}/")
         if path.startswith(f"{api}/tree/{COMMIT}"):
@@ -67,7 +67,7 @@ class Hub:
                 self.send(request, 404, b"{}", {"X-Error-Code": "RevisionNotFound"})
             else:
                 files = [{"rfilename": n, "size": (self.folder / n).stat().st_size} for n in self.files()]
-                about = {"id": "someone/tiny", "sha": COMMIT, "siblings": files}
+                about = {"id": self.name, "sha": COMMIT, "siblings": files}
                 self.send(request, 200, json.dumps(about).encode())
         elif path.startswith(kept) and (self.folder / path.removeprefix(kept)).is_file():
             self.send_file(request, path.removeprefix(kept))

@@ -30,7 +30,7 @@ def project() -> dict[str, Any]:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """The files in a wheel built from a copy of what git tracks or would track, so that no left-over can get in."""
     tree, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("wheel")
-    for file in _tree_files():
+    for file in tree_files():
         target = tree / file
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes((ROOT / file).read_bytes())
@@ -41,7 +41,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     return set(zipfile.ZipFile(file_name).namelist())
 
 
-def _tree_files() -> list[str]:
+def tree_files() -> list[str]:
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode == 0:
@@ -62,7 +62,7 @@ def _installed_name(file: str) -> str | None:
 def _packages_in_tree() -> dict[str, str]:
     """Package name -> folder of the tree."""
     found = {}
-    for file in _tree_files():
+    for file in tree_files():
         name = _installed_name(file)
         if name and name.endswith("/__init__.py"):
             found[name.removesuffix("/__init__.py").replace("/", ".")] = file.removesuffix("/__init__.py")
@@ -85,14 +85,14 @@ def test_every_moved_folder_is_mapped(project: dict[str, Any]) -> None:
 
 
 def test_wheel_holds_every_module(wheel: set[str]) -> None:
-    modules = {name for file in _tree_files() if file.endswith(".py") and (name := _installed_name(file))}
+    modules = {name for file in tree_files() if file.endswith(".py") and (name := _installed_name(file))}
     assert len(modules) > 20
     assert sorted(modules - wheel) == [], "a folder without __init__.py, or one that pyproject.toml does not list"
 
 
 def test_wheel_holds_every_data_file(wheel: set[str]) -> None:
     """Whatever lies in a package and is no Python file is there to be read at run time."""
-    data = {name for file in _tree_files() if not file.endswith(".py") and (name := _installed_name(file))}
+    data = {name for file in tree_files() if not file.endswith(".py") and (name := _installed_name(file))}
     assert {"dreamcore/py.typed", "dreamcore/configs/sd15-lora.toml", "dreamcore/constraints/torch.txt"} <= data
     assert sorted(data - wheel) == [], "add to [tool.setuptools.package-data] in pyproject.toml"
 
@@ -122,7 +122,7 @@ def test_pinned_versions_cover_the_extra(project: dict[str, Any], backend: str) 
 def test_moved_folders_are_imported_by_their_installed_names() -> None:
     """`import adapters` works in the tree and makes a second copy of every class; elsewhere it is another library."""
     wrong = []
-    for file in _tree_files():
+    for file in tree_files():
         if not file.endswith(".py"):
             continue
         for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):

@@ -21,8 +21,12 @@ RIVALS = {
     "resolution": ("height", "width"),
     "height": ("resolution",),
     "width": ("resolution",),
+    "validation_prompt": ("validation_steps",),
+    "validation_data_dir": ("validation_steps",),
+    "validation_share": ("validation_steps",),
 }
-"""Settings that say the same in other terms: a preset's gives way to the user's, and two of the user's are refused."""
+"""Settings that say the same in other terms, two of which are refused where both are the user's, and those that ask for
+more looking than presets do: a preset's give way to the user's."""
 
 
 def preset_names() -> list[str]:

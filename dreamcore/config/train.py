@@ -138,7 +138,8 @@ class ValidationSettings(Settings):
     """Pictures and losses along the way.  They never disturb the training's random numbers."""
 
     validation_prompt: str | None = setting(None, may_change=True)
-    """Prompt of the pictures made before update 1, along the way and at the end, from the same seeds each time."""
+    """Prompt of the pictures made before update 1, along the way and at the end, from the same seeds each time;
+    {instance_prompt} stands for the first concept's words.  The presets have one."""
     validation_negative_prompt: str = setting("", may_change=True)
     """What those pictures should not show."""
     num_validation_images: int = setting(4, ge=1, may_change=True)

@@ -17,8 +17,8 @@ def write_report(run_folder: Path) -> tuple[Path, Path]:
     """Write report.html and report.png from what the run folder holds; what is missing, the report says.
 
     Read are config.yaml, metrics.jsonl, validation.jsonl, samples/step-STEP-K.png, checkpoint-N, and report_data.json
-    with any of instance_images and class_images (lists of paths, relative to the run folder or absolute), timing and
-    scores (mappings from a name to a number or words), validation_loss (list of [update, loss]).
+    with any of instance_images and class_images (lists of paths, relative to the run folder or absolute), state
+    (words), timing and scores (mappings from a name to a number or words), validation_loss (list of [update, loss]).
 
     Returns:
         The paths of report.html and report.png.

@@ -37,6 +37,8 @@ class RunData:
     held_out: list[tuple[int, float]] = field(default_factory=list)
     """(update, loss on held-out photographs), ascending."""
     checkpoints: list[int] = field(default_factory=list)
+    state: str = ""
+    """Whether and how the run has ended, in words."""
     timing: Mapping[str, Any] = field(default_factory=dict)
     scores: Mapping[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -66,6 +68,7 @@ def collect(folder: Path) -> RunData:
     data.class_images = _paths(folder, extras.get("class_images"))
     data.held_out = _held_out(folder, extras.get("validation_loss"))
     data.checkpoints = [update for update, _ in list_checkpoints(folder)]
+    data.state = str(extras.get("state", ""))
     data.timing = _mapping(extras.get("timing"))
     data.scores = _mapping(extras.get("scores"))
     return data

@@ -15,6 +15,7 @@ def facts(data: RunData) -> list[tuple[str, str]]:
     config, rate = data.config, data.config.get("learning_rate")
     found: list[tuple[str, str | None]] = [
         ("Updates", _updates(data)),
+        ("State", data.state),
         ("Loss, mean of the last tenth", _final_loss(data)),
         ("Held-out loss, lowest", held_out_summary(data)),
         ("Method", _method(data)),

@@ -246,7 +246,6 @@ def test_memory_does_not_grow_with_the_table(tmp_path: Path) -> None:
 
 OPEN = """
 import sys
-import conftest
 import dreamcore.hubdata as hubdata
 from dreamcore.config import TrainConfig
 from dreamcore.errors import ConfigError

@@ -147,7 +147,7 @@ class Nursery:
     """
 
     def __init__(self, *, stub: bool = False) -> None:
-        self._main = f"import conftest; from tests.torch.nursery import main; main(stub={stub})"
+        self._main = f"from tests.torch.nursery import main; main(stub={stub})"
 
     def __enter__(self) -> Self:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}

@@ -15,7 +15,6 @@ pytestmark = needs.torch
 
 OPEN = """
 import sys
-import conftest
 from dreamcore.errors import ConfigError
 from dreamcore.modelfolder import ModelFolder
 try:

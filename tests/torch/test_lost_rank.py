@@ -27,7 +27,6 @@ LIMIT = 120
 SCRIPT = f"""
 import os, signal, sys
 sys.path.insert(0, {str(ROOT)!r})
-import conftest
 from dreamcore.backend import RANK_VARIABLES
 from dreamcore.cli.main import main
 from dreamcore.errors import RunError

@@ -1,0 +1,81 @@
+"""What one operating system has and another has not, each with what takes its place.
+
+Tested on Linux; a test takes away what macOS and Windows lack (tests/test_other_systems.py).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+"""The signals that ask a command to end; Windows has no hanging up."""
+_ZEROS = bytes(1 << 20)
+_STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def reserve(file: IO[bytes], size: int) -> None:
+    """Take `size` bytes of the disk for an open file at once: a hole that cannot be filled later kills the process.
+
+    Raises:
+        OSError: there is no room.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+        return
+    for start in range(0, size, len(_ZEROS)):
+        file.write(_ZEROS[: size - start])
+    file.flush()
+
+
+def fsync(path: Path) -> None:
+    """Force a file's or a folder's contents onto the disk; Windows opens no folders, and keeps their entries itself."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    except PermissionError:
+        if path.is_dir():
+            return
+        raise
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def peak_of_process() -> int | None:
+    """Bytes of memory that this process held at most since the last call (Linux's VmHWM); None on other systems, which
+    tell the peak of its whole life or nothing."""
+    try:
+        line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+        _RESET.write_text("5")
+        return int(line.split()[1]) * 1024
+    except (OSError, StopIteration):
+        return None
+
+
+def hand_on(number: int, pid: int) -> None:
+    """Send a signal to a process, if it is still there.
+
+    On Windows, Ctrl-C reaches every process of the console by itself, and to send one means to kill.
+    """
+    if sys.platform != "win32":
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def session_leaders(parent: int) -> list[tuple[int, Mapping[str, str]]]:
+    """Processes that `parent` has started in sessions of their own (on Windows all), each with its environment."""
+    import psutil
+
+    found = []
+    with suppress(psutil.Error):
+        for child in psutil.Process(parent).children():
+            with suppress(psutil.Error, ProcessLookupError):
+                if not hasattr(os, "getsid") or os.getsid(child.pid) == child.pid:
+                    found.append((child.pid, child.environ()))
+    return found

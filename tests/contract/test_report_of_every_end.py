@@ -1,0 +1,157 @@
+"""A run's report is there however the run ends, and says how it did; it never stands in an error's way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dreamcore import reporting
+from dreamcore.errors import RunError
+from dreamcore.ledger import Ledger
+from dreamcore.loop import _Loop, train
+from dreamcore.report import collect
+
+from .runs import configuration, small_run
+
+LOOKING = {
+    "validation_prompt": "a sks dog", "validation_steps": 2, "num_validation_images": 1, "max_train_steps": 6,
+    "validation_num_inference_steps": 1,
+}  # fmt: skip
+ROOT = Path(__file__).parents[2]
+
+
+def state(run: Path) -> str:
+    assert (run / "report.png").is_file()
+    words = collect(run).state
+    assert words.split(",")[0] in (run / "report.html").read_text(encoding="utf-8").replace("&#x27;", "'")
+    return words
+
+
+def at_update(number: int, act: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do something when an update has been made."""
+    note = Ledger.note
+
+    def noted(self: Ledger, update: int, *rest: Any) -> None:
+        note(self, update, *rest)
+        if update == number:
+            act()
+
+    monkeypatch.setattr(Ledger, "note", noted)
+
+
+def fail(error: BaseException) -> Any:
+    def act() -> None:
+        raise error
+
+    return act
+
+
+def twice() -> None:
+    """Ctrl-C, and again."""
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("act", "words"),
+    [
+        (lambda: None, "finished, 6 of 6 updates done"),
+        (lambda: os.kill(os.getpid(), signal.SIGINT), "stopped by SIGINT, 3 of 6 updates done"),
+        (lambda: os.kill(os.getpid(), signal.SIGTERM), "stopped by SIGTERM, 3 of 6 updates done"),
+        (twice, "interrupted, 3 of 6 updates done"),
+        (fail(RunError("update 3: bad.\nLower it")), "failed (update 3: bad.), 3 of 6 updates done"),
+        (fail(MemoryError("no room")), "failed (MemoryError: no room), 3 of 6 updates done"),
+        (fail(SystemExit(3)), "failed (SystemExit: 3), 3 of 6 updates done"),
+    ],
+    ids=["finished", "Ctrl-C", "SIGTERM", "Ctrl-C twice", "an error", "a defect", "exit"],
+)  # fmt: skip
+def test_each_end_has_its_report(
+    act: Any, words: str, tiny_model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_update(3, act, monkeypatch)
+    config = configuration(tiny_model, photos, tmp_path, **LOOKING)
+    if words.startswith(("finished", "stopped")):
+        assert train(config).updates == (6 if words.startswith("finished") else 3)
+    else:
+        with pytest.raises((KeyboardInterrupt, RunError, MemoryError, SystemExit)):
+            train(config)
+    assert state(tmp_path) == words
+    assert set(collect(tmp_path).samples) >= {0, 2}
+
+
+def test_after_a_kill_the_last_one_stands(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    program = f"""
+import os, signal, sys
+from dreamcore.ledger import Ledger
+from tests.contract.runs import small_run
+note = Ledger.note
+def noted(self, update, *rest):
+    note(self, update, *rest)
+    if update == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+Ledger.note = noted
+small_run(*map(__import__("pathlib").Path, sys.argv[1:]), **{LOOKING!r})
+"""
+    words = [str(tiny_model), str(photos), str(tmp_path)]
+    assert subprocess.run([sys.executable, "-c", program, *words], cwd=ROOT, check=False).returncode == -signal.SIGKILL
+    assert state(tmp_path) == "not ended when this was written, 4 of 6 updates done"
+    assert max(collect(tmp_path).samples) == 4
+
+
+def test_a_run_that_goes_on_says_so(
+    tiny_model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_run(tiny_model, photos, tmp_path, max_train_steps=2, checkpointing_steps=2)
+    monkeypatch.setattr(_Loop, "update", lambda self, update: os._exit(7))
+    if (child := os.fork() if sys.platform != "win32" else 0) == 0:
+        small_run(tiny_model, photos, tmp_path, max_train_steps=4, resume_from_checkpoint="latest")
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert state(tmp_path) == "not ended when this was written, 2 of 4 updates done"
+
+
+@pytest.mark.parametrize("error", [RunError("update 3: the loss is nan"), KeyboardInterrupt()])
+@pytest.mark.parametrize("trouble", [OSError(28, "No space left on device"), KeyboardInterrupt(), ValueError("x")])
+def test_a_report_that_cannot_be_written_hides_no_error(
+    error: BaseException,
+    trouble: BaseException,
+    tiny_model: Path,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def act() -> None:
+        monkeypatch.setattr(reporting, "write_report", fail_with)
+        raise error
+
+    def fail_with(folder: Path) -> None:
+        raise trouble
+
+    at_update(3, act, monkeypatch)
+    with pytest.raises(type(error)) as raised:
+        small_run(tiny_model, photos, tmp_path, **LOOKING)
+    assert raised.value is error
+    assert "the report could not be written" in (tmp_path / "log.txt").read_text()
+
+
+def test_a_report_that_cannot_be_written_along_the_way_ends_nothing(
+    tiny_model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = list[int]()
+
+    def failing(folder: Path) -> None:
+        written.append(len(written))
+        if len(written) < 3:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(reporting, "write_report", failing)
+    run = small_run(tiny_model, photos, tmp_path, **{**LOOKING, "max_train_steps": 2})
+    assert run.updates == 2
+    assert len(written) == 3, "before training, after it, and at the end"
+    assert (tmp_path / "log.txt").read_text().count("the report could not be written: writing the report") == 2
