@@ -131,8 +131,9 @@ def _configuration(cls: type[S], config: S | str | Path | None, settings: dict[s
 
     if config is None or isinstance(config, str | Path):
         return load_config(cls, config, settings)
-    settings = canonical_names(settings, cls.model_fields)
-    return cls.from_mapping(config.given() | settings, config.suggested - settings.keys())
+    problems = list[str]()
+    settings = canonical_names(settings, cls.model_fields, problems)
+    return cls.from_mapping(config.given() | settings, config.suggested - settings.keys(), problems)
 
 
 def __getattr__(name: str) -> Any:

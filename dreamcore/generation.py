@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from .backend import SampleRequest, choose_backend, load_backend
 from .checkpoint import LORA_FILE
-from .choices import guidance, sampler
+from .choices import guidance, model_facts, refuse_before_fetching, sampler
 from .config import GenerateConfig
+from .config.used import Context, acting, refuse_idle
 from .errors import ConfigError
 from .files import AGAIN, explain_disk_errors, usable_folder, write_atomically
 from .modelfolder import ModelFolder
 from .pictures import contact_sheet, first_noise, png_bytes
+from .track import Console
 
 SHEET, RECORD = "sheet.png", "pictures.json"
 
@@ -32,7 +34,12 @@ def generate(config: GenerateConfig) -> list[Path]:
         ConfigError: before anything is loaded, naming the setting that cannot be used and what would be right.
     """
     name = choose_backend(config.backend)
+    if config.note is not None:
+        Console().message(config.note)
+    refuse_before_fetching(config, name)
     model = ModelFolder.of(config)
+    context = Context(name, model_facts(model))
+    refuse_idle(config, context)
     prompts = _prompts(config)
     height, width = _size(config, model)
     negative = config.negative_prompt if model.family.classifier_free else ""
@@ -46,7 +53,6 @@ def generate(config: GenerateConfig) -> list[Path]:
     usable_folder(folder, "output_dir")
     batch_size, wants_sheet = config.batch_size, config.contact_sheet
     backend = load_backend(name, model, config)
-    config.refuse_unread(f"backend {name}")
     if lora is not None:
         backend.load_lora(lora, lora_scale)
 
@@ -66,7 +72,8 @@ def generate(config: GenerateConfig) -> list[Path]:
         pictures.extend(made)
     with explain_disk_errors(f"writing {folder}", AGAIN):
         record = [{"file": f.name, "prompt": p, "seed": s} for f, (p, s) in zip(files, work, strict=True)]
-        write_atomically(folder / RECORD, json.dumps({"settings": config.resolved(), "pictures": record}, indent=1))
+        made_by = {"settings": acting(config, context), "pictures": record}
+        write_atomically(folder / RECORD, json.dumps(made_by, indent=1))
         if wants_sheet:
             sheet = contact_sheet(pictures, columns=len(seeds) if len(prompts) > 1 else None)
             write_atomically(folder / SHEET, png_bytes(sheet))

@@ -43,10 +43,10 @@ class Resumed:
             ConfigError: naming the first that differs.
         """
         for name in identity.keys() & IDENTITY.keys():
-            if self.state[name] != identity[name]:
-                raise ConfigError(
-                    f"resume_from_checkpoint: {IDENTITY[name]} ({self.state[name]} then, {identity[name]} now)"
-                )
+            then, now = self.state[name], identity[name]
+            if then != now:
+                numbers = f" ({then} then, {now} now)" if isinstance(now, int) else ""  # and not two hashes
+                raise ConfigError(f"resume_from_checkpoint: {IDENTITY[name]}{numbers}")
 
 
 def find_resumed(config: TrainConfig, output: Path, warn: Callable[[str], None]) -> Resumed | None:

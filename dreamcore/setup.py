@@ -14,7 +14,9 @@ from .backend import Backend, choose_backend, launch_rank, load_backend
 from .batches import Batcher
 from .bpe import Tokenizer
 from .checkpoint import prune
+from .choices import length_taken, model_facts, refuse_before_fetching, warm_up_too_long
 from .config import TrainConfig
+from .config.used import Context, refuse_idle
 from .data import ImageFolder
 from .decisions import ClassPlan, Decisions, decide
 from .files import usable_folder
@@ -22,7 +24,7 @@ from .inputs import Inputs, check_inputs
 from .latents import Images, Latents
 from .memory import PeakMemory
 from .plan import CLASS, INSTANCE, Plan, Sample
-from .prompts import Words, identifier_words, warn_of_known_words, warn_of_words
+from .prompts import Words, identifier_words, places, warn_of_known_words, warn_of_words
 from .resume import Resumed, find_resumed, set_damaged_aside
 from .runfolder import RunFolder
 from .track import Trackers, make_trackers
@@ -64,7 +66,13 @@ def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
     def warn(text: str) -> None:
         trackers.message(text, "warning")
 
+    refuse_before_fetching(config, name)
     inputs = check_inputs(config, warn)
+    asked = places(config, [(subject.concept, subject.images) for subject in inputs.subjects])
+    context = Context(name, model_facts(inputs.model), asked)
+    refuse_idle(config, context)
+    if (usual := length_taken(config, inputs.model.family)) is not None:
+        trackers.message(usual)
     folder = Path(config.output_dir).expanduser()
     resumes, overwrite = config.resume_from_checkpoint is not None, config.overwrite_output_dir
     components = inputs.model.components
@@ -78,7 +86,9 @@ def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
     trained = backend.prepare_training(config)
     if config.enable_xformers_memory_efficient_attention:
         trackers.message(XFORMERS)
-    decided = decide(config, inputs, folder, name, backend, trained)
+    decided = decide(config, inputs, folder, context, backend, trained)
+    if (warning := warm_up_too_long(decided.rates)) is not None:
+        warn(warning)
 
     identity = _identity(config, inputs, decided.plan, name)
     if run_folder:
