@@ -80,7 +80,8 @@ class Settings(Strict):
         found += wrong
         if found or config is None:
             raise ConfigError("\n".join(dict.fromkeys(found)))
-        config.__dict__.update(_suggested=frozenset(suggested) | taken.keys(), _note=note)
+        overruled = {name: given.get(name) for name in taken}
+        config.__dict__.update(_suggested=frozenset(suggested), _note=note, _overruled=overruled)
         return config
 
     @classmethod
@@ -117,12 +118,15 @@ class Settings(Strict):
         return f"{name}: required, but not given"
 
     def given(self) -> dict[str, Any]:
-        """The settings that the user gave, by flag or file."""
-        return {name: self.__dict__[name] for name in type(self).model_fields if name in self.model_fields_set}
+        """The settings that the user gave, by flag or file; not what `completion` brought."""
+        overruled = self.__dict__.get("_overruled", {})
+        given = {name: self.__dict__[name] for name in type(self).model_fields if name in self.model_fields_set}
+        kept = {name: value for name, value in overruled.items() if value is not None}
+        return {name: value for name, value in given.items() if name not in overruled} | kept
 
     @property
     def suggested(self) -> frozenset[str]:
-        """The settings whose values a preset, or a run's own configuration, suggested."""
+        """The settings whose values a preset suggested."""
         return frozenset(self.__dict__.get("_suggested", ()))
 
     @property

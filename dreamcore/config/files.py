@@ -113,7 +113,7 @@ def parse(text: str, suffix: str, origin: str) -> dict[str, Any]:
     """
     try:
         if suffix == ".toml":
-            values = tomllib.loads(text)
+            values = tomllib.loads(text, parse_float=WrittenFloat)
         elif suffix == ".json":
             values = json.loads(text, object_pairs_hook=_once, parse_int=WrittenInt, parse_float=WrittenFloat)
         else:
