@@ -164,8 +164,13 @@ def test_another_model_is_refused(part: str, tiny_model: Path, photos: Path, sta
     else:
         config = other / "vae" / "config.json"
         config.write_text(json.dumps(json.loads(config.read_text()) | {"scaling_factor": 0.5}))
-    with pytest.raises(ConfigError, match="base model is not the one"):
+    with pytest.raises(ConfigError, match="base model is not the one that the checkpoint was trained from$"):
         go_on(other, photos, started)
+
+
+def test_a_runs_folder_is_no_checkpoint(tiny_model: Path, photos: Path, started: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"is the folder of a run; give a checkpoint in it: {started}/checkpoint-4$"):
+        go_on(tiny_model, photos, tmp_path / "new", resume_from_checkpoint=str(started))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "altered", "missing", "state"])
