@@ -2,7 +2,7 @@
 
     import dreamcore
     dreamcore.train("sd15-lora", instance_data_dir="dog", instance_prompt="a photo of sks dog", output_dir="out")
-    dreamcore.generate(pretrained_model_name_or_path=..., lora="out", prompt="a sks dog in the snow")
+    dreamcore.generate(lora="out", prompt="a sks dog in the snow")
 
 Each command of the command line is a function here, with the same names and defaults.  Importing this module imports
 neither a framework nor NumPy: a function loads what it needs when it is called.

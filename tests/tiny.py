@@ -1,6 +1,6 @@
 """A Stable Diffusion of a few hundred thousand random weights, laid out on disk as a published one, and pictures.
 
-`python tests/tiny.py FOLDER` writes FOLDER/model and FOLDER/photos.  Frameworks are imported where they are used only,
+`python -m tests.tiny FOLDER` writes FOLDER/model and FOLDER/photos.  Frameworks are imported where they are used only,
 so that tests which need pictures alone can import this module anywhere.
 """
 

@@ -9,6 +9,7 @@ import reprlib
 import types
 import typing
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -54,6 +55,8 @@ class Strict(BaseModel):
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, str):
                 _check_text(text)
+        if isinstance(value, str) and info.field_name.endswith(PATHS):
+            _check_path(value)
         return value
 
 
@@ -149,6 +152,19 @@ def kinds_of(annotation: Any) -> tuple[Any, ...]:
     union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
     members = typing.get_args(annotation) if union else (annotation,)
     return tuple(kind for kind in members if kind is not types.NoneType)
+
+
+PATHS = ("_dir", "_name_or_path", "_file", "lora", "grid", "sheet", "dataset_name", "resume_from_checkpoint")
+"""Endings of the names of settings that may name a file or folder."""
+
+
+def _check_path(text: str) -> None:
+    """Refuse what the system cannot even look for: a name too long, a stranger's home, a folder that is closed."""
+    try:
+        Path(text).expanduser().exists()
+    except (OSError, RuntimeError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise ValueError(f"cannot be looked for: {why.rstrip('.').lower()}; received {shown(text)}") from None
 
 
 def _check_text(text: str) -> None:

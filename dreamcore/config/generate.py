@@ -92,9 +92,12 @@ def _configuration_of(name: Any) -> Path | None:
 
     if not isinstance(name, str) or not name.strip():
         return None
-    path = Path(name).expanduser()
-    folder = path.parent if path.name == LORA_FILE else path
-    if not (folder / LORA_FILE).is_file() or (folder / INDEX).is_file():
+    try:
+        path = Path(name).expanduser()
+        folder = path.parent if path.name == LORA_FILE else path
+        if not (folder / LORA_FILE).is_file() or (folder / INDEX).is_file():
+            return None
+        run = folder.parent if folder.name.startswith("checkpoint-") else folder
+        return run / CONFIG if (run / CONFIG).is_file() else None
+    except (OSError, RuntimeError):  # no path at all, as the setting's own check says
         return None
-    run = folder.parent if folder.name.startswith("checkpoint-") else folder
-    return run / CONFIG if (run / CONFIG).is_file() else None

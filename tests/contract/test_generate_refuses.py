@@ -20,7 +20,7 @@ from dreamcore.generation import generate
         ({"prompt": "a", "prompt_file": "b"}, "give either prompt or prompt_file"),
         ({}, "give either prompt or prompt_file"),
         ({"prompt": "a", "lora": "/nowhere"}, "lora: /nowhere: no LoRA file there"),
-        ({"prompt": "a", "lora_scale": 0.5}, "lora_scale=0.5: given, but nothing"),
+        ({"prompt": "a", "lora_scale": 0.5}, "lora_scale=0.5: acts only with lora"),
         ({"prompt": "a", "scheduler": "plms"}, "scheduler: input should be"),
     ],
 )

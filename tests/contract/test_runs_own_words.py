@@ -77,3 +77,5 @@ def test_a_file_of_unknown_origin_asks_for_its_model(run: Path, tmp_path: Path) 
     (tmp_path / "config.yaml").write_text("rank: [")
     with pytest.raises(ConfigError, match=r"config\.yaml: "):
         config(lora=str(tmp_path))
+    with pytest.raises(ConfigError, match="lora: cannot be looked for: file name too long"):
+        config(lora="a" * 300)

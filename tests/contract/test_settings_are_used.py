@@ -151,7 +151,7 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "pretrained_vae_model_name_or_path": (None, None),
     "variant": ("fp16", None),
     "mode": ("pynative", None),
-    "jit_level": ("O0", None),
+    "jit_level": ("O1", None),
 }
 ELSEWHERE = {"variant", "revision"}
 """Settings of the model's place, which loading's own tests give."""

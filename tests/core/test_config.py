@@ -100,6 +100,11 @@ def test_every_setting_is_documented(cls: type[Settings], name: str) -> None:
         ({"instance_data_dir": " "}, r"^instance_data_dir: is empty \(was a variable not set\?\)"),
         ({"lora_layers": []}, "^lora_layers: is empty"),
         ({"lora_layers": " , "}, "^lora_layers: is empty"),
+        (
+            {"instance_data_dir": "a" * 300},
+            "^instance_data_dir: cannot be looked for: file name too long; received 'aaa",
+        ),
+        ({"output_dir": "~nobody-here/x"}, "^output_dir: cannot be looked for: could not determine home directory;"),
         ({"instance_data_dir": "a\0b"}, r"^instance_data_dir: holds a zero byte: 'a\\x00b'$"),
         ({"identifier": "\ud800"}, r"^identifier: is no text in UTF-8: '\\ud800'$"),
         ({"rank": list(range(1000))}, r"^rank: .*received \[0, 1, 2, .{,60}\.\.\.\]$"),
