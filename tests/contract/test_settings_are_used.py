@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from dreamcore import choices, setup
-from dreamcore.backend import installed_backends
+from dreamcore.backend import RANK_VARIABLES, installed_backends
 from dreamcore.cli.main import main
 from dreamcore.config import Settings, TrainConfig, load_config, used
 from dreamcore.config.used import Context, idle, refuse_idle
@@ -237,8 +237,9 @@ def nothing_loads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setup, "load_backend", load)
 
 
-def test_every_setting_has_a_case() -> None:
+def test_every_setting_has_a_case_and_every_backend_its_name() -> None:
     assert CASES.keys() == TrainConfig.model_fields.keys()
+    assert set(used.OURS) == RANK_VARIABLES.keys()
 
 
 @pytest.mark.parametrize("name", sorted(CASES.keys() - ELSEWHERE - {n for n in FLOW if FLOW[n] not in RUNS}))
