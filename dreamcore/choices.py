@@ -192,7 +192,7 @@ def model_facts(model: ModelFolder) -> ModelFacts:
         told_guidance=bool(model.config(family.denoiser).get("guidance_embeds")),
         classifier_free=family.classifier_free,
         optional_encoder=any(encoder.optional for encoder in family.text_encoders),
-        long_words=any(encoder.length for encoder in model.text_encoders),
+        long_words=any(encoder.length for encoder in family.text_encoders),
     )
 
 

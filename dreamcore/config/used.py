@@ -37,7 +37,7 @@ class ModelFacts:
     optional_encoder: bool
     """Whether the family can do without one of its text encoders."""
     long_words: bool
-    """Whether a text encoder takes more words than CLIP: T5."""
+    """Whether the family has a text encoder that takes more words than CLIP (T5); left out, zeros of that length stay."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,9 @@ TRAIN: dict[str, Use] = {
     "precondition_outputs": _use(FLOW),
     "resolution_shift": _use(FLOW),
     "guidance_scale": _use(_of_model(lambda m: m.told_guidance, "on models that are told it in training (Flux.1 dev)")),
-    "max_sequence_length": _use(_of_model(lambda m: m.long_words, "on models with a T5 text encoder")),
+    "max_sequence_length": _use(
+        _of_model(lambda m: m.long_words, "on models with a T5 text encoder (Stable Diffusion 3, Flux)")
+    ),
     "text_encoder_lr": _use(TEXT_ENCODER, same=lambda c: (c.learning_rate,)),
     "adam_weight_decay_text_encoder": _use(TEXT_ENCODER, same=lambda c: (c.adam_weight_decay,)),
     "lr_warmup_steps": _use(

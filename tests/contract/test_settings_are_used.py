@@ -164,7 +164,7 @@ FLOW |= dict.fromkeys(("resolution_shift", "max_sequence_length", "drop_t5"), "s
 """Settings of some families alone -> the model that shows their use; on Stable Diffusion they are refused."""
 NEVER_READ = {"pre_compute_text_embeddings"}
 """Accepted for other trainers' command lines: what it asks for is done in any case."""
-READ_IDLE = {"max_sequence_length", "validation_negative_prompt", "repeats", "instance_variants", "class_variants"}
+READ_IDLE = {"validation_negative_prompt", "repeats", "instance_variants", "class_variants"}
 """What a run reads where it changes nothing: before it is known that it does."""
 ANOTHER: dict[str, Any] = {"caption_column": "words", "image_column": "picture", "amp_level": "O2", "mode": "graph"}
 ANOTHER |= {"allow_tf32": True, "use_8bit_adam": True, "sub_folders": True, "jit_level": "O2"}
