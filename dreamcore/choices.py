@@ -145,20 +145,28 @@ def weight_decays(config: TrainConfig, components: Sequence[str]) -> dict[str, f
     return decays
 
 
-def total_updates(config: TrainConfig, family: Family, updates_per_epoch: int) -> int:
-    """Updates of the whole run; the family's usual number where no length is given."""
-    if config.num_train_epochs is not None:
-        return config.num_train_epochs * updates_per_epoch
-    return config.max_train_steps or (family.lora_updates if config.use_lora else family.updates)
+def total_updates(config: TrainConfig, updates_per_epoch: int) -> int:
+    """Updates of the whole run, once `settle_length` has seen its settings."""
+    return config.max_train_steps or (config.num_train_epochs or 1) * updates_per_epoch
 
 
-def length_taken(config: TrainConfig, family: Family) -> str | None:
-    """What is said where no length is given."""
+def settle_length(
+    config: TrainConfig, family: Family, earlier: Mapping[str, Any] | None
+) -> tuple[TrainConfig, str | None]:
+    """The settings with a length, and what is said where none is given: the usual one of the family is taken, or, to go
+    on with a run, its own.
+
+    Args:
+        earlier: the settings of the run that is gone on with.
+    """
     if config.max_train_steps is not None or config.num_train_epochs is not None:
-        return None
-    method = "LoRA" if config.use_lora else "full fine-tuning"
-    updates = total_updates(config, family, 0)
-    return f"{updates} updates, usual for {method} of {family.name}; max_train_steps or num_train_epochs changes it"
+        return config, None
+    method, usual = ("LoRA", family.lora_updates) if config.use_lora else ("full fine-tuning", family.updates)
+    taken, said = {"max_train_steps": usual}, f"{usual} updates, usual for {method} of {family.name}"
+    for name, unit in (("num_train_epochs", "epochs"), ("max_train_steps", "updates")):
+        if earlier and earlier.get(name) is not None:
+            taken, said = {name: earlier[name]}, f"{earlier[name]} {unit} in all, as the run that this goes on with"
+    return config.model_copy(update=taken), f"{said}; max_train_steps or num_train_epochs changes it"
 
 
 def warm_up_too_long(rates: Rates) -> str | None:

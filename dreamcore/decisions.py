@@ -80,7 +80,7 @@ def decide(
     """
     classes = _class_plans(config, inputs, folder) if config.with_prior_preservation else {}
     plan = _plan(config, inputs, classes, backend.world.size)
-    total = total_updates(config, inputs.model.family, plan.updates_per_epoch)
+    total = total_updates(config, plan.updates_per_epoch)
     pictures = ValidationPictures.from_config(config, inputs)
     validates = pictures is not None or bool(inputs.held_out)
     memory = config.cache_memory_gb * 2**30 if config.cache_latents else None
@@ -89,7 +89,6 @@ def decide(
         encoder = encoder_identity(inputs.model, str(context.backend), backend.device_name())
         kept = LatentCache(Path(config.latent_cache_dir).expanduser(), encoder)
     prior_weight = config.prior_loss_weight if classes else 1.0
-    length = {} if config.num_train_epochs is not None else {"max_train_steps": total}  # usual numbers may change
     return Decisions(
         classes=classes,
         plan=plan,
@@ -105,7 +104,7 @@ def decide(
         reset_optimizer=config.resume_from_checkpoint is not None and config.reset_optimizer,
         logging_dir=folder / config.logging_dir,
         export_format=config.export_format,
-        settings=settings_to_write(length | acting(config, context)),
+        settings=settings_to_write(acting(config, context)),
     )
 
 

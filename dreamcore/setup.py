@@ -14,7 +14,7 @@ from .backend import Backend, choose_backend, launch_rank, load_backend
 from .batches import Batcher
 from .bpe import Tokenizer
 from .checkpoint import prune
-from .choices import length_taken, model_facts, refuse_before_fetching, warm_up_too_long
+from .choices import model_facts, refuse_before_fetching, settle_length, warm_up_too_long
 from .config import TrainConfig
 from .config.used import Context, refuse_idle
 from .data import ImageFolder
@@ -71,8 +71,6 @@ def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
     asked = places(config, [(subject.concept, subject.images) for subject in inputs.subjects])
     context = Context(name, model_facts(inputs.model), asked)
     refuse_idle(config, context)
-    if (usual := length_taken(config, inputs.model.family)) is not None:
-        trackers.message(usual)
     folder = Path(config.output_dir).expanduser()
     resumes, overwrite = config.resume_from_checkpoint is not None, config.overwrite_output_dir
     components = inputs.model.components
@@ -80,6 +78,9 @@ def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
     if run_folder:
         stack.callback(run_folder.release)
     resumed = find_resumed(config, folder, warn) if resumes else None
+    config, said = settle_length(config, inputs.model.family, resumed.state["settings"] if resumed else None)
+    if said is not None:
+        trackers.message(said)
 
     backend = load_backend(name, inputs.model, config)
     trackers.message(f"{inputs.model.family.name} on {name}, {backend.device_name()}")

@@ -105,7 +105,7 @@ class OptimizerSettings(Settings):
     num_train_epochs: int | None = setting(None, ge=1, may_change=True)
     """Passes over the data, in place of `max_train_steps`."""
     max_train_steps: int | None = setting(None, ge=1, may_change=True)
-    """Updates in all; with neither, the usual number of the model's family: 400, or 500 for LoRA."""
+    """Updates in all; with neither, the family's usual number (400; 500 for LoRA), or the resumed run's own."""
     learning_rate: float | None = setting(None, gt=0)
     """Learning rate; default 5e-6 for full fine-tuning, 1e-4 for LoRA."""
     text_encoder_lr: float | None = setting(None, gt=0)

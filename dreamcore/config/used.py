@@ -37,7 +37,7 @@ class ModelFacts:
     optional_encoder: bool
     """Whether the family can do without one of its text encoders."""
     long_words: bool
-    """Whether the family has a text encoder that takes more words than CLIP (T5); left out, zeros of that length stay."""
+    """Whether the family has a text encoder of more words than CLIP's: T5; left out, as many zeros stay."""
 
 
 @dataclass(frozen=True)
