@@ -66,7 +66,7 @@ class GenerateConfig(ModelSettings):
         said = read_config_file(file) if file is not None else {}
         if file is None or "pretrained_model_name_or_path" not in said:
             return {}, None
-        if model in (None, said["pretrained_model_name_or_path"]):
+        if model is None or _same_place(model, said["pretrained_model_name_or_path"]):
             taken |= {name: said[name] for name in BASE if name in said and (name not in given or name == BASE[0])}
         if not {"height", "width"} & given.keys():
             side = said.get("resolution")
@@ -81,6 +81,14 @@ BASE = (
     *("pretrained_vae_model_name_or_path", "drop_t5"),
 )
 """What a run's configuration says of its model."""
+
+
+def _same_place(one: Any, other: Any) -> bool:
+    """Whether two names are of one model: the same id, or one folder however it was written."""
+    try:
+        return bool(one == other) or Path(one).expanduser().resolve() == Path(other).expanduser().resolve()
+    except (OSError, RuntimeError, TypeError, ValueError):
+        return False
 
 
 def _configuration_of(name: Any) -> Path | None:

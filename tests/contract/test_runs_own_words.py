@@ -36,7 +36,10 @@ def test_model_and_size_come_with_the_run(
     flag, part = words
     assert main(["generate", flag, str(run / part), *FEW, "--output_dir", str(tmp_path / "a")]) == 0
     said = capsys.readouterr().err.splitlines()[0]
-    assert said.startswith(f"{run / 'config.yaml'} says: ") and f"pretrained_model_name_or_path {tiny_model}" in said
+    assert (
+        said.startswith(f"{run / 'config.yaml'} says: ")
+        and f"pretrained_model_name_or_path {tiny_model.resolve()}" in said
+    )
     assert Image.open(tmp_path / "a" / "00000.png").size == (64, 64)
     record = json.loads((tmp_path / "a" / "pictures.json").read_text())["settings"]
     assert record["pretrained_vae_model_name_or_path"].endswith("other")
@@ -59,7 +62,9 @@ def test_what_is_given_wins(run: Path, tiny_model: Path) -> None:
     assert (other.height, other.width) == (64, 64)
     none = config(lora=str(run), pretrained_vae_model_name_or_path=None)
     assert none.pretrained_vae_model_name_or_path is None
-    assert none.pretrained_model_name_or_path == str(tiny_model)
+    assert none.pretrained_model_name_or_path == str(tiny_model.resolve())
+    same = config(lora=str(run), pretrained_model_name_or_path=f"{tiny_model}/../{tiny_model.name}")
+    assert same.pretrained_vae_model_name_or_path is not None, "its own model, written otherwise"
 
 
 def test_checking_it_again_changes_nothing(run: Path) -> None:
