@@ -14,6 +14,7 @@ from PIL import Image
 from .bpe import Tokenizer
 from .choices import image_size
 from .config.look import DataConfig
+from .config.used import PHOTOGRAPHS, Context, refuse_idle
 from .data import Crop
 from .data.inspection import Inspection, inspect
 from .data.sheet import draw_sheet
@@ -21,6 +22,7 @@ from .files import AGAIN, explain_disk_errors, numbered, usable_file, write_new
 from .inputs import bucket_choice, open_subjects
 from .modelfolder import ModelFolder
 from .pictures import png_bytes
+from .prompts import places
 from .runs.overlaps import refuse_among_photographs
 
 USUAL_SIDE, USUAL_FACTOR = 512, 8
@@ -69,6 +71,8 @@ def report_data(config: DataConfig, progress: Callable[[int, int], None] = lambd
     crop = Crop(*size, config.center_crop, config.random_flip, config.subject_crop)
     shapes = bucket_choice(config, crop, model.size_step if model else USUAL_FACTOR)
     subjects, held_out = open_subjects(config, crop, shapes, lambda text: None, model)
+    asked = places(config, [(subject.concept, subject.images) for subject in subjects])
+    refuse_idle(config, Context(places=asked), PHOTOGRAPHS)
     inspections = [
         inspect(
             subject.images,

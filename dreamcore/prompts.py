@@ -79,21 +79,37 @@ def subject_words(config: TrainConfig, concept: Concept, folder: ImageFolder, pr
 
 def _wordings(config: TrainConfig, concept: Concept, folder: ImageFolder) -> tuple[Wording, Wording | None]:
     """Of photographs without a caption, and of those with one, if captions are used."""
-    texts = [concept.instance_prompt or "", *(photo.caption for photo in folder.photos if photo.caption is not None)]
-    if config.captioned:
-        texts.append(config.caption_template)
-    places = _places(config, concept, texts)
-    whole = Wording(concept.instance_prompt or "", *places)
+    filled = _fillings(config, concept, _texts(config, concept, folder))
+    whole = Wording(concept.instance_prompt or "", *filled)
     if not config.captioned:
         return whole, None
     shuffles = config.shuffle_tags
-    wording = Wording(config.caption_template, *places, shuffles, config.keep_tags if shuffles else 0)
+    wording = Wording(config.caption_template, *filled, shuffles, config.keep_tags if shuffles else 0)
     wording.check("caption_template")
     return whole, wording
 
 
-def _places(config: TrainConfig, concept: Concept, texts: Sequence[str]) -> tuple[str | None, str | None]:
-    """Identifier and class, read only where some text has a place for them."""
+def _texts(config: TrainConfig, concept: Concept, folder: ImageFolder) -> list[str]:
+    """Whatever may have places to be filled: prompt, captions, template."""
+    texts = [concept.instance_prompt or "", *(photo.caption for photo in folder.photos if photo.caption is not None)]
+    return [*texts, config.caption_template] if config.captioned else texts
+
+
+def places(config: TrainConfig, concepts: Sequence[tuple[Concept, ImageFolder]]) -> frozenset[str]:
+    """Which settings some text has a place for: `identifier`, `class_word`, where a concept brings none of its own."""
+    found = set[str]()
+    for concept, folder in concepts:
+        texts = _texts(config, concept, folder)
+        found |= {n for n, place in PLACES.items() if not getattr(concept, n) and any(place in text for text in texts)}
+    return frozenset(found)
+
+
+PLACES = {"identifier": "{identifier}", "class_word": "{class}"}
+"""Setting -> the place that it fills."""
+
+
+def _fillings(config: TrainConfig, concept: Concept, texts: Sequence[str]) -> tuple[str | None, str | None]:
+    """Identifier and class, where some text has a place for them."""
     identifier = class_word = None
     if any("{identifier}" in text for text in texts):
         identifier = concept.identifier or config.identifier

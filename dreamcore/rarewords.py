@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from .backend import Backend, SampleRequest, choose_backend, load_backend
 from .bpe import END, Tokenizer
+from .choices import model_facts, refuse_before_fetching
 from .config.identifiers import IdentifiersConfig
+from .config.used import Context, refuse_idle
 from .files import AGAIN, explain_disk_errors, numbered, usable_file, write_new
 from .modelfolder import ModelFolder
 from .pictures import contact_sheet, first_noise, png_bytes
@@ -83,14 +85,15 @@ def identifiers(config: IdentifiersConfig) -> list[Identifier]:
         ConfigError: naming the setting that cannot be used and what would be right.
     """
     name = choose_backend(config.backend)
+    refuse_before_fetching(config, name)
     model = ModelFolder.of(config)
+    refuse_idle(config, Context(name, model_facts(model)))
     words = rare_words(Tokenizer.open(model), config.num_candidates)
     class_word, count, grid = config.class_word, config.num_identifiers, config.grid
     drawing = (config.num_inference_steps, config.seed, config.batch_size) if grid is not None else (0, 0, 1)
     if grid is not None:
         usable_file(Path(grid).expanduser(), "grid")
     backend = load_backend(name, model, config)
-    config.refuse_unread(f"backend {name}")
     if not words:
         return []
     answers = backend.embed([_prompt(word, class_word) for word in ("", *(word for word, _ in words))])

@@ -14,7 +14,9 @@ from .backend import Backend, choose_backend, launch_rank, load_backend
 from .batches import Batcher
 from .bpe import Tokenizer
 from .checkpoint import prune
+from .choices import model_facts, refuse_before_fetching, settle_length, warm_up_too_long
 from .config import TrainConfig
+from .config.used import Context, refuse_idle
 from .data import ImageFolder
 from .decisions import ClassPlan, Decisions, decide
 from .files import usable_folder
@@ -22,7 +24,7 @@ from .inputs import Inputs, check_inputs
 from .latents import Images, Latents
 from .memory import PeakMemory
 from .plan import CLASS, INSTANCE, Plan, Sample
-from .prompts import Words, identifier_words, warn_of_known_words, warn_of_words
+from .prompts import Words, identifier_words, places, warn_of_known_words, warn_of_words
 from .resume import Resumed, find_resumed, finished_before, set_damaged_aside
 from .runs import RunFolder
 from .runs.overlaps import refuse_own_configuration
@@ -62,7 +64,7 @@ class Begun:
     """A run whose inputs are there and whose folder is held."""
 
     config: TrainConfig
-    backend: str
+    context: Context
     trackers: Trackers
     inputs: Inputs
     folder: Path
@@ -82,18 +84,25 @@ def begin(config: TrainConfig, stack: ExitStack) -> Begun:
     def warn(text: str) -> None:
         trackers.message(text, "warning")
 
+    refuse_before_fetching(config, name)
     inputs = check_inputs(config, warn)
+    asked = places(config, [(subject.concept, subject.images) for subject in inputs.subjects])
+    context = Context(name, model_facts(inputs.model), asked)
+    refuse_idle(config, context)
     folder = Path(config.output_dir).expanduser()
     resumes, overwrite = config.resume_from_checkpoint is not None, config.overwrite_output_dir
     if not resumes:
         refuse_own_configuration(config.file, folder)
     run_folder = RunFolder(folder, inputs.model.components, stack) if rank == 0 else None
     resumed = find_resumed(config, folder, warn) if resumes else None
+    config, said = settle_length(config, inputs.model.family, resumed.state["settings"] if resumed else None)
+    if said is not None:
+        trackers.message(said)
     finished = finished_before(config, folder, resumed) if resumes else None
     if run_folder and finished is None:
         continues = resumed is not None and resumed.lies_in(folder)
         run_folder.check(continues=continues, may_replace=resumes or overwrite)
-    return Begun(config, name, trackers, inputs, folder, run_folder, resumed, finished)
+    return Begun(config, context, trackers, inputs, folder, run_folder, resumed, finished)
 
 
 def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
@@ -103,8 +112,10 @@ def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
 
 def complete(begun: Begun) -> Prepared:
     """Prepare what has begun for its first update."""
-    config, name, trackers, inputs = begun.config, begun.backend, begun.trackers, begun.inputs
+    config, context, trackers, inputs = begun.config, begun.context, begun.trackers, begun.inputs
     folder, run_folder, resumed = begun.folder, begun.run_folder, begun.resumed
+    name = context.backend
+    assert name is not None
     rank = launch_rank(name)
 
     def warn(text: str) -> None:
@@ -115,7 +126,9 @@ def complete(begun: Begun) -> Prepared:
     trained = backend.prepare_training(config)
     if config.enable_xformers_memory_efficient_attention:
         trackers.message(XFORMERS)
-    decided = decide(config, inputs, folder, name, backend, trained)
+    decided = decide(config, inputs, folder, context, backend, trained)
+    if (warning := warm_up_too_long(decided.rates)) is not None:
+        warn(warning)
 
     identity = _identity(config, inputs, decided.plan, name)
     if run_folder:

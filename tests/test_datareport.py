@@ -92,6 +92,14 @@ def test_what_stops_a_run_stops_the_look(
     assert str(run.value) == str(look.value)
 
 
+def test_what_training_could_not_use_of_the_photographs_is_refused(drawn: Path, tmp_path: Path) -> None:
+    given = {"instance_data_dir": str(drawn), "sheet": str(tmp_path / "s.png"), "lora_alpha": 2, "mode": "graph"}
+    with pytest.raises(ConfigError, match="^keep_tags=2: acts only with captions; give use_captions, or remove it$"):
+        dreamcore.data_report(**given, keep_tags=2)
+    assert not (tmp_path / "s.png").exists()
+    dreamcore.data_report(**given, keep_tags=0)
+
+
 def test_held_out_photographs_are_named(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", str(drawn), "--sheet", str(tmp_path / "s.png"), "--validation_share", "0.25"]) == 0
     text = capsys.readouterr().out

@@ -50,6 +50,8 @@ class MindSporeBackend:
         self.model, self.family = model, model.family
         self.device, graph = choose_device(settings)
         self.dtype = _check_precision(settings.mixed_precision, self.device)
+        if not graph and settings.jit_level != "O1" and "jit_level" not in settings.suggested:
+            raise ConfigError(f"jit_level={settings.jit_level!r}: acts only in graph mode, on Ascend; remove it")
         self._compile = partial(ms.jit, jit_level=settings.jit_level) if graph else _as_it_is
         self.world = join_world()
         self._weights: dict[str, models.Weights] = {}
