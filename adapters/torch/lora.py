@@ -11,7 +11,7 @@ from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 
 from dreamcore.errors import ConfigError
-from dreamcore.lora import DOWN, UP, Lora, factors_for, read_factors
+from dreamcore.lora import DOWN, UP, Lora, factors_for, read_factors, refuse_other_kinds
 from dreamcore.weights import Arrays, read_safetensors
 
 from .models import weight_prefix
@@ -90,8 +90,7 @@ def apply_file(pipeline: Any, networks: Mapping[str, Any], file: Path, scale: fl
 def _in_diffusers_names(pipeline: Any, file: Path, networks: Mapping[str, Any]) -> Arrays:
     """What a file holds, as diffusers' reader sees it."""
     found = read_safetensors(file)
-    if any("dora_scale" in name for name in found):  # which that reader takes away: core refuses them by name
-        return found
+    refuse_other_kinds(file, found)  # of which that reader takes a part away
     tensors = {name: torch.from_numpy(array.copy()) for name, array in found.items()}
     blocks = {"unet_config": networks["unet"].config} if "unet" in networks else {}  # Kohya numbers SDXL's otherwise
     try:
