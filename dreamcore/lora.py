@@ -156,6 +156,11 @@ def read_lora(file: Path, arrays: Arrays | None = None) -> dict[tuple[str, str],
     }
 
 
+def understood(names: Iterable[str]) -> bool:
+    """Whether all are names that `read_lora` knows."""
+    return all(_FACTOR.fullmatch(name) for name in names)
+
+
 def refuse_other_kinds(file: Path, names: Iterable[str]) -> None:
     """Raise ConfigError where a file holds adapters that are not LoRA's two factors, saying what they are."""
     for name in names:
