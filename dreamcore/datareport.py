@@ -22,6 +22,10 @@ from .inputs import bucket_choice, open_subjects
 from .modelfolder import ModelFolder
 from .pictures import png_bytes
 
+RANDOM = (
+    "crops are drawn at random: the sheet dims what none of them can show, and frames the middle one, which "
+    "--center_crop takes alone"
+)
 USUAL_SIDE, USUAL_FACTOR = 512, 8
 """Of Stable Diffusion, where no model is named."""
 
@@ -109,6 +113,8 @@ def in_words(report: DataReport) -> str:
         lines += [f"  warning: {text}" for text in remarks] + [f"  note: {text}" for text in inspection.notes]
     if report.held_out:
         lines.append(f"held out of training: {', '.join(path.name for path in report.held_out)}")
+    if any(row.reach != row.crop for inspection in report.inspections for row in inspection.rows):
+        lines.append(RANDOM)
     return "\n".join([*lines, f"contact sheet: {report.sheet}"])
 
 

@@ -111,7 +111,7 @@ def _files(folder: Path, setting: str, sub_folders: bool, skipped: Counter[str])
 
 
 def _refuse_unreadable_names(images: Sequence[Path], folder: Path, setting: str) -> None:
-    """Refuse names that no text can hold, as archives of old systems bring: reports and checkpoints name photographs."""
+    """Refuse names that no text can hold, as old archives bring: reports and checkpoints name photographs."""
     strange = [path for path in images if str(path).encode("utf-8", "replace").decode() != str(path)]
     if strange:
         shown = some([str(path.relative_to(folder)).encode("utf-8", "backslashreplace").decode() for path in strange])

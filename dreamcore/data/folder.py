@@ -189,6 +189,10 @@ class ImageFolder:
         mask = None if scaled.mask is None else crop.cut(scaled.mask, place).astype(np.float32) / np.float32(255)
         return TrainingImage(to_planes(crop.cut(scaled.image, place)), mask, crop.record(photo.size, place))
 
+    def scaled(self, index: int, crop: Crop) -> Image.Image:
+        """A photograph scaled to cover the crop, kept for `sample`."""
+        return self._scaled_photo(index, crop).image
+
     def place(self, index: int, crop: Crop, rng: np.random.Generator | None) -> tuple[int, int, bool]:
         """(left, top, mirrored) of the crop that `sample` would make with the same `rng` (see `Crop.place`)."""
         photo = self.photos[index]
