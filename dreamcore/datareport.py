@@ -25,6 +25,10 @@ from .pictures import png_bytes
 from .prompts import places
 from .runs.overlaps import refuse_among_photographs
 
+RANDOM = (
+    "crops are drawn at random: the sheet dims what none of them can show, and frames the middle one, which "
+    "--center_crop takes alone"
+)
 USUAL_SIDE, USUAL_FACTOR = 512, 8
 """Of Stable Diffusion, where no model is named."""
 
@@ -115,6 +119,8 @@ def in_words(report: DataReport) -> str:
         lines += [f"  warning: {text}" for text in remarks] + [f"  note: {text}" for text in inspection.notes]
     if report.held_out:
         lines.append(f"held out of training: {', '.join(path.name for path in report.held_out)}")
+    if any(row.reach != row.crop for inspection in report.inspections for row in inspection.rows):
+        lines.append(RANDOM)
     return "\n".join([*lines, f"contact sheet: {report.sheet}"])
 
 

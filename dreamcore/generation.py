@@ -109,7 +109,7 @@ def _prompts(config: GenerateConfig) -> list[str]:
         text = Path(config.prompt_file).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"prompt_file: {config.prompt_file}: {error}") from None
-    prompts = [line.strip() for line in text.splitlines() if line.strip()]
+    prompts = [line.strip() for line in text.split("\n") if line.strip()]
     if not prompts:
         raise ConfigError(f"prompt_file: {config.prompt_file}: holds no prompt; write one a line")
     return prompts

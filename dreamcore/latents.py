@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .data import Crop, CropRecord, ImageFolder, latent_weights
+from .errors import named
 from .files import explain_disk_errors
 from .io.system import reserve
 from .latentcache import LatentCache
@@ -135,7 +136,8 @@ class Latents:
         """
         images = self._images[sample.concept, sample.row]
         image = images.folder.sample(sample.image, images.crops[sample.image], self._draw(sample))
-        mean, std = (part[0] for part in self._encode(image.pixels[None]))
+        with named(str(images.folder.photos[sample.image].path)):
+            mean, std = (part[0] for part in self._encode(image.pixels[None]))
         if images.outside_weight is None:
             return np.concatenate([mean, std])
         shape = mean.shape[1:]

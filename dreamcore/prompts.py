@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .backend import Backend
-from .bpe import Tokenizer
 from .config import TrainConfig
 from .config.concepts import Concept
 from .data import ImageFolder, Wording
 from .errors import ConfigError
-from .rarewords import known_word
 from .rng import Purpose, generator
 
 
@@ -124,49 +121,12 @@ def _fillings(config: TrainConfig, concept: Concept, texts: Sequence[str]) -> tu
 
 def identifier_words(config: TrainConfig, concept: Concept, folder: ImageFolder) -> list[str]:
     """The words that can name the subject: those of the instance prompt, and of what stands around every caption, that
-    the class prompt lacks."""
-    said = [wording.own_words() for wording in _wordings(config, concept, folder) if wording is not None]
-    known = _split(concept.class_prompt or "")
+    neither the class prompt nor the word for the class has."""
+    wordings = [wording for wording in _wordings(config, concept, folder) if wording is not None]
+    said = [wording.own_words() for wording in wordings]
+    known = _split(f"{concept.class_prompt or ''} {wordings[0].class_word or ''}")
     return list(dict.fromkeys(word for text in said for word in _split(text) if word not in known))
 
 
 def _split(text: str) -> list[str]:
     return [word for word in (part.strip(string.punctuation) for part in text.split()) if word]
-
-
-def warn_of_known_words(tokenizer: Tokenizer, identifiers: Sequence[str], warn: Callable[[str], None]) -> None:
-    """Warn of an identifier that means something already."""
-    for word in identifiers:
-        meaning = known_word(tokenizer, word)
-        if meaning is not None:
-            warn(
-                f"{word!r} is {meaning} to the model, and its pictures will mix with the subject's; `dreambooth "
-                "identifiers` suggests rare words"
-            )
-
-
-def warn_of_words(
-    backend: Backend, encoders: int, prompts: list[str], identifier_words: list[str], warn: Callable[[str], None]
-) -> None:
-    """Warn of prompts that a text encoder sees only in part, and of an identifier that is several tokens.
-
-    Args:
-        encoders: how many text encoders there are; what their tokenizers agree on is said once.
-    """
-    found: dict[str, None] = {}
-    for number in range(encoders):
-        window = backend.tokenizer_window(number)
-        for tokens in backend.tokenize(prompts, number):
-            if len(tokens) > window:
-                cut = " ".join(tokens[window:])
-                found[f"prompt of {len(tokens)} tokens, of which the text encoder sees {window}; cut off: {cut!r}"] = (
-                    None
-                )
-    for word, tokens in zip(identifier_words, backend.tokenize(identifier_words), strict=True):
-        if len(tokens) > 1:
-            found[
-                f"{word!r} splits into {len(tokens)} tokens ({' '.join(tokens)}), each with a meaning of its own; as "
-                "an identifier, a rare word of one token is learned better"
-            ] = None
-    for text in found:
-        warn(text)

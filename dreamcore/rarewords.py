@@ -41,7 +41,11 @@ NOTABLE = {
     "nfl": "a sports league",
     "wwe": "wrestling",
 }
-"""Rare words of which models have pictures all the same."""
+"""Rare words of which models have pictures all the same, where they have learned from the web."""
+WEB = 40_000
+"""Tokens of a vocabulary from which on a model is taken to have; CLIP's has 49,408, a miniature's some hundreds."""
+CUSTOMARY = ("sks",)
+"""Those of them that the field uses as identifiers all the same, with success."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +73,16 @@ def rare_words(tokenizer: Tokenizer, count: int) -> list[tuple[str, int]]:
 
 
 def known_word(tokenizer: Tokenizer, word: str) -> str | None:
-    """What a word means to the model already, in words; None where it is rare, or no single token."""
-    if word.lower() in NOTABLE:
-        return NOTABLE[word.lower()]
+    """That a word is common to the model, in words; None where it is rare, or no single token."""
     tokens = tokenizer.tokenize(word)
     if len(tokens) == 1 and tokenizer.vocabulary.get(tokens[0], 0) < COMMON * len(tokenizer.vocabulary):
         return "a common word"
     return None
+
+
+def notable(tokenizer: Tokenizer, word: str) -> str | None:
+    """What a rare word means to a model that has learned from the web, in words."""
+    return NOTABLE.get(word.lower()) if len(tokenizer.vocabulary) >= WEB else None
 
 
 def identifiers(config: IdentifiersConfig) -> list[Identifier]:

@@ -12,7 +12,6 @@ from typing import Any
 
 from .backend import Backend, choose_backend, launch_rank, load_backend
 from .batches import Batcher
-from .bpe import Tokenizer
 from .checkpoint import prune
 from .choices import model_facts, refuse_before_fetching, settle_length, warm_up_too_long
 from .config import TrainConfig
@@ -20,11 +19,12 @@ from .config.used import Context, refuse_idle
 from .data import ImageFolder
 from .decisions import ClassPlan, Decisions, decide
 from .files import usable_folder
+from .forewarning import prompt_owners, warn_of_cut_prompts, warn_of_inputs
 from .inputs import Inputs, check_inputs
 from .latents import Images, Latents
 from .memory import PeakMemory
 from .plan import CLASS, INSTANCE, Plan, Sample
-from .prompts import Words, identifier_words, places, warn_of_known_words, warn_of_words
+from .prompts import Words, places
 from .resume import Resumed, find_resumed, finished_before, set_damaged_aside
 from .runs import RunFolder
 from .runs.overlaps import refuse_own_configuration
@@ -121,6 +121,8 @@ def complete(begun: Begun) -> Prepared:
     def warn(text: str) -> None:
         trackers.message(text, "warning")
 
+    if rank == 0:
+        warn_of_inputs(config, inputs, warn, trackers.message)
     backend = load_backend(name, inputs.model, config)
     trackers.message(f"{inputs.model.family.name} on {name}, {backend.device_name()}")
     trained = backend.prepare_training(config)
@@ -150,7 +152,7 @@ def complete(begun: Begun) -> Prepared:
             _go_on(run_folder, resumed, decided, trackers.message)
     first = resumed.update if resumed else 0
 
-    words = _encode_words(config, inputs, decided, backend, warn)
+    words = _encode_words(inputs, decided, backend, warn)
     memory.end("encoding words")
     held_out = None
     if inputs.held_out and run_folder:
@@ -180,18 +182,11 @@ def complete(begun: Begun) -> Prepared:
     )
 
 
-def _encode_words(
-    config: TrainConfig, inputs: Inputs, decided: Decisions, backend: Backend, warn: Callable[[str], None]
-) -> Words:
+def _encode_words(inputs: Inputs, decided: Decisions, backend: Backend, warn: Callable[[str], None]) -> Words:
     """The run's prompts, all of them encoded at once, while the text encoders have the device."""
     *_, dropout = decided.weighting
     words, encoders = _words(inputs, decided.classes, empty=dropout > 0), len(inputs.model.text_encoders)
-    for subject in inputs.subjects:
-        identifier = identifier_words(config, subject.concept, subject.images)
-        warn_of_words(backend, encoders, [], identifier, warn)
-        if subject.concept.class_prompt is not None:  # otherwise the words of the class are among them
-            warn_of_known_words(Tokenizer.open(inputs.model), identifier, warn)
-    warn_of_words(backend, encoders, words.prompts, [], warn)
+    warn_of_cut_prompts(backend, encoders, words.prompts, prompt_owners(inputs), warn)
     looked_at = decided.pictures.pictures if decided.pictures else None
     more = [looked_at.prompt, looked_at.negative_prompt] if looked_at else []
     backend.set_prompts(list(dict.fromkeys([*words.prompts, *more])))

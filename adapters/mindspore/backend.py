@@ -107,7 +107,7 @@ class MindSporeBackend:
             positive = self.words.embeddings(request.prompts)
             negative = self.words.embeddings([request.negative_prompt] * len(request.prompts))
             latents = make_latents(self.model, parts, request, positive, negative)
-        return to_pixels(self.vae.decode(_tensor(latents))[0].asnumpy().astype(np.float32))
+        return to_pixels(self.vae.decode(_tensor(latents))[0].asnumpy().astype(np.float32), self.model)
 
     def load_lora(self, file: Path, scale: float) -> None:
         lora.fold(file, self._weights, scale)

@@ -92,7 +92,7 @@ class PaddleBackend:
                 latents = make_latents(self.model, parts, request, positive, negative)
         self._move(self.vae, self.device)
         with paddle.no_grad():
-            return to_pixels(self.vae.decode(paddle.to_tensor(latents)).sample.numpy())
+            return to_pixels(self.vae.decode(paddle.to_tensor(latents)).sample.numpy(), self.model)
 
     def load_lora(self, file: Path, scale: float) -> None:
         lora.apply_file({self.family.denoiser: self.denoiser} | self.words.networks(), file, scale)

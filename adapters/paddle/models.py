@@ -22,6 +22,7 @@ from ppdiffusers import transformers
 from dreamcore.bpe import with_old_files
 from dreamcore.errors import ConfigError, RunError
 from dreamcore.layouts import PUBLISHED
+from dreamcore.modelfields import building
 from dreamcore.modelfolder import ModelFolder
 from dreamcore.weights import (
     TABLE,
@@ -63,7 +64,8 @@ def load_component(model: ModelFolder, name: str) -> Any:
         raise ConfigError(f"{model.path}: {name} is a {library}.{class_name}, which this ppdiffusers lacks")
     files = model.weight_files(name)
     arrays = read_weights(files, paddles=library in PUBLISHED)
-    network = _build(cls, model.config(name))
+    with building(model.folder(name) / "config.json", class_name):
+        network = _build(cls, model.config(name))
     if problem := fill(network, arrays):
         kind, _, names = problem.partition(": ")
         raise ConfigError(f"{files[0]}: {kind} for {class_name}: {names}")
@@ -127,7 +129,7 @@ def put(name: str, weight: paddle.Tensor, array: NDArray[Any]) -> None:
 def load_tokenizer(model: ModelFolder, name: str) -> Any:
     """The tokenizer that the model's index names."""
     class_name = model.class_name(name).removesuffix("Fast")  # of which there is none here
-    with with_old_files(model.folder(name)) as folder:
+    with building(model.folder(name), class_name), with_old_files(model.folder(name)) as folder:
         return getattr(transformers, class_name).from_pretrained(str(folder))
 
 

@@ -97,7 +97,7 @@ class TorchBackend:
             with autocast(self.device, dtype):
                 latents = make_latents(self.model, self.denoiser, request, positive, negative)
         with torch.no_grad():
-            return to_pixels(self.vae.to(self.device).decode(self._to_device(latents)).sample.cpu().numpy())
+            return to_pixels(self.vae.to(self.device).decode(self._to_device(latents)).sample.cpu().numpy(), self.model)
 
     def load_lora(self, file: Path, scale: float) -> None:
         networks = {self.family.denoiser: self.denoiser} | self.words.networks()

@@ -76,6 +76,10 @@ class Wording:
 
         def word(place: re.Match[str]) -> str:
             value = words[place[1]]
+            if value is None and place[1] == "caption":
+                raise ConfigError(
+                    f"prompt {text!r}: has a place for the caption, which only caption_template has (with use_captions)"
+                )
             if value is None:
                 setting = "class_word" if place[1] == "class" else place[1]
                 raise ConfigError(f"prompt {text!r}: asks for the {place[1]}, and none is given; give {setting}")

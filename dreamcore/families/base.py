@@ -48,7 +48,7 @@ class TextEncoder:
         """
         if self.layer is None or self.pooled is not None:
             return ()
-        layers = int(config["num_hidden_layers"])
+        layers = int(config.get("num_hidden_layers") or 12)  # as transformers has it
         last = range(layers + 1 + self.layer, layers)
         return (*(f"text_model.encoder.layers.{i}." for i in last), "text_model.final_layer_norm.")
 
