@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ConfigError, to_install
+from .outofmemory import LOADING, during, recognise
 
 if TYPE_CHECKING:
     from .config import TrainConfig
@@ -264,6 +265,7 @@ def launch_rank(backend: str) -> int:
     return int(os.environ.get(RANK_VARIABLES.get(backend, ""), "0") or 0)
 
 
+@during(LOADING)
 def load_backend(name: str, model: ModelFolder, settings: ModelSettings) -> Backend:
     """Import an adapter, the only place where that happens, and load the model into it.
 
@@ -274,8 +276,11 @@ def load_backend(name: str, model: ModelFolder, settings: ModelSettings) -> Back
     family = model.family
     if name in RANK_VARIABLES and name not in family.backends:
         raise ConfigError(f"pretrained_model_name_or_path: {model.path}: {_why_not(family, name)}")
-    module, function = _entry_points()[name].split(":")
-    backend: Backend = getattr(importlib.import_module(module), function)(model, settings)
+    name, function = _entry_points()[name].split(":")
+    module = importlib.import_module(name)
+    if hasattr(module, "out_of_memory"):
+        recognise(module.out_of_memory)
+    backend: Backend = getattr(module, function)(model, settings)
     return backend
 
 

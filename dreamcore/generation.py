@@ -15,7 +15,9 @@ from .config import GenerateConfig
 from .errors import ConfigError
 from .files import AGAIN, explain_disk_errors, usable_folder, write_atomically
 from .modelfolder import ModelFolder
+from .outofmemory import PICTURES, advise
 from .pictures import contact_sheet, first_noise, png_bytes
+from .track.files import LOG
 
 SHEET, RECORD = "sheet.png", "pictures.json"
 
@@ -30,8 +32,14 @@ def generate(config: GenerateConfig) -> list[Path]:
 
     Raises:
         ConfigError: before anything is loaded, naming the setting that cannot be used and what would be right.
+        OutOfMemory: it names the settings that would help.
     """
     name = choose_backend(config.backend)
+    with advise(config, name, PICTURES, Path(config.output_dir).expanduser() / LOG):
+        return _generate(config, name)
+
+
+def _generate(config: GenerateConfig, name: str) -> list[Path]:
     model = ModelFolder.of(config)
     prompts = _prompts(config)
     height, width = _size(config, model)

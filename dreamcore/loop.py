@@ -15,16 +15,19 @@ from typing import Any
 import numpy as np
 
 from . import checkpoint
+from .backend import choose_backend
 from .config import TrainConfig
 from .export import write_model
 from .files import explain_disk_errors, write_atomically
 from .ledger import Ledger
+from .outofmemory import PREPARING, SAVING, TRAINING, VALIDATION, advise, during
 from .report import write_report
 from .report.pictures import picture_files
 from .runfolder import METRICS, REPORT_DATA, SAMPLES
 from .setup import Prepared, prepare
 from .signals import StopRequest
 from .track import RunInfo
+from .track.files import LOG
 from .track.metrics import read_lines
 from .validation import save_pictures
 
@@ -53,7 +56,8 @@ def train(config: TrainConfig) -> Run:
         ConfigError: before any costly work, naming the setting or file that cannot be used and what would be right.
         RunError: the run had started and cannot go on; it says what is kept.
     """
-    with ExitStack() as stack:
+    log = Path(config.output_dir).expanduser() / LOG
+    with ExitStack() as stack, advise(config, choose_backend(config.backend), PREPARING, log):
         loop = _Loop(time.monotonic(), prepared := prepare(config, stack))
         outcome = "failed"
         try:
@@ -89,6 +93,7 @@ class _Loop:
         self.finish()
         return Run(p.folder, self.total, 0)
 
+    @during(TRAINING)
     def update(self, update: int) -> None:
         """Update number `update` (from 0), and what is due after it."""
         p, done, last = self.p, update + 1, update + 1 == self.total
@@ -131,6 +136,7 @@ class _Loop:
         )
         return Run(self.p.folder, done, stop.exit_code)
 
+    @during(SAVING)
     def save(self, done: int) -> None:
         """Write a checkpoint, on the main process."""
         p = self.p
@@ -145,6 +151,7 @@ class _Loop:
         self.world.barrier()
         self.ledger.restart_clock()
 
+    @during(VALIDATION)
     def validate(self, done: int) -> None:
         """Make validation pictures and measure the held-out loss, on the main process."""
         p = self.p
@@ -157,6 +164,7 @@ class _Loop:
         self.world.barrier()
         self.ledger.restart_clock()
 
+    @during(SAVING)
     def finish(self) -> None:
         """Write the finished model and the report, on the main process."""
         p = self.p

@@ -21,6 +21,7 @@ from .files import usable_folder
 from .inputs import Inputs, check_inputs
 from .latents import Images, Latents
 from .memory import PeakMemory
+from .outofmemory import CLASSES, LOADING, WORDS, during
 from .plan import CLASS, INSTANCE, Plan, Sample
 from .prompts import Words, identifier_words, warn_of_known_words, warn_of_words
 from .resume import Resumed, find_resumed, set_damaged_aside
@@ -75,7 +76,8 @@ def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
 
     backend = load_backend(name, inputs.model, config)
     trackers.message(f"{inputs.model.family.name} on {name}, {backend.device_name()}")
-    trained = backend.prepare_training(config)
+    with during(LOADING):
+        trained = backend.prepare_training(config)
     if config.enable_xformers_memory_efficient_attention:
         trackers.message(XFORMERS)
     decided = decide(config, inputs, folder, name, backend, trained)
@@ -118,6 +120,7 @@ def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
     )
 
 
+@during(WORDS)
 def _encode_words(
     config: TrainConfig, inputs: Inputs, decided: Decisions, backend: Backend, warn: Callable[[str], None]
 ) -> Words:
@@ -144,6 +147,7 @@ def _words(inputs: Inputs, classes: Mapping[int, ClassPlan], *, empty: bool) -> 
     return Words.collect(of_image, [text for part in inputs.held_out for text in part.prompts], empty=empty)
 
 
+@during(CLASSES)
 def _complete_classes(classes: ClassPlan, backend: Backend, trackers: Trackers) -> ImageFolder:
     def make(seeds: Any) -> Any:
         return classes.pictures.make(backend, seeds)
@@ -167,6 +171,7 @@ def _go_on(run_folder: RunFolder, resumed: Resumed, decided: Decisions) -> None:
     run_folder.write_config(decided.settings)
 
 
+@during(LOADING)
 def _load_state(backend: Backend, resumed: Resumed, trackers: Trackers, *, reset_optimizer: bool) -> None:
     if reset_optimizer:
         trackers.message(f"the weights of {resumed.folder.name}, and an optimizer that starts afresh", "warning")

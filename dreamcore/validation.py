@@ -23,6 +23,7 @@ from .diffusion import NoiseSchedule
 from .families import FamilyInputs
 from .files import explain_disk_errors, write_atomically
 from .inputs import HeldOutImages, Inputs
+from .outofmemory import IMAGES, during
 from .pictures import first_noise, png_bytes
 from .prompts import Words
 from .rng import Purpose, generator
@@ -115,6 +116,7 @@ class HeldOut:
     seed: int
 
     @classmethod
+    @during(IMAGES)
     def encode(
         cls,
         images: Sequence[HeldOutImages],

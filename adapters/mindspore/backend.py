@@ -31,6 +31,7 @@ from mindspore import Tensor, ops
 from . import lora, models
 from .buckets import flatten_all
 from .launch import join_world, sum_over_ranks
+from .memory import out_of_memory as out_of_memory
 from .network import LossNetwork, WordsNetwork, gradient_function, recompute
 from .optim import MovingAverage, Optimizer
 from .words import Part, Words

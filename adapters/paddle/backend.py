@@ -24,6 +24,7 @@ from dreamcore.weights import save_component
 
 from . import lora, models
 from .launch import check_log_folder, choose_device, join_world, sum_gradients
+from .memory import out_of_memory as out_of_memory
 from .optim import MovingAverage, Optimizer
 from .sampling import make_latents
 from .words import Part, Words
