@@ -93,6 +93,11 @@ class World(Protocol):
     @property
     def size(self) -> int: ...
 
+    @property
+    def asks_every(self) -> int:
+        """Updates from one question whether to stop to the next: more than 1 where `gather` waits for the devices."""
+        ...
+
     def gather(self, values: NDArray[np.float64]) -> list[NDArray[np.float64]]:
         """Arrays of one shape from all ranks, in order, on every rank."""
         ...
@@ -113,6 +118,7 @@ class Solo:
     rank: int = 0
     local_rank: int = 0
     size: int = 1
+    asks_every: int = 1
 
     def gather(self, values: NDArray[np.float64]) -> list[NDArray[np.float64]]:
         return [values]

@@ -87,7 +87,7 @@ class _Loop:
         with StopRequest(p.trackers.message) as stop:
             for update in range(p.first, self.total):
                 self.update(update)
-                if self.agreed(stop):
+                if (update + 1) % self.world.asks_every == 0 and self.agreed(stop):
                     return self.stopped(update + 1, stop)
         p.memory.end("training")
         self.finish()
@@ -118,7 +118,8 @@ class _Loop:
         """Whether to stop after this update: all ranks do, or none.
 
         They ask each other from host to host after each update, for whoever sends a signal to all does not wait long;
-        their devices need not have finished it.  One that comes while they ask is for the next time.
+        their devices need not have finished it.  Where the question goes through the devices, it is put only every
+        `World.asks_every` updates.  A signal that comes while they ask is for the next time.
         """
         asked = stop.signal
         if self.world.size > 1:

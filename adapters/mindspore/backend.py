@@ -124,6 +124,8 @@ class MindSporeBackend:
         for parameter in (p for named in parameters.values() for p in named.values()):
             parameter.requires_grad = True
         self._set_modes(config)  # after the line above: recomputation looks at once for what trains
+        for name, parameter in (item for named in parameters.values() for item in named.items()):
+            parameter.name = name  # which recomputation takes from LoRA's, and several bear one name
         scale = LossScale() if self.dtype is ms.float16 else None
         self._optimizer = Optimizer(parameters, config, scale)
         if config.use_ema:

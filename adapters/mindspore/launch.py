@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import mindspore as ms
 import numpy as np
 from mindspore import Tensor, ops
 from mindspore.communication import get_group_size, get_rank, init
@@ -18,14 +19,19 @@ from dreamcore.errors import RunError
 JOIN_SECONDS = 180
 """Time for all processes to find each other; DREAMBOOTH_JOIN_SECONDS sets another."""
 
+UPDATES_BETWEEN_QUESTIONS = 10
+"""On Ascend, between one question whether to stop and the next: each waits for the device, and a signal for it."""
+
 
 @dataclass(frozen=True)
 class MindSporeWorld:
-    """Processes joined by mindspore.communication."""
+    """Processes joined by mindspore.communication: HCCL on Ascend, where all that they tell each other goes through the
+    devices, and mccl on a CPU."""
 
     rank: int
     local_rank: int
     size: int
+    asks_every: int = 1
 
     def gather(self, values: NDArray[np.float64]) -> list[NDArray[np.float64]]:
         if values.size == 0:
@@ -77,7 +83,9 @@ def join_world() -> World:
         raise RunError(f"the processes of this run did not find each other within {seconds} s ({what})") from None
     finally:
         faulthandler.cancel_dump_traceback_later()
-    return MindSporeWorld(get_rank(), int(os.environ.get("DEVICE_ID", "0")), get_group_size())
+    on_cpu = ms.get_context("device_target") == "CPU"
+    local = int(os.environ.get("DEVICE_ID", "0"))
+    return MindSporeWorld(get_rank(), local, get_group_size(), 1 if on_cpu else UPDATES_BETWEEN_QUESTIONS)
 
 
 def sum_over_ranks(vectors: Sequence[Tensor]) -> list[Tensor]:

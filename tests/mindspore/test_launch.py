@@ -146,3 +146,17 @@ def test_a_process_that_none_joins_ends(photos: Path, tmp_path: Path) -> None:
     done = run(["dreambooth"], settings, **alone)
     assert done.returncode == 1
     assert "did not find each other" in done.stderr or "join_world" in done.stderr
+
+
+@pytest.mark.parametrize(("target", "every"), [("CPU", 1), ("Ascend", 10)])
+def test_ranks_on_devices_seldom_ask_each_other(target: str, every: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MindSpore has no group of hosts beside HCCL's: every question waits for the devices."""
+    from dreamcore.adapters.mindspore import launch as module
+
+    monkeypatch.setenv("MS_WORKER_NUM", "2")
+    monkeypatch.setenv("MS_TOPO_TIMEOUT", "1")  # which joining overwrites
+    monkeypatch.setattr(module.ms, "get_context", lambda name: target)
+    for name, answer in (("init", None), ("get_rank", 1), ("get_group_size", 2)):
+        monkeypatch.setattr(module, name, lambda answer=answer: answer)
+    world = module.join_world()
+    assert (world.rank, world.size, world.asks_every) == (1, 2, every)
