@@ -52,7 +52,6 @@ def test_networks(name: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"mode": "graph"}, "mode: graph needs an Ascend device"),
         ({"mixed_precision": "fp16"}, "mixed_precision: fp16 needs an Ascend device"),
         ({"mixed_precision": "bf16"}, "mixed_precision: bf16 needs an Ascend device"),
         ({"device": "ascend:0"}, "device: 'ascend:0' cannot be used by this MindSpore"),
