@@ -282,8 +282,12 @@ def load_backend(name: str, model: ModelFolder, settings: ModelSettings) -> Back
     family = model.family
     if name in RANK_VARIABLES and name not in family.backends:
         raise ConfigError(f"pretrained_model_name_or_path: {model.path}: {_why_not(family, name)}")
-    name, function = _entry_points()[name].split(":")
-    module = importlib.import_module(name)
+    if name in RANK_VARIABLES and name != "paddle":
+        from .layouts import refuse_ppdiffusers
+
+        refuse_ppdiffusers(model, name)
+    place, function = _entry_points()[name].split(":")
+    module = importlib.import_module(place)
     if hasattr(module, "out_of_memory"):
         recognise(module.out_of_memory)
     backend: Backend = getattr(module, function)(model, settings)
