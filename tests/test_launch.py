@@ -56,6 +56,13 @@ def test_commands(backend: str, script: Path) -> None:
         assert on_two.environment["PATH"].startswith(str(bin_folder))
 
 
+def test_the_readme_waits_for_what_it_starts() -> None:
+    """msrun alone returns at once, with 0."""
+    readme = Path(__file__).parents[1] / "README.md"
+    (line,) = (line for line in readme.read_text("utf-8").splitlines() if line.lstrip().startswith("msrun "))
+    assert "--join=True" in line
+
+
 @needs.torch
 def test_a_dry_run_prints_a_line_for_a_shell(script: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["launch", "--devices", "0,1", "--backend", "torch", "--dry-run", "--", *TRAIN]) == 0
