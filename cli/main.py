@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import dreamcore
 from dreamcore.errors import ConfigError, RunError
+from dreamcore.outofmemory import during
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ def _dispatch(words: list[str]) -> int:
         near = nearest(name, COMMANDS)
         hint = f"did you mean {near}?" if near else f"there are {', '.join(COMMANDS)}"
         raise ConfigError(f"{name}: no such command; {hint}")
-    return COMMANDS[name].run(COMMANDS[name].about, rest)
+    with during(f"running {name}"):
+        return COMMANDS[name].run(COMMANDS[name].about, rest)
 
 
 def _overview() -> str:

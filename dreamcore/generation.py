@@ -20,8 +20,10 @@ from .errors import ConfigError
 from .files import AGAIN, explain_disk_errors, numbered, usable_folder, write_new
 from .infotext import SAMPLERS, infotext
 from .modelfolder import ModelFolder
+from .outofmemory import PICTURES, advise
 from .pictures import contact_sheet, first_noise, png_bytes
 from .track import Console
+from .track.files import LOG
 
 SHEET, RECORD = "sheet.png", "pictures.json"
 
@@ -38,11 +40,18 @@ def generate(config: GenerateConfig) -> list[Path]:
 
     Raises:
         ConfigError: before anything is loaded, naming the setting that cannot be used and what would be right.
+        OutOfMemory: it names the settings that would help.
     """
     name = choose_backend(config.backend)
     if config.note is not None:
         Console().message(config.note)
     refuse_before_fetching(config, name)
+    folder = Path(config.output_dir).expanduser()
+    with advise(config, name, PICTURES, lambda entry: write_new(numbered(folder / LOG), entry)):
+        return _generate(config, name)
+
+
+def _generate(config: GenerateConfig, name: str) -> list[Path]:
     model = ModelFolder.of(config)
     context = Context(name, model_facts(model))
     refuse_idle(config, context)

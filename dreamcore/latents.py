@@ -16,6 +16,7 @@ from .errors import named
 from .files import explain_disk_errors
 from .io.system import reserve
 from .latentcache import LatentCache
+from .outofmemory import IMAGES, during
 from .plan import Sample
 from .rng import Purpose, generator
 
@@ -88,6 +89,7 @@ class Latents:
             self._records[_key(sample)] = record
         return record
 
+    @during(IMAGES)
     def fill(self, samples: Iterable[Sample], progress: Callable[[int, int], None]) -> None:
         """Encode every variant that `samples` use; `progress(done, of)` is called after each."""
         wanted = {_key(s): s for s in samples if s.variant is not None}
@@ -129,6 +131,7 @@ class Latents:
             self._kept.put(key, planes)
         return planes
 
+    @during(IMAGES)
     def _planes(self, sample: Sample) -> Float:
         """[2C or 2C + 1, h, w] mean, standard deviation and weights of one sample's image.
 

@@ -23,6 +23,7 @@ from .forewarning import prompt_owners, warn_of_cut_prompts, warn_of_inputs
 from .inputs import Inputs, check_inputs
 from .latents import Images, Latents
 from .memory import PeakMemory
+from .outofmemory import CLASSES, LOADING, WORDS, during
 from .plan import CLASS, INSTANCE, Plan, Sample
 from .prompts import Words, places
 from .resume import Resumed, find_resumed, finished_before, set_damaged_aside
@@ -125,7 +126,8 @@ def complete(begun: Begun) -> Prepared:
         warn_of_inputs(config, inputs, warn, trackers.message)
     backend = load_backend(name, inputs.model, config)
     trackers.message(f"{inputs.model.family.name} on {name}, {backend.device_name()}")
-    trained = backend.prepare_training(config)
+    with during(LOADING):
+        trained = backend.prepare_training(config)
     if config.enable_xformers_memory_efficient_attention:
         trackers.message(XFORMERS)
     decided = decide(config, inputs, folder, context, backend, trained)
@@ -182,6 +184,7 @@ def complete(begun: Begun) -> Prepared:
     )
 
 
+@during(WORDS)
 def _encode_words(inputs: Inputs, decided: Decisions, backend: Backend, warn: Callable[[str], None]) -> Words:
     """The run's prompts, all of them encoded at once, while the text encoders have the device."""
     *_, dropout = decided.weighting
@@ -202,6 +205,7 @@ def _words(inputs: Inputs, classes: Mapping[int, ClassPlan], *, empty: bool) -> 
     return Words.collect(of_image, [text for part in inputs.held_out for text in part.prompts], empty=empty)
 
 
+@during(CLASSES)
 def _complete_classes(classes: ClassPlan, backend: Backend, trackers: Trackers) -> ImageFolder:
     def make(seeds: Any) -> Any:
         return classes.pictures.make(backend, seeds)
@@ -230,6 +234,7 @@ def _go_on(run_folder: RunFolder, resumed: Resumed, decided: Decisions, say: Cal
     run_folder.write_config(decided.settings)
 
 
+@during(LOADING)
 def _load_state(backend: Backend, resumed: Resumed, trackers: Trackers, *, reset_optimizer: bool) -> None:
     if reset_optimizer:
         trackers.message(f"the weights of {resumed.folder.name}, and an optimizer that starts afresh", "warning")

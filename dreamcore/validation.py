@@ -24,6 +24,7 @@ from .errors import named
 from .families import FamilyInputs
 from .files import write_atomically
 from .inputs import HeldOutImages, Inputs
+from .outofmemory import IMAGES, during
 from .pictures import first_noise, png_bytes
 from .prompts import Words, subject_words
 from .rng import Purpose, generator
@@ -125,6 +126,7 @@ class HeldOut:
     seed: int
 
     @classmethod
+    @during(IMAGES)
     def encode(
         cls,
         images: Sequence[HeldOutImages],

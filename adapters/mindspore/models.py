@@ -83,7 +83,8 @@ def mindone(library: str) -> Any:
         warnings.simplefilter("ignore", FutureWarning)
         import_lazily("mindone.transformers")  # all models of its two `__init__` take 4 seconds of 6
         import_lazily("mindone.transformers.models")
-        cpu_shim.install_attention(importlib.import_module("mindone.diffusers.models.attention_dispatch"))
+        shimmed = ("attention_dispatch", "activations")
+        cpu_shim.install_in_mindone(*(importlib.import_module(f"mindone.diffusers.models.{name}") for name in shimmed))
         return importlib.import_module(f"mindone.{library}")
 
 

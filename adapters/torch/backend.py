@@ -24,6 +24,7 @@ from dreamcore.weights import save_component
 from . import lora, models
 from .average import MovingAverage
 from .launch import choose_device, join_world, sum_gradients
+from .memory import out_of_memory as out_of_memory
 from .optim import Named, Optimizer
 from .precision import autocast, check_class_precision, check_precision, quicken_products, set_tf32
 from .sampling import make_latents

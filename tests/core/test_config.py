@@ -83,6 +83,7 @@ def test_every_setting_is_documented(cls: type[Settings], name: str) -> None:
     ("values", "message"),
     [
         ({"mixed_precision": "fp8"}, r"^mixed_precision: .*'no', 'fp16' or 'bf16'; received 'fp8'$"),
+        ({"jit_level": "O2"}, r"^jit_level: .*'O0' or 'O1'; received 'O2'$"),
         ({"lr_scheduler": "exponential"}, r"lr_scheduler: .*'polynomial'; received 'exponential'"),
         ({"train_batch_size": 0}, r"^train_batch_size: .*greater than or equal to 1; received 0$"),
         ({"train_batch_size": 2.5}, r"^train_batch_size: .*integer.*; received 2.5$"),
