@@ -149,9 +149,10 @@ def inspect(
         decoded = decode_bytes(photo.data(), photo.path, background=folder.background)
         prompt = photo.caption if prompts is None else prompts[number]
         tokens = count_tokens(prompt) if count_tokens and prompt is not None else None
-        scaled = crop.scale(decoded.image)
-        seen.add(photo.path.name, scaled)
-        cut, reach, enlarged, blurred, remarks = _measured(photo, crop, scaled)
+        shrinks = min(crop.scaled_size(photo.size)) < min(photo.size)  # what grows tells no more, and strips grow huge
+        measured = crop.scale(decoded.image) if shrinks else decoded.image
+        seen.add(photo.path.name, measured)
+        cut, reach, enlarged, blurred, remarks = _measured(photo, crop, measured)
         if tokens is not None and window is not None and tokens > window:
             text = f"the prompt has {tokens} tokens and the text encoder sees {window}: shorten it"
             remarks.append(Remark("long prompt", text))
@@ -223,14 +224,14 @@ def _throughout(rings: np.ndarray[Any, Any], shapes: np.ndarray[Any, Any]) -> li
 
 
 def _measured(photo: Photo, crop: Crop, image: Image.Image) -> tuple[Box, Box, float, float, list[Remark]]:
-    """(crop, reach, enlarged, blur, remarks) of a photograph, `image` being at training size (see `Row`)."""
-    mask = None if photo.mask is None else subject_box(photo.read_mask())
-    box = scaled_box(mask, photo.size, image.size) if mask else None
-    left, top, _ = replace(crop, center_crop=True, random_flip=False).place(image.size, None, box)
-    cut = scaled_box((left, top, left + crop.width, top + crop.height), image.size, photo.size)
-    reach = scaled_box(crop.reach(image.size, box), image.size, photo.size)
+    """(crop, reach, enlarged, blur, remarks) of a photograph, `image` being at training size or smaller (see `Row`)."""
+    mask, scaled = None if photo.mask is None else subject_box(photo.read_mask()), crop.scaled_size(photo.size)
+    box = scaled_box(mask, photo.size, scaled) if mask else None
+    left, top, _ = replace(crop, center_crop=True, random_flip=False).place(scaled, None, box)
+    cut = scaled_box((left, top, left + crop.width, top + crop.height), scaled, photo.size)
+    reach = scaled_box(crop.reach(scaled, box), scaled, photo.size)
     enlarged = max(crop.width / photo.size[0], crop.height / photo.size[1])
-    blurred = blur(image, min(BLUR_SIDE, *image.size))
+    blurred = blur(image, min(BLUR_SIDE, *scaled))
     return cut, reach, enlarged, blurred, _remarks(photo.size, enlarged, blurred, mask, cut)
 
 
