@@ -103,6 +103,15 @@ def length_settings(config: TrainConfig) -> dict[str, Any]:
     return config.model_dump(mode="json", include=set(LENGTH))
 
 
+def earlier_settings(output: Path, resumed: Resumed | None) -> Mapping[str, Any] | None:
+    """What a run that is gone on with was given, or, where it has no checkpoint, what decided its length."""
+    if resumed is not None:
+        settings: Mapping[str, Any] = resumed.state["settings"]
+        return settings
+    manifest = Manifest.read(output)
+    return manifest.finished["settings"] if manifest is not None and manifest.finished is not None else None
+
+
 def finished_before(config: TrainConfig, output: Path, resumed: Resumed | None) -> int | None:
     """The updates of the finished run in `output`, where these settings ask for nothing beyond it.
 

@@ -26,7 +26,7 @@ from .memory import PeakMemory
 from .outofmemory import CLASSES, LOADING, WORDS, during
 from .plan import CLASS, INSTANCE, Plan, Sample
 from .prompts import Words, places
-from .resume import Resumed, find_resumed, finished_before, set_damaged_aside
+from .resume import Resumed, earlier_settings, find_resumed, finished_before, set_damaged_aside
 from .runs import RunFolder
 from .runs.overlaps import refuse_own_configuration
 from .track import Trackers, make_trackers
@@ -96,7 +96,7 @@ def begin(config: TrainConfig, stack: ExitStack) -> Begun:
         refuse_own_configuration(config.file, folder)
     run_folder = RunFolder(folder, inputs.model.components, stack) if rank == 0 else None
     resumed = find_resumed(config, folder, warn) if resumes else None
-    config, said = settle_length(config, inputs.model.family, resumed.state["settings"] if resumed else None)
+    config, said = settle_length(config, inputs.model.family, earlier_settings(folder, resumed) if resumes else None)
     if said is not None:
         trackers.message(said)
     finished = finished_before(config, folder, resumed) if resumes else None

@@ -119,8 +119,9 @@ def test_a_finished_run_without_checkpoints_is_not_lost(
     run = small_run(tiny_model, photos, tmp_path, checkpoints_total_limit=0)
     assert not list(tmp_path.glob("checkpoint-*"))
     before = (run.folder / FILE).read_bytes()
-    assert go_on(tiny_model, photos, tmp_path, checkpoints_total_limit=0).updates == 4
-    assert "is finished" in capfd.readouterr().err
+    for length in (4, None):
+        assert go_on(tiny_model, photos, tmp_path, checkpoints_total_limit=0, max_train_steps=length).updates == 4
+        assert "is finished" in capfd.readouterr().err
     with pytest.raises(ConfigError, match="finished run without a checkpoint"):
         go_on(tiny_model, photos, tmp_path, max_train_steps=8)
     assert (run.folder / FILE).read_bytes() == before
