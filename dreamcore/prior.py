@@ -24,7 +24,7 @@ from .backend import World
 from .data import WHITE, Colour, ImageFolder, find_images
 from .errors import ConfigError
 from .files import explain_disk_errors, write_atomically
-from .locks import held
+from .io.locks import held
 from .pictures import png_bytes
 
 MANIFEST = "class_images.json"

@@ -27,8 +27,8 @@ from dreamcore.files import (
     usable_folder,
     write_atomically,
 )
+from dreamcore.io.locks import BusyError, held
 from dreamcore.layouts import PADDLE_LORA_FILE
-from dreamcore.locks import BusyError, held
 from dreamcore.modelfolder import INDEX
 from dreamcore.track.files import LOG, write_entry
 

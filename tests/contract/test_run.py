@@ -18,7 +18,7 @@ from dreamcore.checkpoint import LORA_FILE
 from dreamcore.config import TrainConfig, load_config
 from dreamcore.errors import ConfigError, RunError
 from dreamcore.files import RECORDS
-from dreamcore.locks import held
+from dreamcore.io.locks import held
 from dreamcore.loop import train
 from dreamcore.setup import prepare
 

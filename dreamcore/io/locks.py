@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .files import RECORDS
+from dreamcore.files import RECORDS
 
 
 class BusyError(Exception):
