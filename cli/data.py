@@ -17,8 +17,6 @@ from .flags import parse_settings
 def run(about: str, argv: Sequence[str]) -> int:
     """Print the report.  A ConfigError, and so status 2, means that training would not take them; warnings do not."""
     words = [word for word in argv if word != "--json"]
-    if words and not words[0].startswith("-"):
-        words[:1] = ["--instance_data_dir", words[0]]
     as_json = "--json" in argv
     try:
         given = parse_settings(DataConfig, "data", about, words, "[FOLDER] [--json] ")

@@ -18,7 +18,7 @@ def run(about: str, argv: Sequence[str]) -> int:
     """Print the report; 1 where no backend can be used."""
     parser = argparse.ArgumentParser(prog="dreambooth doctor", description=about)
     parser.add_argument("--json", action="store_true", help="as one JSON object")
-    what = "try each way of computing that this device has (MindSpore; under msrun, the processes too)"
+    what = "try each way of computing that this device has, in under a minute (under a launcher, the processes too)"
     parser.add_argument("--selftest", action="store_true", help=what)
     words = parser.parse_args(argv)
     if words.selftest:

@@ -9,42 +9,64 @@ from __future__ import annotations
 
 import argparse
 import functools
-import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NoReturn
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from dreamcore.config import Settings, TrainConfig, preset_names
+from dreamcore.config.base import kinds_of
 from dreamcore.config.names import ALIASES, unknown_name
 from dreamcore.errors import ConfigError
 
 
 def parse_settings(
     cls: type[Settings], command: str, about: str, argv: Sequence[str], own: str = ""
-) -> tuple[str | None, dict[str, Any]]:
-    """The configuration file (or preset) that `argv` names, and the settings that it gives, as text.
+) -> tuple[str | None, dict[str, Any], list[str]]:
+    """The configuration file (or preset) that `argv` names, the settings that it gives, as text, and what is wrong.
 
     `-` and `_` are alike in flags.  A boolean is given as `--x`, `--x=True`, `--x False` or `--no-x`; a list with
-    commas or as several words; `none` takes a setting back to having no value.
+    commas or as several words; `none` takes a setting back to having no value.  A first word that is no flag is the
+    folder of photographs, where the command takes one.
 
     Args:
         own: words that the command takes besides settings, for its usage: "[FOLDER] [--json] ".
 
+    Returns:
+        Arguments of `load_config`; what is wrong are flags that do not exist, each with the nearest one, flags given
+        twice and stray words.
+
     Raises:
-        ConfigError: for a flag that does not exist, with the nearest one, a flag without its value, or a stray word.
+        ConfigError: a flag without its value.
     """
-    parsed, rest = _parser(cls, command, about, own).parse_known_args([_underscored(word) for word in argv])
-    if rest:
-        raise ConfigError(_complaint(rest[0], cls))
+    parser = _parser(cls, command, about, own)
+    words = [_underscored(word) for word in argv]
+    if words and not words[0].startswith("-") and "instance_data_dir" in cls.model_fields:
+        words[0] = f"--instance_data_dir={words[0]}"
+    parsed, rest = parser.parse_known_args(words)
     values = vars(parsed)
     config = values.pop("config", None)
-    return config, {name: _value(_field(cls, name), text) for name, text in values.items()}
+    given = {name: _value(_field(cls, name), text) for name, text in values.items()}
+    return config, given, [*parser.twice, *_complaints(rest, cls)]
 
 
 class CommandParser(argparse.ArgumentParser):
+    """A parser that notes each flag that is given twice, with two values."""
+
+    def __init__(self, **settings: Any):
+        super().__init__(**settings)
+        self.twice: list[str] = []
+        self.register("action", None, _Store)
+        self.register("action", "store_const", _StoreConst)
+
+    def note(self, name: str, old: Any, new: Any) -> None:
+        """Note a value that would replace another."""
+        if old is not None and old != new:
+            both = " and ".join(" ".join(value) if isinstance(value, list) else str(value) for value in (old, new))
+            self.twice.append(f"--{name}: given twice, as {both}; give it once")
+
     def error(self, message: str) -> NoReturn:
         said = message.replace("argument --", "--")
         if said.endswith("expected one argument"):
@@ -53,7 +75,19 @@ class CommandParser(argparse.ArgumentParser):
         raise ConfigError(said)
 
 
-def _parser(cls: type[Settings], command: str, about: str, own: str) -> argparse.ArgumentParser:
+class _Store(argparse._StoreAction):
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
+        parser.note(self.dest, getattr(namespace, self.dest, None), values)
+        super().__call__(parser, namespace, values, option_string)
+
+
+class _StoreConst(argparse._StoreConstAction):
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
+        parser.note(self.dest, getattr(namespace, self.dest, None), self.const)
+        super().__call__(parser, namespace, values, option_string)
+
+
+def _parser(cls: type[Settings], command: str, about: str, own: str) -> CommandParser:
     parser = CommandParser(
         prog=f"dreambooth {command}",
         usage=f"dreambooth {command} {own}[--config FILE_OR_PRESET] [--SETTING VALUE ...]",
@@ -128,22 +162,16 @@ def _field(cls: type[Settings], name: str) -> FieldInfo:
 
 def _kind(field: FieldInfo) -> Any:
     """A field's type without its `| None`."""
-    members = _members(field)
-    return next(m for m in members if m is not types.NoneType)
-
-
-def _members(field: FieldInfo) -> tuple[Any, ...]:
-    kind = field.annotation
-    return typing.get_args(kind) if typing.get_origin(kind) in (types.UnionType, typing.Union) else (kind,)
+    return kinds_of(field.annotation)[0]
 
 
 def _value(field: FieldInfo, text: Any) -> Any:
     """A flag's text as the configuration takes it; numbers and booleans are left for it to read."""
-    if types.NoneType in _members(field) and text in ("none", "None", ["none"], ["None"]):
+    if kinds_of(field.annotation) != (field.annotation,) and text in ("none", "None", ["none"], ["None"]):
         return None
     if typing.get_origin(_kind(field)) is list:
         words = [text] if isinstance(text, str) else text
-        return [part.strip() for word in words for part in word.split(",") if part.strip()]
+        return ",".join(words)
     return text
 
 
@@ -153,6 +181,15 @@ def _underscored(word: str) -> str:
         return word
     flag, equals, value = word[2:].partition("=")
     return f"--{flag.replace('-', '_')}{equals}{value}"
+
+
+def _complaints(rest: Sequence[str], cls: type[Settings]) -> Iterator[str]:
+    """What is said of words that argparse knows nothing of; those after an unknown flag are its own."""
+    before = ""
+    for word in rest:
+        if word.startswith("-") or not before.startswith("-"):
+            yield _complaint(word, cls)
+            before = word
 
 
 def _complaint(word: str, cls: type[Settings]) -> str:

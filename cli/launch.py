@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from dreamcore.backend import choose_backend
 from dreamcore.config import TrainConfig, load_config
+from dreamcore.config.used import Context, refuse_idle
 from dreamcore.errors import ConfigError
 from dreamcore.launching import launch_command, run_launched
 
@@ -22,13 +22,18 @@ def run(about: str, argv: Sequence[str]) -> int:
         own = own[: own.index("--")]
     if "--" not in argv and "train" in own:
         raise ConfigError("launch: -- is missing before train; expected " + EXAMPLE)
-    asked = _parser(about).parse_args(own)
+    parser = _parser(about)
+    asked = parser.parse_args(own)
+    empty = [f"{name}: is empty (was a variable not set?)" for name, value in vars(asked).items() if value == ""]
+    if problems := [*parser.twice, *empty]:
+        raise ConfigError("\n".join(problems))
     if words[:1] != ["train"]:
         raise ConfigError("launch: expected `-- train` and its settings after launch's own, as in: " + EXAMPLE)
     config = load_config(TrainConfig, *parse_settings(TrainConfig, "train", about, words[1:]))
     if asked.backend and config.backend and asked.backend != config.backend:
         raise ConfigError(f"backend: {asked.backend} is to launch, but train is given {config.backend}; give it once")
     backend = choose_backend(asked.backend or config.backend)
+    refuse_idle(config, Context(backend))
     if asked.backend and not config.backend:
         words += ["--backend", backend]
     devices = [d.strip() for d in asked.devices.split(",")] if asked.devices else []
@@ -43,7 +48,7 @@ def run(about: str, argv: Sequence[str]) -> int:
 EXAMPLE = "dreambooth launch --devices 0,1 -- train --config sd15-lora"
 
 
-def _parser(about: str) -> argparse.ArgumentParser:
+def _parser(about: str) -> CommandParser:
     parser = CommandParser(
         prog="dreambooth launch",
         usage="dreambooth launch --devices 0,1 [--dry_run] -- train [--SETTING VALUE ...]",

@@ -6,13 +6,14 @@ Exit codes: 0 done; 1 the run stopped and says why; 2 something about the comman
 
 from __future__ import annotations
 
-import difflib
+import io
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import dreamcore
 from dreamcore.errors import ConfigError, RunError
+from dreamcore.outofmemory import during
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Command:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
+    _write_what_can_be_written()
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         return _dispatch(words)
@@ -42,6 +44,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _write_what_can_be_written() -> None:
+    """Let λ or a file's strange name become an escape where the console's encoding lacks it, and end nothing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _note(error: Exception) -> None:
     from dreamcore.launching import note_failure
 
@@ -57,10 +66,13 @@ def _dispatch(words: list[str]) -> int:
         return 0
     name, *rest = words
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
+        from dreamcore.config.names import nearest
+
+        near = nearest(name, COMMANDS)
+        hint = f"did you mean {near}?" if near else f"there are {', '.join(COMMANDS)}"
         raise ConfigError(f"{name}: no such command; {hint}")
-    return COMMANDS[name].run(COMMANDS[name].about, rest)
+    with during(f"running {name}"):
+        return COMMANDS[name].run(COMMANDS[name].about, rest)
 
 
 def _overview() -> str:

@@ -2,7 +2,7 @@
 
     import dreamcore
     dreamcore.train("sd15-lora", instance_data_dir="dog", instance_prompt="a photo of sks dog", output_dir="out")
-    dreamcore.generate(pretrained_model_name_or_path=..., lora="out", prompt="a sks dog in the snow")
+    dreamcore.generate(lora="out", prompt="a sks dog in the snow")
 
 Each command of the command line is a function here, with the same names and defaults.  Importing this module imports
 neither a framework nor NumPy: a function loads what it needs when it is called.
@@ -147,8 +147,9 @@ def _configuration(cls: type[S], config: S | str | Path | None, settings: dict[s
 
     if config is None or isinstance(config, str | Path):
         return load_config(cls, config, settings)
-    settings = canonical_names(settings, cls.model_fields)
-    return cls.from_mapping(config.given() | settings, config.suggested - settings.keys(), config.file)
+    problems = list[str]()
+    settings = canonical_names(settings, cls.model_fields, problems)
+    return cls.from_mapping(config.given() | settings, config.suggested - settings.keys(), problems, config.file)
 
 
 def __getattr__(name: str) -> Any:

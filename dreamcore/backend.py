@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ConfigError, to_install
+from .outofmemory import LOADING, during, recognise
 
 if TYPE_CHECKING:
     from .config import TrainConfig
@@ -92,6 +93,11 @@ class World(Protocol):
     @property
     def size(self) -> int: ...
 
+    @property
+    def asks_every(self) -> int:
+        """Updates from one question whether to stop to the next: more than 1 where `gather` waits for the devices."""
+        ...
+
     def gather(self, values: NDArray[np.float64]) -> list[NDArray[np.float64]]:
         """Arrays of one shape from all ranks, in order, on every rank."""
         ...
@@ -112,6 +118,7 @@ class Solo:
     rank: int = 0
     local_rank: int = 0
     size: int = 1
+    asks_every: int = 1
 
     def gather(self, values: NDArray[np.float64]) -> list[NDArray[np.float64]]:
         return [values]
@@ -264,6 +271,7 @@ def launch_rank(backend: str) -> int:
     return int(os.environ.get(RANK_VARIABLES.get(backend, ""), "0") or 0)
 
 
+@during(LOADING)
 def load_backend(name: str, model: ModelFolder, settings: ModelSettings) -> Backend:
     """Import an adapter, the only place where that happens, and load the model into it.
 
@@ -274,8 +282,15 @@ def load_backend(name: str, model: ModelFolder, settings: ModelSettings) -> Back
     family = model.family
     if name in RANK_VARIABLES and name not in family.backends:
         raise ConfigError(f"pretrained_model_name_or_path: {model.path}: {_why_not(family, name)}")
-    module, function = _entry_points()[name].split(":")
-    backend: Backend = getattr(importlib.import_module(module), function)(model, settings)
+    if name in RANK_VARIABLES and name != "paddle":
+        from .layouts import refuse_ppdiffusers
+
+        refuse_ppdiffusers(model, name)
+    place, function = _entry_points()[name].split(":")
+    module = importlib.import_module(place)
+    if hasattr(module, "out_of_memory"):
+        recognise(module.out_of_memory)
+    backend: Backend = getattr(module, function)(model, settings)
     return backend
 
 

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError
-from .modelfolder import ModelFolder, read_json
+from .modelfields import read_json
+from .modelfolder import ModelFolder
 
 END = "</w>"
 VOCABULARY, MERGES, ONE_FILE = "vocab.json", "merges.txt", "tokenizer.json"
@@ -46,10 +47,8 @@ class Tokenizer:
         Raises:
             ConfigError: its files are missing or damaged.
         """
-        folder = model.folder(model.family.text_encoders[0].tokenizer)
-        vocabulary, merges = read_bpe(folder)
-        window = int(min(read_json(folder / "tokenizer_config.json").get("model_max_length", 77), 10**6)) - 2
-        return cls(vocabulary, merges, window)
+        encoder = model.family.text_encoders[0]
+        return cls(*read_bpe(model.folder(encoder.tokenizer)), model.window(encoder) - 2)
 
     def tokenize(self, text: str) -> list[str]:
         """The tokens of a prompt; the last of each word ends in `</w>`."""

@@ -182,6 +182,10 @@ def find(resume: str, run_folder: Path, say: Callable[[str], None]) -> tuple[Pat
                 f"resume_from_checkpoint: {resume}: no such folder in {run_folder} (checkpoints there: {names}) and no "
                 "such path"
             )
+        if not (folder / STATE_FILE).exists() and (found := list_checkpoints(folder)):
+            raise ConfigError(
+                f"resume_from_checkpoint: {resume}: is the folder of a run; give a checkpoint in it: {found[-1][1]}"
+            )
         return folder, verify(folder)
     for _, folder in reversed(list_checkpoints(run_folder)):
         try:

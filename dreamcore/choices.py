@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from .config import TrainConfig
-from .config.common import Scheduler
+from .config.common import ModelSettings, Scheduler
+from .config.used import Context, ModelFacts, refuse_idle
 from .diffusion import FlowSettings, NoiseSchedule, ResolutionShift
 from .errors import ConfigError
-from .families import FamilyInputs, TextEncoder
+from .families import Family, FamilyInputs, TextEncoder
+from .hub import may_be_fetched
 from .lr import learning_rate
 from .modelfolder import ModelFolder
 
@@ -42,9 +44,9 @@ def image_size(config: TrainConfig, model: ModelFolder, warn: Say) -> tuple[int,
     return size
 
 
-def variants(config: TrainConfig, count: Callable[[], int]) -> int:
-    """Cached transforms of an image; `count` reads the setting, which matters only where something is random."""
-    return count() if config.random_flip or not config.center_crop else 1
+def variants(config: TrainConfig, count: int) -> int:
+    """Cached transforms of an image: `count` where something about them is random."""
+    return count if config.random_flip or not config.center_crop else 1
 
 
 @dataclass(frozen=True)
@@ -144,8 +146,62 @@ def weight_decays(config: TrainConfig, components: Sequence[str]) -> dict[str, f
 
 
 def total_updates(config: TrainConfig, updates_per_epoch: int) -> int:
-    """Updates of the whole run."""
-    return config.max_train_steps or config.num_train_epochs * updates_per_epoch
+    """Updates of the whole run, once `settle_length` has seen its settings."""
+    return config.max_train_steps or (config.num_train_epochs or 1) * updates_per_epoch
+
+
+def settle_length(
+    config: TrainConfig, family: Family, earlier: Mapping[str, Any] | None
+) -> tuple[TrainConfig, str | None]:
+    """The settings with a length, and what is said where none is given: the usual one of the family is taken, or, to go
+    on with a run, its own.
+
+    Args:
+        earlier: the settings of the run that is gone on with.
+    """
+    if config.max_train_steps is not None or config.num_train_epochs is not None:
+        return config, None
+    method, usual = ("LoRA", family.lora_updates) if config.use_lora else ("full fine-tuning", family.updates)
+    taken, said = {"max_train_steps": usual}, f"{usual} updates, usual for {method} of {family.name}"
+    for name, unit in (("num_train_epochs", "epochs"), ("max_train_steps", "updates")):
+        if earlier and earlier.get(name) is not None:
+            taken, said = {name: earlier[name]}, f"{earlier[name]} {unit} in all, as the run that this goes on with"
+    return config.model_copy(update=taken), f"{said}; max_train_steps or num_train_epochs changes it"
+
+
+def warm_up_too_long(rates: Rates) -> str | None:
+    """What is said of a learning rate that never gets to its full height."""
+    warmup = rates.shape.get("warmup", 0)
+    if warmup < rates.total:
+        return None
+    highest = rates.at(rates.total - 1)[next(iter(rates.base))]
+    return (
+        f"lr_warmup_steps: {warmup} is not less than the {rates.total} updates of this run, so the learning rate ends "
+        f"at {highest:.2g} and never gets to {next(iter(rates.base.values())):.2g}; give fewer"
+    )
+
+
+def refuse_before_fetching(config: ModelSettings, backend: str) -> None:
+    """Refuse settings that cannot act before a model's gigabytes come from the Hub; what depends on the model waits.
+
+    Raises:
+        ConfigError: as `refuse_idle`.
+    """
+    if may_be_fetched(config.pretrained_model_name_or_path):
+        refuse_idle(config, Context(backend))
+
+
+def model_facts(model: ModelFolder) -> ModelFacts:
+    """What decides which settings act on a model."""
+    family = model.family
+    return ModelFacts(
+        flow=model.schedule.prediction == "flow",
+        weighting_scheme=family.weighting_scheme,
+        told_guidance=bool(model.config(family.denoiser).get("guidance_embeds")),
+        classifier_free=family.classifier_free,
+        optional_encoder=any(encoder.optional for encoder in family.text_encoders),
+        long_words=any(encoder.length for encoder in family.text_encoders),
+    )
 
 
 def words_length(config: TrainConfig, encoder: TextEncoder, window: int) -> int:
@@ -173,9 +229,9 @@ def checked_length(length: int, longest: int, setting: str = "tokenizer_max_leng
     return length
 
 
-def settings_to_write(config: TrainConfig) -> dict[str, Any]:
-    """The resolved settings, with folders as absolute paths: the configuration file that repeats the run anywhere."""
-    settings = config.resolved()
+def settings_to_write(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that act, with folders as absolute paths: the configuration file that repeats the run anywhere."""
+    settings = dict(settings)
     for name in ("resume_from_checkpoint", "reset_optimizer", "overwrite_output_dir"):
         settings.pop(name, None)
     for name, value in settings.items():

@@ -14,6 +14,7 @@ from PIL import Image
 from .bpe import Tokenizer
 from .choices import image_size
 from .config.look import DataConfig
+from .config.used import PHOTOGRAPHS, Context, refuse_idle
 from .data import Crop
 from .data.inspection import Inspection, inspect
 from .data.sheet import draw_sheet
@@ -21,8 +22,13 @@ from .files import AGAIN, explain_disk_errors, numbered, usable_file, write_new
 from .inputs import bucket_choice, open_subjects
 from .modelfolder import ModelFolder
 from .pictures import png_bytes
-from .runs.overlaps import refuse_among_photographs, refuse_overlaps
+from .prompts import places
+from .runs.overlaps import refuse_among_photographs
 
+RANDOM = (
+    "crops are drawn at random: the sheet dims what none of them can show, and frames the middle one, which "
+    "--center_crop takes alone"
+)
 USUAL_SIDE, USUAL_FACTOR = 512, 8
 """Of Stable Diffusion, where no model is named."""
 
@@ -68,9 +74,9 @@ def report_data(config: DataConfig, progress: Callable[[int, int], None] = lambd
         size, tokenizer = image_size(config, model, lambda text: None), Tokenizer.open(model)
     crop = Crop(*size, config.center_crop, config.random_flip, config.subject_crop)
     shapes = bucket_choice(config, crop, model.size_step if model else USUAL_FACTOR)
-    if "output_dir" in config.model_fields_set:
-        refuse_overlaps(config, model)
-    subjects, held_out = open_subjects(config, crop, shapes, lambda text: None)
+    subjects, held_out = open_subjects(config, crop, shapes, lambda text: None, model)
+    asked = places(config, [(subject.concept, subject.images) for subject in subjects])
+    refuse_idle(config, Context(places=asked), PHOTOGRAPHS)
     inspections = [
         inspect(
             subject.images,
@@ -113,6 +119,8 @@ def in_words(report: DataReport) -> str:
         lines += [f"  warning: {text}" for text in remarks] + [f"  note: {text}" for text in inspection.notes]
     if report.held_out:
         lines.append(f"held out of training: {', '.join(path.name for path in report.held_out)}")
+    if any(row.reach != row.crop for inspection in report.inspections for row in inspection.rows):
+        lines.append(RANDOM)
     return "\n".join([*lines, f"contact sheet: {report.sheet}"])
 
 

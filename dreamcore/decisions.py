@@ -1,4 +1,4 @@
-"""What the settings decide of a run, all read before any of its work: one that nothing has read is an error."""
+"""What the settings decide of a run, all read before any of its work."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from .choices import (
 )
 from .config import TrainConfig
 from .config.train import ExportFormat
+from .config.used import Context, acting
 from .diffusion import NoiseSchedule
 from .families import FamilyInputs
 from .inputs import Inputs
@@ -67,15 +68,16 @@ class Decisions:
 
 
 def decide(
-    config: TrainConfig, inputs: Inputs, folder: Path, backend_name: str, backend: Backend, trained: list[str]
+    config: TrainConfig, inputs: Inputs, folder: Path, context: Context, backend: Backend, trained: list[str]
 ) -> Decisions:
     """Read what is left of the settings.
 
     Args:
+        context: which settings act in.
         trained: the components that train.
 
     Raises:
-        ConfigError: a setting that nothing reads, or one that does not fit the others.
+        ConfigError: a setting that does not fit the others.
     """
     classes = _class_plans(config, inputs, folder) if config.with_prior_preservation else {}
     plan = _plan(config, inputs, classes, backend.world.size)
@@ -85,10 +87,10 @@ def decide(
     memory = config.cache_memory_gb * 2**30 if config.cache_latents else None
     kept = None
     if memory is not None and config.latent_cache_dir is not None:
-        encoder = encoder_identity(inputs.model, backend_name, backend.device_name())
+        encoder = encoder_identity(inputs.model, str(context.backend), backend.device_name())
         kept = LatentCache(Path(config.latent_cache_dir).expanduser(), encoder)
     prior_weight = config.prior_loss_weight if classes else 1.0
-    decided = Decisions(
+    return Decisions(
         classes=classes,
         plan=plan,
         rates=Rates.from_config(config, trained, plan.samples_per_update, total),
@@ -103,11 +105,9 @@ def decide(
         reset_optimizer=config.resume_from_checkpoint is not None and config.reset_optimizer,
         logging_dir=folder / config.logging_dir,
         export_format=config.export_format,
-        settings=settings_to_write(config) | ({"validation_prompt": pictures.pictures.prompt} if pictures else {}),
+        settings=settings_to_write(acting(config, context))
+        | ({"validation_prompt": pictures.pictures.prompt} if pictures else {}),
     )
-    _ = config.pre_compute_text_embeddings  # done in any case; `TrainConfig.check` refuses what would contradict it
-    config.refuse_unread(f"backend {backend_name}")
-    return decided
 
 
 def _plan(config: TrainConfig, inputs: Inputs, classes: Mapping[int, ClassPlan], world_size: int) -> Plan:
@@ -121,8 +121,8 @@ def _plan(config: TrainConfig, inputs: Inputs, classes: Mapping[int, ClassPlan],
         batch_size=config.train_batch_size,
         accumulation=config.gradient_accumulation_steps,
         world_size=world_size,
-        instance_variants=variants(config, lambda: config.instance_variants),
-        class_variants=variants(config, lambda: config.class_variants) if classes else 1,
+        instance_variants=variants(config, config.instance_variants),
+        class_variants=variants(config, config.class_variants) if classes else 1,
     )
 
 

@@ -6,6 +6,9 @@ is raised before any costly work.  `RunError` is what stops a run that had start
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 def to_install(extra: str) -> str:
     """How to get one of this library's extras; it is not on an index of packages, where its name may be another's."""
@@ -22,3 +25,12 @@ class RunError(RuntimeError):
 
 class LostRankError(RunError):
     """Another process of the run is gone; its own message says why, where it left one."""
+
+
+@contextmanager
+def named(what: str) -> Iterator[None]:
+    """Put what a run was busy with before the words of a RunError."""
+    try:
+        yield
+    except RunError as error:
+        raise type(error)(f"{what}: {error}") from error

@@ -13,13 +13,17 @@ from numpy.typing import NDArray
 
 from .backend import SampleRequest, choose_backend, load_backend
 from .checkpoint import LORA_FILE
-from .choices import guidance, sampler
+from .choices import guidance, model_facts, refuse_before_fetching, sampler
 from .config import GenerateConfig
+from .config.used import Context, acting, refuse_idle
 from .errors import ConfigError
 from .files import AGAIN, explain_disk_errors, numbered, usable_folder, write_new
 from .infotext import SAMPLERS, infotext
 from .modelfolder import ModelFolder
+from .outofmemory import PICTURES, advise
 from .pictures import contact_sheet, first_noise, png_bytes
+from .track import Console
+from .track.files import LOG
 
 SHEET, RECORD = "sheet.png", "pictures.json"
 
@@ -36,9 +40,21 @@ def generate(config: GenerateConfig) -> list[Path]:
 
     Raises:
         ConfigError: before anything is loaded, naming the setting that cannot be used and what would be right.
+        OutOfMemory: it names the settings that would help.
     """
     name = choose_backend(config.backend)
+    if config.note is not None:
+        Console().message(config.note)
+    refuse_before_fetching(config, name)
+    folder = Path(config.output_dir).expanduser()
+    with advise(config, name, PICTURES, lambda entry: write_new(numbered(folder / LOG), entry)):
+        return _generate(config, name)
+
+
+def _generate(config: GenerateConfig, name: str) -> list[Path]:
     model = ModelFolder.of(config)
+    context = Context(name, model_facts(model))
+    refuse_idle(config, context)
     prompts = _prompts(config)
     height, width = _size(config, model)
     negative = config.negative_prompt if model.family.classifier_free else ""
@@ -52,7 +68,6 @@ def generate(config: GenerateConfig) -> list[Path]:
     usable_folder(folder, "output_dir")
     batch_size, wants_sheet = config.batch_size, config.contact_sheet
     backend = load_backend(name, model, config)
-    config.refuse_unread(f"backend {name}")
     if lora is not None:
         backend.load_lora(lora, lora_scale)
 
@@ -79,7 +94,7 @@ def generate(config: GenerateConfig) -> list[Path]:
         if wants_sheet:
             sheet = contact_sheet(pictures, columns=len(seeds) if len(prompts) > 1 else None)
             files.append(write_new(numbered(folder / SHEET), png_bytes(sheet)))
-        content = {"settings": config.resolved(), "pictures": record}
+        content = {"settings": acting(config, context), "pictures": record}
         write_new(numbered(folder / RECORD), json.dumps(content, indent=1))
     return files
 
@@ -103,7 +118,7 @@ def _prompts(config: GenerateConfig) -> list[str]:
         text = Path(config.prompt_file).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"prompt_file: {config.prompt_file}: {error}") from None
-    prompts = [line.strip() for line in text.splitlines() if line.strip()]
+    prompts = [line.strip() for line in text.split("\n") if line.strip()]
     if not prompts:
         raise ConfigError(f"prompt_file: {config.prompt_file}: holds no prompt; write one a line")
     return prompts

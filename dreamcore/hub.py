@@ -25,6 +25,11 @@ def is_repo_id(name: str) -> bool:
     return bool(_REPO_ID.match(name)) and not name.startswith(".")
 
 
+def may_be_fetched(name: str) -> bool:
+    """Whether a model's name is an id on the Hub, and no folder here."""
+    return is_repo_id(name) and not Path(name).exists()
+
+
 def download(
     repo: str, revision: str | None, variant: str | None, setting: str = "pretrained_model_name_or_path"
 ) -> Path:

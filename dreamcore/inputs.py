@@ -71,23 +71,28 @@ def check_inputs(config: TrainConfig, warn: Callable[[str], None]) -> Inputs:
     height, width = image_size(config, model, warn)
     crop = Crop(height, width, config.center_crop, config.random_flip, config.subject_crop)
     inputs = Inputs(model, crop, bucket_choice(config, crop, model.size_step), [], [])
-    refuse_overlaps(config, model)
-    subjects, held_out = open_subjects(config, crop, inputs.shapes, warn)
+    subjects, held_out = open_subjects(config, crop, inputs.shapes, warn, model)
     return replace(inputs, subjects=subjects, held_out=held_out)
 
 
 def open_subjects(
-    config: TrainConfig, crop: Crop, shapes: Sequence[tuple[int, int]], warn: Callable[[str], None]
+    config: TrainConfig,
+    crop: Crop,
+    shapes: Sequence[tuple[int, int]],
+    warn: Callable[[str], None],
+    model: ModelFolder | None = None,
 ) -> tuple[list[Subject], list[HeldOutImages]]:
     """Open and check every photograph, those that train and those that are held out; a run and `data` alike.
 
     Args:
         crop: of every image, where there are no buckets.
         shapes: (H, W) of the buckets.
+        model: None where none is named.
 
     Raises:
         ConfigError: as `check_inputs`.
     """
+    refuse_overlaps(config, model)
     subjects, held_out = list[Subject](), list[HeldOutImages]()
     for number, concept in enumerate(config.subjects()):
         prefix = "" if config.concepts is None else f"concepts.{number}."

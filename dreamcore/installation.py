@@ -17,6 +17,7 @@ from importlib import metadata, resources
 from pathlib import Path
 
 from . import __version__
+from .backend import installed_backends
 from .errors import to_install
 
 COMPANIONS = {
@@ -34,6 +35,7 @@ import importlib, json, sys
 sys.path[:] = json.loads(sys.argv[2])  # not the current folder, which may be a clone of another version
 importlib.import_module(f"dreamcore.adapters.{sys.argv[1]}.backend")
 devices = importlib.import_module(f"dreamcore.adapters.{sys.argv[1]}.devices").devices()
+importlib.import_module(f"dreamcore.adapters.{sys.argv[1]}.sampling")  # its library of networks, after the device
 print("devices", json.dumps(devices))
 """
 
@@ -92,7 +94,7 @@ def examine() -> Installation:
         cpu_count=os.cpu_count() or 1,
         memory_gb=_memory_gb(),
         disk_free_gb=round(shutil.disk_usage(Path.cwd()).free / 2**30, 1),
-        packages=_packages("torch", ("numpy", "pillow", "safetensors", "pydantic")),
+        packages=_packages(next(iter(installed_backends()), "torch"), ("numpy", "pillow", "safetensors", "pydantic")),
         backends=[_examine_backend(name) for name in COMPANIONS],
     )
 

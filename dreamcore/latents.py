@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .data import Crop, CropRecord, ImageFolder, latent_weights
+from .errors import named
 from .files import explain_disk_errors
 from .io.system import reserve
 from .latentcache import LatentCache
+from .outofmemory import IMAGES, during
 from .plan import Sample
 from .rng import Purpose, generator
 
@@ -87,6 +89,7 @@ class Latents:
             self._records[_key(sample)] = record
         return record
 
+    @during(IMAGES)
     def fill(self, samples: Iterable[Sample], progress: Callable[[int, int], None]) -> None:
         """Encode every variant that `samples` use; `progress(done, of)` is called after each."""
         wanted = {_key(s): s for s in samples if s.variant is not None}
@@ -128,6 +131,7 @@ class Latents:
             self._kept.put(key, planes)
         return planes
 
+    @during(IMAGES)
     def _planes(self, sample: Sample) -> Float:
         """[2C or 2C + 1, h, w] mean, standard deviation and weights of one sample's image.
 
@@ -135,7 +139,8 @@ class Latents:
         """
         images = self._images[sample.concept, sample.row]
         image = images.folder.sample(sample.image, images.crops[sample.image], self._draw(sample))
-        mean, std = (part[0] for part in self._encode(image.pixels[None]))
+        with named(str(images.folder.photos[sample.image].path)):
+            mean, std = (part[0] for part in self._encode(image.pixels[None]))
         if images.outside_weight is None:
             return np.concatenate([mean, std])
         shape = mean.shape[1:]

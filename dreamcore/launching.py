@@ -49,9 +49,9 @@ def _torchrun(processes: int, devices: Sequence[str], logs: Path) -> Launch:
 
 
 def _paddle_launch(processes: int, devices: Sequence[str], logs: Path) -> Launch:
-    command = [sys.executable, "-m", "paddle.distributed.launch", f"--log_dir={logs}"]
-    where = [f"--devices={','.join(devices)}"] if devices else [f"--nproc_per_node={processes}", "--backend=gloo"]
-    return Launch([*command, *where], {})
+    command = [sys.executable, "-m", "paddle.distributed.launch", f"--log_dir={logs}", "--log_level=WARNING"]
+    # no --backend: gloo would keep Paddle on the CPU, and any makes the launcher an older one
+    return Launch([*command, f"--devices={','.join(devices)}" if devices else f"--nproc_per_node={processes}"], {})
 
 
 def _msrun(processes: int, devices: Sequence[str], logs: Path) -> Launch:

@@ -14,7 +14,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from .checkpoint import LORA_FILE
-from .modelfolder import INDEX, choose_weights
+from .errors import ConfigError
+from .modelfolder import INDEX, ModelFolder, choose_weights
 from .pdparams import write_pdparams
 from .weights import Arrays, read_safetensors, read_weights, swap_layout
 
@@ -28,6 +29,22 @@ PUBLISHED = {
     "paddlenlp.transformers": "transformers",
 }
 """What diffusers calls the libraries that ppdiffusers names."""
+
+
+def refuse_ppdiffusers(model: ModelFolder, backend: str) -> None:
+    """Refuse a folder in ppdiffusers' layout on a backend that does not read it.
+
+    Raises:
+        ConfigError: it says what reads the folder, and how it becomes one for everybody.
+    """
+    kinds = [(model.index[name][0], model.weight_files(name)[0].suffix) for name in model.networks]
+    if any(library in PUBLISHED or suffix == ".pdparams" for library, suffix in kinds):
+        raise ConfigError(
+            f"pretrained_model_name_or_path: {model.path}: in ppdiffusers' layout, which {backend} does not read; use "
+            "--backend paddle, or turn it into diffusers' in Paddle's environment: "
+            f"ppdiffusers.DiffusionPipeline.from_pretrained({str(model.path)!r}).save_pretrained('NEW_FOLDER', "
+            "to_diffusers=True)"
+        )
 
 
 def published_index(index: dict[str, Any]) -> dict[str, Any]:

@@ -15,17 +15,20 @@ from typing import Any
 import numpy as np
 
 from . import checkpoint
+from .backend import choose_backend
 from .config import TrainConfig
 from .export import write_model
 from .files import explain_disk_errors
 from .ledger import Ledger
+from .outofmemory import PREPARING, SAVING, TRAINING, VALIDATION, advise, during
 from .reporting import RunReport
 from .resume import length_settings
 from .runs import METRICS, SAMPLES
 from .setup import Prepared, begin, complete
 from .signals import StopRequest
 from .track import RunInfo
-from .track.metrics import VALIDATION, read_lines
+from .track.metrics import VALIDATION as MEASUREMENTS
+from .track.metrics import read_lines
 from .validation import picture_names, save_pictures
 
 
@@ -53,8 +56,12 @@ def train(config: TrainConfig) -> Run:
         ConfigError: before any costly work, naming the setting or file that cannot be used and what would be right.
         RunError: the run had started and cannot go on; it says what is kept.
     """
-    started = time.monotonic()
-    with ExitStack() as stack:
+    started, begun = time.monotonic(), None
+
+    def keep(entry: str) -> Path | None:
+        return begun.run_folder.keep_in_log(entry) if begun and begun.run_folder else None
+
+    with ExitStack() as stack, advise(config, choose_backend(config.backend), PREPARING, keep):
         begun = begin(config, stack)
         if begun.finished is not None:
             begun.trackers.message(
@@ -101,12 +108,13 @@ class _Loop:
         with StopRequest(p.trackers.message) as stop:
             for update in range(p.first, self.total):
                 self.update(update)
-                if self.agreed(stop):
+                if (update + 1) % self.world.asks_every == 0 and self.agreed(stop):
                     return self.stopped(update + 1, stop)
         p.memory.end("training")
         self.finish()
         return Run(p.folder, self.total, 0)
 
+    @during(TRAINING)
     def update(self, update: int) -> None:
         """Update number `update` (from 0), and what is due after it."""
         p, done, last = self.p, update + 1, update + 1 == self.total
@@ -136,7 +144,7 @@ class _Loop:
 
     def measured(self, done: int) -> bool:
         """Whether the loss on held-out photographs after this update is known."""
-        return done in {record["step"] for record in read_lines(self.p.folder / VALIDATION)}
+        return done in {record["step"] for record in read_lines(self.p.folder / MEASUREMENTS)}
 
     @staticmethod
     def due(every: int | None, done: int) -> bool:
@@ -146,7 +154,8 @@ class _Loop:
         """Whether to stop after this update: all ranks do, or none.
 
         They ask each other from host to host after each update, for whoever sends a signal to all does not wait long;
-        their devices need not have finished it.  One that comes while they ask is for the next time.
+        their devices need not have finished it.  Where the question goes through the devices, it is put only every
+        `World.asks_every` updates.  A signal that comes while they ask is for the next time.
         """
         asked = stop.signal
         if self.world.size > 1:
@@ -163,6 +172,7 @@ class _Loop:
         )
         return Run(self.p.folder, done, stop.exit_code)
 
+    @during(SAVING)
     def save(self, done: int) -> None:
         """Write a checkpoint, on the main process, unless this update has one."""
         p = self.p
@@ -181,6 +191,7 @@ class _Loop:
         self.world.barrier()
         self.ledger.restart_clock()
 
+    @during(VALIDATION)
     def validate(self, done: int) -> None:
         """Make validation pictures and measure the held-out loss, on the main process."""
         p = self.p
@@ -198,6 +209,7 @@ class _Loop:
         self.world.barrier()
         self.ledger.restart_clock()
 
+    @during(SAVING)
     def finish(self) -> None:
         """Write the finished model, on the main process; a checkpoint holds what it is made of."""
         p = self.p

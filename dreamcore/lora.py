@@ -31,6 +31,14 @@ ADAPTER_METADATA = "lora_adapter_metadata"
 """Where diffusers notes peft's settings in a file's header, as JSON with names COMPONENT.SETTING."""
 _OLD_CLIP = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 """Layers of a text encoder as diffusers named them in 2023, and as it names Kohya's on reading them."""
+_OTHERS = {
+    "dora_scale": "DoRA", "lora_magnitude_vector": "DoRA", "lokr_w": "LoKr", "hada_w": "LoHa", "oft_": "OFT",
+    "lora_mid": "LoRA in three factors (Tucker)",
+}  # fmt: skip
+"""Parts of the names of factors of other kinds."""
+_KOHYA = {"unet": ("lora_unet",), "transformer": ("lora_unet",), "text_encoder": ("lora_te", "lora_te1")}
+"""Component -> what Kohya's names of its layers begin with; those of text_encoder_N with lora_teN."""
+_KOHYA_KINDS = {"lora_down.weight": "lora.down.weight", "lora_up.weight": "lora.up.weight", "alpha": "alpha"}
 _FACTOR = re.compile(rf"(?P<component>[a-z0-9_]+)\.(?P<layer>.+?)[._](?P<kind>{'|'.join(map(re.escape, _KINDS))})")
 
 
@@ -91,7 +99,10 @@ def initial_down(seed: int, name: str, rank: int, fan_in: int) -> NDArray[np.flo
 
 
 def published_name(factor: str) -> str:
-    """The name under which diffusers' own scripts publish a factor, which diffusers, A1111 and ComfyUI read.
+    """The name under which diffusers' own scripts publish a factor, which diffusers reads.
+
+    A1111 and ComfyUI name the layers of SD 1/2's and SDXL's UNet otherwise (as Kohya does), and find none of ours; of
+    SD3 and Flux, ComfyUI's table has these names.
 
     >>> published_name("transformer.transformer_blocks.0.attn.to_q.lora_A.weight")
     'transformer.transformer_blocks.0.attn.to_q.lora_A.weight'
@@ -145,6 +156,47 @@ def read_lora(file: Path, arrays: Arrays | None = None) -> dict[tuple[str, str],
     }
 
 
+def understood(names: Iterable[str]) -> bool:
+    """Whether all are names that `read_lora` knows."""
+    return all(_FACTOR.fullmatch(name) for name in names)
+
+
+def refuse_other_kinds(file: Path, names: Iterable[str]) -> None:
+    """Raise ConfigError where a file holds adapters that are not LoRA's two factors, saying what they are."""
+    for name in names:
+        kind = next((kind for part, kind in _OTHERS.items() if part in name), None)
+        if kind is not None:
+            raise ConfigError(f"lora: {file}: {name}: holds {kind}, which is not read; only plain LoRA is")
+
+
+def _from_kohya(file: Path, arrays: Arrays, layers: Mapping[str, Iterable[str]]) -> Arrays:
+    """Factors under Kohya's names, where a file has them, under diffusers'.
+
+    Kohya joins a layer's name by underlines, so that only the model itself tells what it is (`layers` by component).
+
+    Raises:
+        ConfigError: a name of no layer.
+    """
+    if not any(name.startswith("lora_") for name in arrays):
+        return arrays
+    known = {
+        f"{beginning}_{layer.replace('.', '_')}": f"{component}.{layer}"
+        for component, names in layers.items()
+        for beginning in _KOHYA.get(component, (component.replace("text_encoder_", "lora_te"),))
+        for layer in names
+    }
+    found: Arrays = {}
+    for name, array in arrays.items():
+        layer, _, kind = name.partition(".")
+        if layer not in known or kind not in _KOHYA_KINDS:
+            raise ConfigError(
+                f"lora: {file}: {name}: a name as Kohya's trainer gives it, of no layer of this model; files for "
+                "SDXL's UNet, SD3 and Flux, whose layers it calls otherwise, are read by the torch backend alone"
+            )
+        found[f"{known[layer]}.{_KOHYA_KINDS[kind]}"] = array
+    return found
+
+
 def _scale(pair: Arrays, component: str, layer: str, said: Mapping[str, Any]) -> float:
     """alpha/rank of a layer: its file's own alpha, or what peft's settings say in the file's header (`said`)."""
     rank = len(pair["down"])
@@ -170,6 +222,10 @@ def factors_for(
     Raises:
         ConfigError: as `read_lora`, and for a layer that the model lacks, or factors that do not fit its weight.
     """
+    if arrays is None:
+        arrays = read_safetensors(file)
+        refuse_other_kinds(file, arrays)
+        arrays = _from_kohya(file, arrays, shapes)
     found = {}
     for (component, layer), pair in read_lora(file, arrays).items():
         there = shapes.get(component, {})

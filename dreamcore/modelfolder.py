@@ -18,6 +18,20 @@ from .diffusion import NoiseSchedule
 from .errors import ConfigError
 from .families import FAMILIES, Family, TextEncoder
 from .io.hashing import remembered_sha256
+from .modelfields import (
+    AutoencoderFields,
+    DenoiserFields,
+    Fields,
+    NetworkFields,
+    ScheduleFields,
+    TokenizerFields,
+    check_index,
+    check_shards,
+    check_tokens,
+    check_width,
+    read_fields,
+    read_json,
+)
 from .tinyworld import model_path
 
 if TYPE_CHECKING:
@@ -29,6 +43,8 @@ TINYWORLD = "tinyworld"
 _WEIGHTS = re.compile(
     r"^(?P<base>\w+?)(?:\.(?P<variant>\w+))?(?:-\d{5}-of-\d{5})?(?:\.(?P<old_variant>\w+))?\.(?P<kind>safetensors|bin|pdparams)$"
 )
+CLIP_WINDOW = 77
+"""Tokens of a prompt where a tokenizer does not say."""
 _WEIGHT_NAMES = ("diffusion_pytorch_model", "model", "pytorch_model", "model_state", "diffusion_paddle_model")
 
 
@@ -94,14 +110,22 @@ class ModelFolder:
 
     def check(self) -> None:
         """Raise ConfigError where the folder cannot be used as its index says."""
-        pipeline = self.index.get("_class_name")
+        check_index(self.path / INDEX, self.index)
+        pipeline = self.index["_class_name"]
         if pipeline not in FAMILIES:
             raise ConfigError(
                 f"{self.path / INDEX}: _class_name {pipeline!r} is not supported; expected one of {', '.join(FAMILIES)}"
             )
         for name in self.networks:
+            self.class_name(name)
             self.config(name)
-            self.weight_files(name)
+            check_shards(self.folder(name), self.weight_files(name))
+        for encoder in self.text_encoders:
+            self.class_name(encoder.tokenizer)
+            self.window(encoder)
+            words = self.folder(encoder.network) / "config.json", self.config(encoder.network)
+            check_tokens(self.folder(encoder.tokenizer), *words)
+            check_width(*words, self.words_width)
         _ = self.schedule, self.latent_scaling
 
     @property
@@ -113,7 +137,7 @@ class ModelFolder:
         """Those of the family that are there and wanted."""
 
         def there(encoder: TextEncoder) -> bool:
-            null = (self.index.get(encoder.network) or [None])[0] is None
+            null = self.index.get(encoder.network) in (None, [None, None])
             return not (encoder.optional and (null or encoder.network in self.without))
 
         return tuple(encoder for encoder in self.family.text_encoders if there(encoder))
@@ -126,9 +150,9 @@ class ModelFolder:
 
     @property
     def words_width(self) -> int | None:
-        """Width that words are filled up to with zeros, where groups of them follow one another."""
+        """Width that words are filled up to with zeros, or cut to, where groups of them follow one another."""
         groups = {e.group for e in self.family.text_encoders if e.group is not None}
-        return int(self.config(self.family.denoiser)["joint_attention_dim"]) if len(groups) > 1 else None
+        return int(self._needed(self.family.denoiser, "joint_attention_dim")) if len(groups) > 1 else None
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -146,15 +170,40 @@ class ModelFolder:
         return [name for name in named if (self.path / name).is_dir()]
 
     def class_name(self, component: str) -> str:
-        """The class that model_index.json names for a component."""
-        return str(self.index[component][1])
+        """The class that model_index.json names for a component.
+
+        Raises:
+            ConfigError: it names none.
+        """
+        named = self.index.get(component)
+        if not isinstance(named, list) or None in named:
+            raise ConfigError(f"{self.path / INDEX}: {component}: expected [library, class]; received {named!r:.80}")
+        return str(named[1])
 
     def config(self, component: str) -> dict[str, Any]:
-        """A component's configuration (config.json, or scheduler_config.json)."""
+        """A component's configuration (config.json, or scheduler_config.json).
+
+        Raises:
+            ConfigError: it is missing or damaged, or one of its fields is of another kind than its name asks for.
+        """
+        special: dict[str, type[Fields]] = {self.family.denoiser: DenoiserFields, self.family.vae: AutoencoderFields}
         for name in ("config.json", "scheduler_config.json"):
-            if (self.folder(component) / name).is_file():
-                return read_json(self.folder(component) / name)
+            if (file := self.folder(component) / name).is_file():
+                return read_fields(file, special.get(component, NetworkFields if name[0] == "c" else ScheduleFields))
         raise ConfigError(f"pretrained_model_name_or_path: {self.path}: {component}/config.json is missing")
+
+    def _needed(self, component: str, field: str) -> Any:
+        """A field of a component's configuration that has no default."""
+        value = self.config(component).get(field)
+        if value is None:
+            raise ConfigError(f"{self.folder(component) / 'config.json'}: {field}: is missing")
+        return value
+
+    def window(self, encoder: TextEncoder) -> int:
+        """Tokens of a prompt that a text encoder sees at most, begin and end marks included."""
+        file = self.folder(encoder.tokenizer) / "tokenizer_config.json"
+        own = (read_fields(file, TokenizerFields) if file.is_file() else {}).get("model_max_length", CLIP_WINDOW)
+        return int(min(own, self.config(encoder.network).get("max_position_embeddings") or 10**6))
 
     def weight_files(self, component: str) -> list[Path]:
         """A component's weight files: safetensors where there are any, else .bin, else .pdparams."""
@@ -175,7 +224,15 @@ class ModelFolder:
     @property
     def schedule(self) -> NoiseSchedule:
         """The noise levels of the model's own scheduler configuration."""
-        return NoiseSchedule.from_config(self.config("scheduler"), self.family.time_scale)
+        with np.errstate(all="ignore"):
+            schedule = NoiseSchedule.from_config(self.config("scheduler"), self.family.time_scale)
+        least, most = schedule.levels.min(), schedule.levels.max()
+        if not (least >= 0 and (np.isfinite(most) if schedule.prediction == "edm" else most <= 1)):
+            raise ConfigError(
+                f"{self.folder('scheduler') / 'scheduler_config.json'}: its numbers make no noise schedule: from "
+                f"{least:.3g} to {most:.3g}"
+            )
+        return schedule
 
     @property
     def latent_factor(self) -> int:
@@ -271,18 +328,3 @@ def choose_weights(names: Iterable[str], variant: str | None) -> list[str]:
 def _variant(name: str) -> str | None:
     match = _WEIGHTS.match(name)
     return (match["variant"] or match["old_variant"]) if match and match["base"] in _WEIGHT_NAMES else None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A file's JSON object.
-
-    Raises:
-        ConfigError: it cannot be read, or holds something else.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read as JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ConfigError(f"{path}: expected a JSON object, found {type(value).__name__}")
-    return value

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import RunError
 from .families.packing import pack, unpack
 
 if TYPE_CHECKING:
@@ -91,6 +92,11 @@ def make_latents(
         **more,
     )
     latents: NDArray[np.float32] = unpack(to_array(made), patch, (height, width))
+    if not np.isfinite(latents).all():
+        raise RunError(
+            f"pictures: the {model.family.denoiser} answers with numbers that are not finite; its weights are damaged, "
+            "or too large for this precision (--mixed_precision no)"
+        )
     shift, scale = model.latent_scaling
     return latents / scale + shift
 
@@ -98,12 +104,36 @@ def make_latents(
 def scaled(
     mean: NDArray[np.float32], std: NDArray[np.float32], model: ModelFolder
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What the autoencoder answers, each [N, C, h, w], shifted and scaled to what the denoiser learns from."""
+    """What the autoencoder answers, each [N, C, h, w], shifted and scaled to what the denoiser learns from.
+
+    Raises:
+        RunError: it is not finite.
+    """
+    check_autoencoder(mean, model)
+    check_autoencoder(std, model)
     shift, scale = model.latent_scaling
     return (mean - shift) * scale, std * scale
 
 
-def to_pixels(decoded: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """[N, 3, H, W] in [−1, 1] to pictures [N, H, W, 3]."""
+def to_pixels(decoded: NDArray[np.float32], model: ModelFolder) -> NDArray[np.uint8]:
+    """[N, 3, H, W] in [−1, 1], as the autoencoder answers, to pictures [N, H, W, 3].
+
+    Raises:
+        RunError: it is not finite.
+    """
+    check_autoencoder(decoded, model)
     levels = np.clip(decoded / 2 + 0.5, 0, 1) * 255
     return np.ascontiguousarray(levels.round().astype(np.uint8).transpose(0, 2, 3, 1))
+
+
+def check_autoencoder(answer: NDArray[np.float32], model: ModelFolder) -> None:
+    """Raise RunError where the autoencoder's answer is not finite: a picture of it would be black.
+
+    It computes in float32 on every backend, so its weights are to blame: those of SDXL's first fp16 files, for example.
+    """
+    if not np.isfinite(answer).all():
+        raise RunError(
+            f"the autoencoder ({model.folder(model.family.vae)}) answers with numbers that are not finite, though it "
+            "computes in float32: its weights are damaged, or were saved in fp16, which they exceed; fetch it anew, "
+            "leave --variant out, or give another with --pretrained_vae_model_name_or_path"
+        )

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .backend import Backend
-from .bpe import Tokenizer
 from .config import TrainConfig
 from .config.concepts import Concept
 from .data import ImageFolder, Wording
 from .errors import ConfigError
-from .rarewords import known_word
 from .rng import Purpose, generator
 
 
@@ -79,21 +76,37 @@ def subject_words(config: TrainConfig, concept: Concept, folder: ImageFolder, pr
 
 def _wordings(config: TrainConfig, concept: Concept, folder: ImageFolder) -> tuple[Wording, Wording | None]:
     """Of photographs without a caption, and of those with one, if captions are used."""
-    texts = [concept.instance_prompt or "", *(photo.caption for photo in folder.photos if photo.caption is not None)]
-    if config.captioned:
-        texts.append(config.caption_template)
-    places = _places(config, concept, texts)
-    whole = Wording(concept.instance_prompt or "", *places)
+    filled = _fillings(config, concept, _texts(config, concept, folder))
+    whole = Wording(concept.instance_prompt or "", *filled)
     if not config.captioned:
         return whole, None
     shuffles = config.shuffle_tags
-    wording = Wording(config.caption_template, *places, shuffles, config.keep_tags if shuffles else 0)
+    wording = Wording(config.caption_template, *filled, shuffles, config.keep_tags if shuffles else 0)
     wording.check("caption_template")
     return whole, wording
 
 
-def _places(config: TrainConfig, concept: Concept, texts: Sequence[str]) -> tuple[str | None, str | None]:
-    """Identifier and class, read only where some text has a place for them."""
+def _texts(config: TrainConfig, concept: Concept, folder: ImageFolder) -> list[str]:
+    """Whatever may have places to be filled: prompt, captions, template."""
+    texts = [concept.instance_prompt or "", *(photo.caption for photo in folder.photos if photo.caption is not None)]
+    return [*texts, config.caption_template] if config.captioned else texts
+
+
+def places(config: TrainConfig, concepts: Sequence[tuple[Concept, ImageFolder]]) -> frozenset[str]:
+    """Which settings some text has a place for: `identifier`, `class_word`, where a concept brings none of its own."""
+    found = set[str]()
+    for concept, folder in concepts:
+        texts = _texts(config, concept, folder)
+        found |= {n for n, place in PLACES.items() if not getattr(concept, n) and any(place in text for text in texts)}
+    return frozenset(found)
+
+
+PLACES = {"identifier": "{identifier}", "class_word": "{class}"}
+"""Setting -> the place that it fills."""
+
+
+def _fillings(config: TrainConfig, concept: Concept, texts: Sequence[str]) -> tuple[str | None, str | None]:
+    """Identifier and class, where some text has a place for them."""
     identifier = class_word = None
     if any("{identifier}" in text for text in texts):
         identifier = concept.identifier or config.identifier
@@ -108,49 +121,12 @@ def _places(config: TrainConfig, concept: Concept, texts: Sequence[str]) -> tupl
 
 def identifier_words(config: TrainConfig, concept: Concept, folder: ImageFolder) -> list[str]:
     """The words that can name the subject: those of the instance prompt, and of what stands around every caption, that
-    the class prompt lacks."""
-    said = [wording.own_words() for wording in _wordings(config, concept, folder) if wording is not None]
-    known = _split(concept.class_prompt or "")
+    neither the class prompt nor the word for the class has."""
+    wordings = [wording for wording in _wordings(config, concept, folder) if wording is not None]
+    said = [wording.own_words() for wording in wordings]
+    known = _split(f"{concept.class_prompt or ''} {wordings[0].class_word or ''}")
     return list(dict.fromkeys(word for text in said for word in _split(text) if word not in known))
 
 
 def _split(text: str) -> list[str]:
     return [word for word in (part.strip(string.punctuation) for part in text.split()) if word]
-
-
-def warn_of_known_words(tokenizer: Tokenizer, identifiers: Sequence[str], warn: Callable[[str], None]) -> None:
-    """Warn of an identifier that means something already."""
-    for word in identifiers:
-        meaning = known_word(tokenizer, word)
-        if meaning is not None:
-            warn(
-                f"{word!r} is {meaning} to the model, and its pictures will mix with the subject's; `dreambooth "
-                "identifiers` suggests rare words"
-            )
-
-
-def warn_of_words(
-    backend: Backend, encoders: int, prompts: list[str], identifier_words: list[str], warn: Callable[[str], None]
-) -> None:
-    """Warn of prompts that a text encoder sees only in part, and of an identifier that is several tokens.
-
-    Args:
-        encoders: how many text encoders there are; what their tokenizers agree on is said once.
-    """
-    found: dict[str, None] = {}
-    for number in range(encoders):
-        window = backend.tokenizer_window(number)
-        for tokens in backend.tokenize(prompts, number):
-            if len(tokens) > window:
-                cut = " ".join(tokens[window:])
-                found[f"prompt of {len(tokens)} tokens, of which the text encoder sees {window}; cut off: {cut!r}"] = (
-                    None
-                )
-    for word, tokens in zip(identifier_words, backend.tokenize(identifier_words), strict=True):
-        if len(tokens) > 1:
-            found[
-                f"{word!r} splits into {len(tokens)} tokens ({' '.join(tokens)}), each with a meaning of its own; as "
-                "an identifier, a rare word of one token is learned better"
-            ] = None
-    for text in found:
-        warn(text)

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from .backend import Backend, SampleRequest, choose_backend, load_backend
 from .bpe import END, Tokenizer
+from .choices import model_facts, refuse_before_fetching
 from .config.identifiers import IdentifiersConfig
+from .config.used import Context, refuse_idle
 from .files import AGAIN, explain_disk_errors, numbered, usable_file, write_new
 from .modelfolder import ModelFolder
 from .pictures import contact_sheet, first_noise, png_bytes
@@ -39,7 +41,11 @@ NOTABLE = {
     "nfl": "a sports league",
     "wwe": "wrestling",
 }
-"""Rare words of which models have pictures all the same."""
+"""Rare words of which models have pictures all the same, where they have learned from the web."""
+WEB = 40_000
+"""Tokens of a vocabulary from which on a model is taken to have; CLIP's has 49,408, a miniature's some hundreds."""
+CUSTOMARY = ("sks",)
+"""Those of them that the field uses as identifiers all the same, with success."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +73,16 @@ def rare_words(tokenizer: Tokenizer, count: int) -> list[tuple[str, int]]:
 
 
 def known_word(tokenizer: Tokenizer, word: str) -> str | None:
-    """What a word means to the model already, in words; None where it is rare, or no single token."""
-    if word.lower() in NOTABLE:
-        return NOTABLE[word.lower()]
+    """That a word is common to the model, in words; None where it is rare, or no single token."""
     tokens = tokenizer.tokenize(word)
     if len(tokens) == 1 and tokenizer.vocabulary.get(tokens[0], 0) < COMMON * len(tokenizer.vocabulary):
         return "a common word"
     return None
+
+
+def notable(tokenizer: Tokenizer, word: str) -> str | None:
+    """What a rare word means to a model that has learned from the web, in words."""
+    return NOTABLE.get(word.lower()) if len(tokenizer.vocabulary) >= WEB else None
 
 
 def identifiers(config: IdentifiersConfig) -> list[Identifier]:
@@ -83,14 +92,15 @@ def identifiers(config: IdentifiersConfig) -> list[Identifier]:
         ConfigError: naming the setting that cannot be used and what would be right.
     """
     name = choose_backend(config.backend)
+    refuse_before_fetching(config, name)
     model = ModelFolder.of(config)
+    refuse_idle(config, Context(name, model_facts(model)))
     words = rare_words(Tokenizer.open(model), config.num_candidates)
     class_word, count, grid = config.class_word, config.num_identifiers, config.grid
     drawing = (config.num_inference_steps, config.seed, config.batch_size) if grid is not None else (0, 0, 1)
     if grid is not None:
         usable_file(Path(grid).expanduser(), "grid")
     backend = load_backend(name, model, config)
-    config.refuse_unread(f"backend {name}")
     if not words:
         return []
     answers = backend.embed([_prompt(word, class_word) for word in ("", *(word for word, _ in words))])

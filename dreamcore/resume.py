@@ -49,10 +49,10 @@ class Resumed:
             ConfigError: naming the first that differs.
         """
         for name in identity.keys() & IDENTITY.keys():
-            if self.state[name] != identity[name]:
-                raise ConfigError(
-                    f"resume_from_checkpoint: {IDENTITY[name]} ({self.state[name]} then, {identity[name]} now)"
-                )
+            then, now = self.state[name], identity[name]
+            if then != now:
+                numbers = f" ({then} then, {now} now)" if isinstance(now, int) else ""  # and not two hashes
+                raise ConfigError(f"resume_from_checkpoint: {IDENTITY[name]}{numbers}")
 
 
 def find_resumed(config: TrainConfig, output: Path, warn: Callable[[str], None]) -> Resumed | None:
@@ -66,18 +66,14 @@ def find_resumed(config: TrainConfig, output: Path, warn: Callable[[str], None])
     assert resume is not None
     found = checkpoint.find(resume, output, warn)
     if found is None:
-        if _finished(output) and finished_before(config, output, None) is None:
-            raise ConfigError(
-                f"resume_from_checkpoint: {output} holds a finished run without a checkpoint to go on from; to train "
-                "anew, choose another output_dir or --overwrite_output_dir"
-            )
+        if _finished(output):  # `finished_before` says what that means
+            return None
         if damaged := [folder.name for _, folder in list_checkpoints(output)]:
             raise ConfigError(
                 f"resume_from_checkpoint: {output}: no whole checkpoint: {', '.join(damaged)} cannot be used; "
                 "to train anew, move them away, choose another output_dir or --overwrite_output_dir"
             )
-        if not _finished(output):
-            warn(f"no checkpoint in {output} yet: starting anew")
+        warn(f"no checkpoint in {output} yet: starting anew")
         return None
     resumed = Resumed(*found)
     fields = type(config).model_fields
@@ -107,19 +103,40 @@ def length_settings(config: TrainConfig) -> dict[str, Any]:
     return config.model_dump(mode="json", include=set(LENGTH))
 
 
-def finished_before(config: TrainConfig, output: Path, resumed: Resumed | None) -> int | None:
-    """The updates of the finished run in `output`, where these settings ask for nothing beyond it."""
+def earlier_settings(output: Path, resumed: Resumed | None) -> Mapping[str, Any] | None:
+    """What a run that is gone on with was given, or, where it has no checkpoint, what decided its length."""
+    if resumed is not None:
+        settings: Mapping[str, Any] = resumed.state["settings"]
+        return settings
     manifest = Manifest.read(output)
-    if manifest is None or manifest.finished is None or not _finished(output):
+    return manifest.finished["settings"] if manifest is not None and manifest.finished is not None else None
+
+
+def finished_before(config: TrainConfig, output: Path, resumed: Resumed | None) -> int | None:
+    """The updates of the finished run in `output`, where these settings ask for nothing beyond it.
+
+    Args:
+        resumed: None where the run has no checkpoint.
+
+    Raises:
+        ConfigError: they ask for more, and there is no checkpoint to go on from.
+    """
+    if not _finished(output) or (resumed is not None and not resumed.lies_in(output)):
         return None
-    updates, then, now = int(manifest.finished["updates"]), dict(manifest.finished["settings"]), length_settings(config)
-    if resumed is not None and (resumed.update != updates or not resumed.lies_in(output)):
-        return None
-    steps = now["max_train_steps"]
-    shorter = steps is not None and steps <= updates
-    if shorter:
-        then |= {name: now[name] for name in ("max_train_steps", "num_train_epochs")}
-    return updates if then == now else None
+    manifest = Manifest.read(output)
+    if manifest is not None and manifest.finished is not None:
+        updates, then = int(manifest.finished["updates"]), dict(manifest.finished["settings"])
+        now = length_settings(config)
+        if now["max_train_steps"] is not None and now["max_train_steps"] <= updates:
+            then |= {name: now[name] for name in ("max_train_steps", "num_train_epochs")}
+        if then == now and (resumed is None or resumed.update == updates):
+            return updates
+    if resumed is None:
+        raise ConfigError(
+            f"resume_from_checkpoint: {output} holds a finished run without a checkpoint to go on from; to train anew, "
+            "choose another output_dir or --overwrite_output_dir"
+        )
+    return None
 
 
 def _fixed(settings: Mapping[str, Any], may_change: set[str]) -> dict[str, Any]:

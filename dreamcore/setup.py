@@ -12,18 +12,21 @@ from typing import Any
 
 from .backend import Backend, choose_backend, launch_rank, load_backend
 from .batches import Batcher
-from .bpe import Tokenizer
 from .checkpoint import prune
+from .choices import model_facts, refuse_before_fetching, settle_length, warm_up_too_long
 from .config import TrainConfig
+from .config.used import Context, refuse_idle
 from .data import ImageFolder
 from .decisions import ClassPlan, Decisions, decide
 from .files import usable_folder
+from .forewarning import prompt_owners, warn_of_cut_prompts, warn_of_inputs
 from .inputs import Inputs, check_inputs
 from .latents import Images, Latents
 from .memory import PeakMemory
+from .outofmemory import CLASSES, LOADING, WORDS, during
 from .plan import CLASS, INSTANCE, Plan, Sample
-from .prompts import Words, identifier_words, warn_of_known_words, warn_of_words
-from .resume import Resumed, find_resumed, finished_before, set_damaged_aside
+from .prompts import Words, places
+from .resume import Resumed, earlier_settings, find_resumed, finished_before, set_damaged_aside
 from .runs import RunFolder
 from .runs.overlaps import refuse_own_configuration
 from .track import Trackers, make_trackers
@@ -62,7 +65,7 @@ class Begun:
     """A run whose inputs are there and whose folder is held."""
 
     config: TrainConfig
-    backend: str
+    context: Context
     trackers: Trackers
     inputs: Inputs
     folder: Path
@@ -82,18 +85,25 @@ def begin(config: TrainConfig, stack: ExitStack) -> Begun:
     def warn(text: str) -> None:
         trackers.message(text, "warning")
 
+    refuse_before_fetching(config, name)
     inputs = check_inputs(config, warn)
+    asked = places(config, [(subject.concept, subject.images) for subject in inputs.subjects])
+    context = Context(name, model_facts(inputs.model), asked)
+    refuse_idle(config, context)
     folder = Path(config.output_dir).expanduser()
     resumes, overwrite = config.resume_from_checkpoint is not None, config.overwrite_output_dir
     if not resumes:
         refuse_own_configuration(config.file, folder)
     run_folder = RunFolder(folder, inputs.model.components, stack) if rank == 0 else None
     resumed = find_resumed(config, folder, warn) if resumes else None
+    config, said = settle_length(config, inputs.model.family, earlier_settings(folder, resumed) if resumes else None)
+    if said is not None:
+        trackers.message(said)
     finished = finished_before(config, folder, resumed) if resumes else None
     if run_folder and finished is None:
         continues = resumed is not None and resumed.lies_in(folder)
         run_folder.check(continues=continues, may_replace=resumes or overwrite)
-    return Begun(config, name, trackers, inputs, folder, run_folder, resumed, finished)
+    return Begun(config, context, trackers, inputs, folder, run_folder, resumed, finished)
 
 
 def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
@@ -103,19 +113,26 @@ def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
 
 def complete(begun: Begun) -> Prepared:
     """Prepare what has begun for its first update."""
-    config, name, trackers, inputs = begun.config, begun.backend, begun.trackers, begun.inputs
+    config, context, trackers, inputs = begun.config, begun.context, begun.trackers, begun.inputs
     folder, run_folder, resumed = begun.folder, begun.run_folder, begun.resumed
+    name = context.backend
+    assert name is not None
     rank = launch_rank(name)
 
     def warn(text: str) -> None:
         trackers.message(text, "warning")
 
+    if rank == 0:
+        warn_of_inputs(config, inputs, warn, trackers.message)
     backend = load_backend(name, inputs.model, config)
     trackers.message(f"{inputs.model.family.name} on {name}, {backend.device_name()}")
-    trained = backend.prepare_training(config)
+    with during(LOADING):
+        trained = backend.prepare_training(config)
     if config.enable_xformers_memory_efficient_attention:
         trackers.message(XFORMERS)
-    decided = decide(config, inputs, folder, name, backend, trained)
+    decided = decide(config, inputs, folder, context, backend, trained)
+    if (warning := warm_up_too_long(decided.rates)) is not None:
+        warn(warning)
 
     identity = _identity(config, inputs, decided.plan, name)
     if run_folder:
@@ -137,7 +154,7 @@ def complete(begun: Begun) -> Prepared:
             _go_on(run_folder, resumed, decided, trackers.message)
     first = resumed.update if resumed else 0
 
-    words = _encode_words(config, inputs, decided, backend, warn)
+    words = _encode_words(inputs, decided, backend, warn)
     memory.end("encoding words")
     held_out = None
     if inputs.held_out and run_folder:
@@ -167,18 +184,12 @@ def complete(begun: Begun) -> Prepared:
     )
 
 
-def _encode_words(
-    config: TrainConfig, inputs: Inputs, decided: Decisions, backend: Backend, warn: Callable[[str], None]
-) -> Words:
+@during(WORDS)
+def _encode_words(inputs: Inputs, decided: Decisions, backend: Backend, warn: Callable[[str], None]) -> Words:
     """The run's prompts, all of them encoded at once, while the text encoders have the device."""
     *_, dropout = decided.weighting
     words, encoders = _words(inputs, decided.classes, empty=dropout > 0), len(inputs.model.text_encoders)
-    for subject in inputs.subjects:
-        identifier = identifier_words(config, subject.concept, subject.images)
-        warn_of_words(backend, encoders, [], identifier, warn)
-        if subject.concept.class_prompt is not None:  # otherwise the words of the class are among them
-            warn_of_known_words(Tokenizer.open(inputs.model), identifier, warn)
-    warn_of_words(backend, encoders, words.prompts, [], warn)
+    warn_of_cut_prompts(backend, encoders, words.prompts, prompt_owners(inputs), warn)
     looked_at = decided.pictures.pictures if decided.pictures else None
     more = [looked_at.prompt, looked_at.negative_prompt] if looked_at else []
     backend.set_prompts(list(dict.fromkeys([*words.prompts, *more])))
@@ -194,6 +205,7 @@ def _words(inputs: Inputs, classes: Mapping[int, ClassPlan], *, empty: bool) -> 
     return Words.collect(of_image, [text for part in inputs.held_out for text in part.prompts], empty=empty)
 
 
+@during(CLASSES)
 def _complete_classes(classes: ClassPlan, backend: Backend, trackers: Trackers) -> ImageFolder:
     def make(seeds: Any) -> Any:
         return classes.pictures.make(backend, seeds)
@@ -222,6 +234,7 @@ def _go_on(run_folder: RunFolder, resumed: Resumed, decided: Decisions, say: Cal
     run_folder.write_config(decided.settings)
 
 
+@during(LOADING)
 def _load_state(backend: Backend, resumed: Resumed, trackers: Trackers, *, reset_optimizer: bool) -> None:
     if reset_optimizer:
         trackers.message(f"the weights of {resumed.folder.name}, and an optimizer that starts afresh", "warning")

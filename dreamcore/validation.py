@@ -20,9 +20,11 @@ from .config import TrainConfig
 from .config.common import Scheduler
 from .data import CropRecord
 from .diffusion import NoiseSchedule
+from .errors import named
 from .families import FamilyInputs
 from .files import write_atomically
 from .inputs import HeldOutImages, Inputs
+from .outofmemory import IMAGES, during
 from .pictures import first_noise, png_bytes
 from .prompts import Words, subject_words
 from .rng import Purpose, generator
@@ -124,6 +126,7 @@ class HeldOut:
     seed: int
 
     @classmethod
+    @during(IMAGES)
     def encode(
         cls,
         images: Sequence[HeldOutImages],
@@ -137,7 +140,9 @@ class HeldOut:
         latents, records, prompts = [], [], []
         for part in images:
             for number, (crop, prompt) in enumerate(zip(part.crops, part.prompts, strict=True)):
-                latents.append(backend.encode_images(part.images.pixels(number, crop, None)[None])[0][0])
+                pixels = part.images.pixels(number, crop, None)
+                with named(str(part.images.photos[number].path)):
+                    latents.append(backend.encode_images(pixels[None])[0][0])
                 records.append(part.images.record(number, crop, None))
                 prompts.append(words.prompts.index(prompt))
         return cls(latents, records, prompts, schedule, family, seed)

@@ -76,9 +76,10 @@ def read_safetensors(file: Path, *, paddles: bool = False) -> Arrays:
         content = file.read_bytes()
         # in the order of their names, for safetensors' own differs from one reading to the next
         for name, entry in sorted(safetensors.deserialize(content), key=itemgetter(0)):  # type: ignore[no-untyped-call]
-            value = np.frombuffer(entry["data"], NUMPY_TYPES[entry["dtype"]]).reshape(entry["shape"])
-            is_bfloat16 = entry["dtype"] == "BF16"
-            arrays[name] = (value.astype(np.uint32) << 16).view(np.float32) if is_bfloat16 else value
+            value = np.frombuffer(entry["data"], NUMPY_TYPES[entry["dtype"]])
+            if entry["dtype"] == "BF16":
+                value = (value.astype(np.uint32) << 16).view(np.float32)
+            arrays[name] = value.reshape(entry["shape"])
     except (OSError, safetensors.SafetensorError) as error:
         raise ConfigError(f"{file}: cannot be read as safetensors: {error}") from None
     except KeyError as error:

@@ -59,11 +59,18 @@ class Part(Generic[T]):
     """To those prompts, where it does not."""
 
     def __post_init__(self) -> None:
-        self.max_length = self.description.length or int(self.tokenizer.model_max_length)
+        self.max_length = self.description.length or self.window
+
+    @property
+    def window(self) -> int:
+        """Tokens that the encoder takes at most: its tokenizer's number, which is endless where no file says one, or
+        the number of its positions."""
+        positions = getattr(getattr(self.network, "config", None), "max_position_embeddings", None)
+        return int(min(self.tokenizer.model_max_length, positions or self.tokenizer.model_max_length))
 
     def set_length(self, config: TrainConfig) -> None:
         """Pad and cut as the settings say."""
-        self.max_length = words_length(config, self.description, int(self.tokenizer.model_max_length))
+        self.max_length = words_length(config, self.description, self.window)
 
     def tokens(self, prompt: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Token ids and attention mask, each [1, length]; padded with the tokenizer's own token, as its model was
@@ -83,7 +90,7 @@ class Layout:
     zeros: tuple[int, ...]
     """How many tokens of zeros each group has, where it is empty."""
     width: int | None
-    """Width that words are filled up to with zeros."""
+    """Width that words are filled up to with zeros, or cut to."""
     pooled: tuple[int, ...]
     """Encoders whose pooled embeddings lie side by side."""
 
@@ -111,6 +118,8 @@ def joined_words(
         group: Any = concat([words[k] for k in layout.groups[i]], -1)
         if layout.width is not None and group.shape[2] < layout.width:
             group = concat([group, zeros(rows, group.shape[1], layout.width - group.shape[2])], -1)
+        elif layout.width is not None and group.shape[2] > layout.width:
+            group = group[:, :, : layout.width]  # as diffusers pads by a negative number
         groups.append(group)
     return concat(groups, 1)
 

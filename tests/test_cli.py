@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,8 @@ from dreamcore.cli.main import main
 from dreamcore.config import GenerateConfig, TrainConfig, load_config
 from dreamcore.config.names import ALIASES, RETIRED
 from dreamcore.errors import ConfigError, RunError
+
+from .tiny import draw_photos
 
 REQUIRED = ["--model", "m", "--instance_data_dir", "d", "--instance_prompt", "a photo of sks dog"]
 
@@ -49,7 +52,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         (["--cache-latents", "no"], False),
         (["--no-cache-latents"], False),
         (["--no_cache_latents"], False),
-        (["--no-cache_latents", "--cache-latents"], True),
+        (["--cache_latents=false", "--no-cache-latents"], False),
         (["--cache_latents", "--use_lora"], True),
     ],
 )
@@ -97,6 +100,7 @@ def test_other_trainers_names(alias: str) -> None:
 def test_a_name_given_twice_is_refused() -> None:
     with pytest.raises(ConfigError, match="rank: given twice"):
         train_config("--lora_rank", "3", "--rank", "4")
+    assert train_config("--lora_rank", "4", "--rank", "4").rank == 4
 
 
 @pytest.mark.parametrize(
@@ -105,7 +109,7 @@ def test_a_name_given_twice_is_refused() -> None:
         ("--learning_rat", "did you mean learning_rate?"),
         ("--with-prior-preservatoin", "did you mean with_prior_preservation?"),
         ("--no-use-loraa", "did you mean use_lora?"),
-        ("--conf=x", "did you mean config?"),
+        ("--confg=x", "did you mean config?"),
         ("--no_rank", "did you mean rank?"),
         ("--dataloader_num_workers", RETIRED["dataloader_num_workers"]),
         ("--hub-token", "HF_TOKEN"),
@@ -120,8 +124,54 @@ def test_unknown_flags_name_the_nearest(flag: str, answer: str) -> None:
 
 def test_no_flag_may_be_cut_short() -> None:
     """argparse takes --resol for --resolution if it is let; a later setting would change what it means."""
-    with pytest.raises(ConfigError, match="unknown setting; did you mean resolution"):
+    with pytest.raises(ConfigError, match="^--resol: unknown setting; --help lists them all$"):
         train_config("--resol", "512")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--rank", "4", "--rank", "8"], "--rank: given twice, as 4 and 8; give it once"),
+        (["--no-cache_latents", "--cache-latents"], "--cache_latents: given twice, as false and true; give it once"),
+        (["--config", "sd15-lora", "--config=sdxl-lora"], "--config: given twice, as sd15-lora and sdxl-lora;"),
+        (["--lora_layers", "a,b", "--lora_layers", "c"], "--lora_layers: given twice, as a,b and c; give it once"),
+    ],
+)
+def test_a_flag_given_twice_with_two_values_is_refused(flags: list[str], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        train_config(*flags)
+    assert said in str(caught.value)
+    assert train_config("--rank", "4", "--rank=4").rank == 4
+    with pytest.raises(ConfigError, match="--lora: given twice, as a and b"):
+        words = ["--model", "m", "--prompt", "p", "--lora", "a", "--lora", "b"]
+        load_config(GenerateConfig, *parse_settings(GenerateConfig, "generate", "", words))
+
+
+def test_everything_wrong_on_a_command_line_is_said_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "--rank", "0", "--frobnicate", "3", "--rnak", "4", "--seed=1", "--seed=2", "--lora_layers="]
+    assert main(words) == 2
+    lines = capsys.readouterr().err.removeprefix("dreambooth: error: ").splitlines()
+    assert [line.partition(":")[0] for line in lines[:3]] == ["--seed", "--frobnicate", "--rnak"]
+    rest = {"pretrained_model_name_or_path", "rank", "lora_layers", "instance_data_dir", "instance_prompt"}
+    assert {line.partition(":")[0] for line in lines[3:]} == rest
+
+
+def test_the_folder_may_come_as_a_word(started: list[Any]) -> None:
+    assert main(["train", "d", "--model", "m", "--instance_prompt", "p"]) == 0
+    assert started[0].instance_data_dir == "d"
+    assert main(["train", "d", "--instance_data_dir", "e", "--model", "m", "--instance_prompt", "p"]) == 2
+    assert main(["generate", "d", "--model", "m", "--prompt", "p"]) == 2
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp932"])
+def test_consoles_that_lack_letters(encoding: str, tmp_path: Path) -> None:
+    """λ is in the help, × and – in the report of photographs, and a folder's name is the user's."""
+    photos, environment = draw_photos(tmp_path / "日本 ü", count=1), os.environ | {"PYTHONIOENCODING": encoding}
+    for words in (["train", "--help"], ["data", str(photos), "--sheet", str(tmp_path / "s.png")], ["train", "--λ"]):
+        command = [sys.executable, "-m", "dreamcore.cli", *words]
+        done = subprocess.run(command, capture_output=True, env=environment, check=False)
+        assert done.returncode == (2 if "--λ" in words else 0)
+        assert b"Error" not in done.stderr and len(done.stdout + done.stderr) > 50
 
 
 def test_stray_words_and_missing_values_are_refused() -> None:
@@ -193,7 +243,12 @@ def test_generate_reads_its_own_settings(started: list[Any], capsys: pytest.Capt
         (["train", "--config", "sd15-lorra"], "quickstart, sd15-face, sd15-full, sd15-lora"),
         (["train", "--lr_scheduler", "cosin", *REQUIRED], "received 'cosin'"),
         (["train", "--model", "a", "--pretrained_model_name_or_path", "b"], "given twice (also as model)"),
-        (["generate", "--config", "sd15-lora"], "sd15-lora: use_lora: unknown setting; did you mean lora?; presets"),
+        (["train", "--model="], "pretrained_model_name_or_path: is empty"),
+        (["train", "--config="], "config: '' is neither a file nor a preset"),
+        (["evaluate"], "evaluate: no such command; there are"),
+        (["launch", "--devices=", "--", "train", *REQUIRED], "devices: is empty"),
+        (["launch", "--devices", "0", "--devices", "1", "--", "train", *REQUIRED], "--devices: given twice"),
+        (["generate", "--config", "sd15-lora"], "config: sd15-lora: presets are for `dreambooth train`"),
         (["launch", "--devices", "0,1", "train"], "-- is missing before train"),
     ],
 )

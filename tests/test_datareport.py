@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -34,6 +35,20 @@ def test_a_table_a_sheet_and_a_status(drawn: Path, tmp_path: Path, capsys: pytes
     assert "02.png  PNG     RGB   1     600×900  600×600+0+150  512×512" in text
     assert text.count("a sks toy") == 4
     assert Image.open(sheet).width > 4 * 192
+
+
+def test_random_crops_are_shown_as_such(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The sheet dims nothing that some crop can show; with --center-crop it dims the rest."""
+    sheets = []
+    for number, flag in enumerate(("--no-center-crop", "--center-crop")):
+        sheet = tmp_path / f"{number}.png"
+        assert main(["data", str(drawn), "--sheet", str(sheet), flag]) == 0
+        sheets.append(np.asarray(Image.open(sheet)).astype(int))
+        text = capsys.readouterr().out
+        assert ("crops are drawn at random" in text) == (number == 0)
+        assert f"600×600+0+{'0…300' if number == 0 else '150'}" in text
+    third = 2 * (192 + 12 + 4) + 6 + 192 // 2, 6 + 8  # across the middle of 02.png, near its upper edge
+    assert sheets[0][third[1], third[0]].sum() > 2 * sheets[1][third[1], third[0]].sum()
 
 
 def test_json_holds_every_image_and_remark(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,6 +105,14 @@ def test_what_stops_a_run_stops_the_look(
         config = TrainConfig.from_mapping({"pretrained_model_name_or_path": "m", **given})
         open_subjects(config, crop, bucket_choice(config, crop, 8), lambda text: None)
     assert str(run.value) == str(look.value)
+
+
+def test_what_training_could_not_use_of_the_photographs_is_refused(drawn: Path, tmp_path: Path) -> None:
+    given = {"instance_data_dir": str(drawn), "sheet": str(tmp_path / "s.png"), "lora_alpha": 2, "mode": "graph"}
+    with pytest.raises(ConfigError, match="^keep_tags=2: acts only with captions; give use_captions, or remove it$"):
+        dreamcore.data_report(**given, keep_tags=2)
+    assert not (tmp_path / "s.png").exists()
+    dreamcore.data_report(**given, keep_tags=0)
 
 
 def test_held_out_photographs_are_named(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,12 +8,15 @@ import sys
 from importlib import metadata
 from typing import Any
 
+import numpy as np
 import pytest
 
 import dreamcore
 from dreamcore import installation
+from dreamcore.backend import installed_backends
 from dreamcore.cli.main import main
 from dreamcore.installation import BackendState, Package, examine, pinned_versions
+from dreamcore.selftest import LOSS, NORM, STEP, judge_step, judge_update
 
 from . import needs
 
@@ -133,13 +136,36 @@ def test_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     ]
 
 
-@needs.mindspore
+@needs.backend
 def test_the_selftest_runs_what_this_device_has(capsys: pytest.CaptureFixture[str]) -> None:
+    (name,) = installed_backends()
     assert main(["doctor", "--selftest"]) == 0
     words = capsys.readouterr().out
-    assert "mindspore: ok      pynative, float32" in words
-    assert "mindspore: ok      the update moves every weight" in words
-    assert "graph mode, float32: not here" in words
+    step, lacks = {"mindspore": ("pynative, float32", "graph mode, float32")}.get(name, ("float32", "fp16"))
+    assert f"{name}: ok      {step}: loss 1.4532" in words
+    assert f"{name}: ok      the update moves every weight: 792964 of 792964 numbers moved" in words
+    assert f"{name}: -       {lacks}: not here" in words
+    assert "FAILED" not in words
+
+
+@needs.backend
+def test_the_selftest_tells_a_wrong_step_from_a_right_one() -> None:
+    assert judge_step(LOSS, [np.array([NORM])], 1e-6)[0]
+    assert not judge_step(LOSS * 1.01, [np.array([NORM])], 1e-3)[0]
+    assert not judge_step(LOSS, [np.array([NORM * 0.99])], 1e-3)[0]
+    before, slope = {"a": np.zeros(3)}, {"a": np.array([1.0, -2.0, 0.0])}
+    assert judge_update(before, {"a": np.array([-STEP, STEP, 0.0])}, slope)[0]
+    assert not judge_update(before, before, slope)[0], "as an optimizer that does nothing, without a word"
+
+
+@pytest.mark.parametrize("backend", ["torch", "paddle", "mindspore"])
+def test_the_cores_packages_are_compared_with_the_installed_backends_pins(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(installation, "installed_backends", lambda: [backend])
+    monkeypatch.setattr(installation, "COMPANIONS", {})
+    tested = {p.name: p.tested for p in examine().packages}
+    assert tested["numpy"] == pinned_versions(backend)["numpy"]
 
 
 def test_a_selftest_that_fails_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

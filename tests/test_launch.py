@@ -47,11 +47,20 @@ def test_commands(backend: str, script: Path) -> None:
         assert on_cpu.environment == {}
     elif backend == "paddle":
         assert "--devices=2,5" in on_two.command
-        assert {"--nproc_per_node=3", "--backend=gloo"} <= set(on_cpu.command)
+        assert "--nproc_per_node=3" in on_cpu.command
+        words = (*on_two.command, *on_cpu.command)
+        assert not [word for word in words if word.startswith("--backend")], "gloo would leave GPUs alone"
     else:
         assert {"--worker_num=2", "--local_worker_num=2", "--log_dir=/logs", "--join=True"} <= set(on_two.command)
         assert on_two.environment["ASCEND_RT_VISIBLE_DEVICES"] == "2,5"
         assert on_two.environment["PATH"].startswith(str(bin_folder))
+
+
+def test_the_readme_waits_for_what_it_starts() -> None:
+    """msrun alone returns at once, with 0."""
+    readme = Path(__file__).parents[1] / "README.md"
+    (line,) = (line for line in readme.read_text("utf-8").splitlines() if line.lstrip().startswith("msrun "))
+    assert "--join=True" in line
 
 
 @needs.torch

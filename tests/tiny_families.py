@@ -82,13 +82,14 @@ def write_sdxl(folder: Path, *, edm: bool = False, zeroes_empty: bool = True) ->
     return folder
 
 
-def write_sd3(folder: Path, *, t5: bool = True, shift: float = 3.0, large: bool = False) -> Path:
+def write_sd3(folder: Path, *, t5: bool = True, shift: float = 3.0, large: bool = False, width: int = 96) -> Path:
     """Stable Diffusion 3: three text encoders, a joint transformer, flow matching.
 
     Args:
         t5: with the third text encoder; otherwise null in its place.
         shift: of the schedule.
         large: SD3.5's differences: normalised queries and keys, and second attentions (medium's).
+        width: of the words as the transformer takes them; CLIP's are 80 wide.
     """
     import torch
     from diffusers import SD3Transformer2DModel
@@ -104,7 +105,7 @@ def write_sd3(folder: Path, *, t5: bool = True, shift: float = 3.0, large: bool 
             num_layers=2,
             attention_head_dim=8,
             num_attention_heads=4,
-            joint_attention_dim=96,
+            joint_attention_dim=width,
             caption_projection_dim=32,
             pooled_projection_dim=24 + 40,
             pos_embed_max_size=24,
@@ -118,7 +119,7 @@ def write_sd3(folder: Path, *, t5: bool = True, shift: float = 3.0, large: bool 
         big = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 3, "projection_dim": 40}
         write_clip(folder / "text_encoder_2", write_tokenizer(folder / "tokenizer_2", True), True, projects=True, **big)
         if t5:
-            write_t5(folder / "text_encoder_3", folder / "tokenizer_3", 96)
+            write_t5(folder / "text_encoder_3", folder / "tokenizer_3", width)
     write_json(folder / "scheduler" / "scheduler_config.json", FLOW | {"shift": shift})
     _write_index(
         folder,

@@ -31,6 +31,7 @@ from mindspore import Tensor, ops
 from . import lora, models
 from .buckets import flatten_all
 from .launch import join_world, sum_over_ranks
+from .memory import out_of_memory as out_of_memory
 from .network import LossNetwork, WordsNetwork, gradient_function, recompute
 from .optim import MovingAverage, Optimizer
 from .words import Part, Words
@@ -48,9 +49,10 @@ class MindSporeBackend:
 
     def __init__(self, model: ModelFolder, settings: ModelSettings):
         self.model, self.family = model, model.family
-        self.device, graph = choose_device(settings)
+        self.device, self.graph = choose_device(settings)
+        self._check_mode(settings)
         self.dtype = _check_precision(settings.mixed_precision, self.device)
-        self._compile = partial(ms.jit, jit_level=settings.jit_level) if graph else _as_it_is
+        self._compile = partial(ms.jit, jit_level=settings.jit_level) if self.graph else _as_it_is
         self.world = join_world()
         self._weights: dict[str, models.Weights] = {}
         self.denoiser = self._load(self.family.denoiser, self.dtype)
@@ -63,6 +65,27 @@ class MindSporeBackend:
         self._optimizer: Optimizer | None = None
         self._average: MovingAverage | None = None
         self._results: list[tuple[Tensor, Tensor]] = []
+
+    def _check_mode(self, settings: ModelSettings) -> None:
+        """Refuse what cannot be computed in this mode, before anything is loaded."""
+        if not self.graph and settings.jit_level != "O1" and "jit_level" not in settings.suggested:
+            raise ConfigError(f"jit_level: {settings.jit_level!r} acts only in graph mode; remove it")
+        if self.graph and self.device == "CPU" and self.family.denoiser != "unet":
+            raise ConfigError(
+                f"mode: graph needs an Ascend device for {self.family.name} (MindSpore's CPU compiler lacks "
+                "operators); use pynative"
+            )
+        if not isinstance(settings, TrainConfig) or not settings.use_lora or not settings.lora_dropout:
+            return
+        if self.graph:
+            raise ConfigError(
+                f"lora_dropout: {settings.lora_dropout} in graph mode, where MindSpore's dropout hears no seed and a "
+                "run would not go on as it began; use --mode pynative, or leave lora_dropout out"
+            )
+        if settings.gradient_checkpointing:
+            raise ConfigError(
+                "gradient_checkpointing: MindSpore would drop other values the second time; leave out lora_dropout"
+            )
 
     def _load(self, name: str, dtype: Any) -> Any:
         network, self._weights[name] = models.load_component(self.model, name)
@@ -105,7 +128,7 @@ class MindSporeBackend:
             positive = self.words.embeddings(request.prompts)
             negative = self.words.embeddings([request.negative_prompt] * len(request.prompts))
             latents = make_latents(self.model, parts, request, positive, negative)
-        return to_pixels(self.vae.decode(_tensor(latents))[0].asnumpy().astype(np.float32))
+        return to_pixels(self.vae.decode(_tensor(latents))[0].asnumpy().astype(np.float32), self.model)
 
     def load_lora(self, file: Path, scale: float) -> None:
         lora.fold(file, self._weights, scale)
@@ -123,6 +146,8 @@ class MindSporeBackend:
         for parameter in (p for named in parameters.values() for p in named.values()):
             parameter.requires_grad = True
         self._set_modes(config)  # after the line above: recomputation looks at once for what trains
+        for name, parameter in (item for named in parameters.values() for item in named.items()):
+            parameter.name = name  # which recomputation takes from LoRA's, and several bear one name
         scale = LossScale() if self.dtype is ms.float16 else None
         self._optimizer = Optimizer(parameters, config, scale)
         if config.use_ema:
@@ -141,13 +166,8 @@ class MindSporeBackend:
 
     def _set_modes(self, config: TrainConfig) -> None:
         """Train mode only where it matters: LoRA's dropout asks for it, nothing else has dropout."""
-        again = config.gradient_checkpointing
-        if again and self._has_dropout:
-            raise ConfigError(
-                "gradient_checkpointing: MindSpore would drop other values the second time; leave out lora_dropout"
-            )
         for network in self._trained.values():
-            if again:
+            if config.gradient_checkpointing:
                 recompute(network)
             if self._has_dropout:
                 network.set_train(True)
@@ -242,7 +262,11 @@ class MindSporeBackend:
         return peak
 
     def device_name(self) -> str:
-        return "cpu, pynative mode" if self.device == "CPU" else f"{ms.hal.get_device_name(0)}"
+        mode = "graph mode" if self.graph else "pynative mode"
+        if self.device == "CPU":
+            return f"cpu, {mode}"
+        index = ms.get_context("device_id")
+        return f"{ms.hal.get_device_name(index)} (ascend:{index}), {mode}"
 
     # -- small things
 

@@ -130,12 +130,22 @@ def _embedding_cell(self: Any, input: Tensor) -> Tensor:
     return embedding(input, self.weight)
 
 
+def _split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+    return ops.split(tensor, split_size_or_sections, dim)
+
+
+def _gated(self: Any, hidden_states: Tensor) -> Tensor:
+    both = self.proj(hidden_states)
+    states, gate = ops.split(both, both.shape[-1] // 2, -1)
+    return states * self.gelu(gate)
+
+
 def install() -> bool:
     """Put the functions in their places if the device target is the CPU; returns whether it is."""
     if ms.get_context("device_target") != "CPU":
         return False
     mint.arange, mint.full, mint.stack, mint.unbind = arange, full, stack, unbind
-    mint.outer, mint.einsum = outer, einsum
+    mint.outer, mint.einsum, mint.split = outer, einsum, _split  # the last for the compiler alone
     Tensor.repeat_interleave = repeat_interleave
     functional = mint.nn.functional
     functional.pad, functional.gelu, functional.layer_norm, functional.conv2d = pad, gelu, layer_norm, conv2d
@@ -145,11 +155,14 @@ def install() -> bool:
     return True
 
 
-def install_attention(dispatch: Any) -> None:
-    """Let mindone's newer transformers, whose attention is Ascend's in fp16 on any device, have a CPU's in float32.
+def install_in_mindone(dispatch: Any, activations: Any) -> None:
+    """Let mindone's newer transformers, whose attention is Ascend's in fp16 on any device, have a CPU's in float32; and
+    its gated layers do without `Tensor.chunk`, which the CPU's compiler lacks.
 
     Args:
         dispatch: `mindone.diffusers.models.attention_dispatch`, which looks its function up at each call.
+        activations: `mindone.diffusers.models.activations`.
     """
     if ms.get_context("device_target") == "CPU":
         dispatch.scaled_dot_product_attention = scaled_dot_product_attention
+        activations.GEGLU.construct = _gated

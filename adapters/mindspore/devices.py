@@ -27,12 +27,10 @@ def choose_device(settings: ModelSettings) -> tuple[str, bool]:
         "CPU" or "Ascend", and whether steps are compiled (graph mode).
 
     Raises:
-        ConfigError: a device that is not there, or graph mode on a CPU.
+        ConfigError: a device that is not there.
     """
     kind, index = _parse(settings.device)
     graph = settings.mode == "graph" if settings.mode is not None else kind == "Ascend"
-    if kind == "CPU" and graph:
-        raise ConfigError("mode: graph needs an Ascend device (MindSpore's CPU compiler lacks operators); use pynative")
     try:
         if index is None:
             ms.set_device(kind)

@@ -22,6 +22,7 @@ from mindspore.nn.utils import no_init_parameters
 
 from dreamcore.bpe import with_old_files
 from dreamcore.errors import ConfigError
+from dreamcore.modelfields import building
 from dreamcore.modelfolder import ModelFolder
 from dreamcore.weights import (
     TABLE,
@@ -69,7 +70,7 @@ def _build(model: ModelFolder, name: str, library: str, class_name: str) -> Any:
     cls = getattr(mindone(library), class_name, None) if library in ("diffusers", "transformers") else None
     if cls is None:
         raise ConfigError(f"{model.path}: {name} is a {library}.{class_name}, which this mindone lacks")
-    with no_init_parameters():
+    with building(model.folder(name) / "config.json", class_name), no_init_parameters():
         if library == "diffusers":
             return cls.from_config(model.config(name))
         return cls(cls.config_class.from_dict(model.config(name)))
@@ -82,7 +83,8 @@ def mindone(library: str) -> Any:
         warnings.simplefilter("ignore", FutureWarning)
         import_lazily("mindone.transformers")  # all models of its two `__init__` take 4 seconds of 6
         import_lazily("mindone.transformers.models")
-        cpu_shim.install_attention(importlib.import_module("mindone.diffusers.models.attention_dispatch"))
+        shimmed = ("attention_dispatch", "activations")
+        cpu_shim.install_in_mindone(*(importlib.import_module(f"mindone.diffusers.models.{name}") for name in shimmed))
         return importlib.import_module(f"mindone.{library}")
 
 
@@ -136,8 +138,9 @@ def load_tokenizer(model: ModelFolder, name: str) -> Any:
     """The tokenizer that the model's index names; tokenizers are NumPy's and strings' business, not MindSpore's."""
     import transformers
 
-    with with_old_files(model.folder(name)) as folder:
-        return getattr(transformers, model.class_name(name)).from_pretrained(folder, local_files_only=True)
+    class_name = model.class_name(name)
+    with building(model.folder(name), class_name), with_old_files(model.folder(name)) as folder:
+        return getattr(transformers, class_name).from_pretrained(folder, local_files_only=True)
 
 
 def restore_component(weights: Mapping[str, ms.Parameter], folder: Path) -> None:

@@ -24,8 +24,8 @@ from dreamcore.weights import save_component
 
 from . import lora, models
 from .launch import check_log_folder, choose_device, join_world, sum_gradients
+from .memory import out_of_memory as out_of_memory
 from .optim import MovingAverage, Optimizer
-from .sampling import make_latents
 from .words import Part, Words
 
 DTYPES = {"no": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -42,7 +42,7 @@ class PaddleBackend:
     def __init__(self, model: ModelFolder, settings: ModelSettings):
         self.model, self.family = model, model.family
         self.device = choose_device(settings.device)
-        self.world = join_world()
+        self.world = join_world(self.device)
         self.dtype = _check_precision(settings.mixed_precision, self.device)
         self._amp_level = (settings.amp_level or "O1") if self.dtype != "float32" else "O0"
         self.denoiser = models.load_component(model, self.family.denoiser)
@@ -84,7 +84,10 @@ class PaddleBackend:
         return scaled(posterior.mean.numpy(), posterior.std.numpy(), self.model)
 
     def sample(self, request: SampleRequest) -> NDArray[np.uint8]:
+        from .sampling import make_latents  # ppdiffusers comes after the device is chosen
+
         parts = {self.family.denoiser: self.denoiser, self.family.vae: self.vae} | self.words.networks()
+        self._move(self.denoiser, self.device)
         with self._at_rest():
             positive = self.words.embeddings(request.prompts)
             negative = self.words.embeddings([request.negative_prompt] * len(request.prompts))
@@ -92,7 +95,7 @@ class PaddleBackend:
                 latents = make_latents(self.model, parts, request, positive, negative)
         self._move(self.vae, self.device)
         with paddle.no_grad():
-            return to_pixels(self.vae.decode(paddle.to_tensor(latents)).sample.numpy())
+            return to_pixels(self.vae.decode(paddle.to_tensor(latents)).sample.numpy(), self.model)
 
     def load_lora(self, file: Path, scale: float) -> None:
         lora.apply_file({self.family.denoiser: self.denoiser} | self.words.networks(), file, scale)
@@ -103,6 +106,8 @@ class PaddleBackend:
     def prepare_training(self, config: TrainConfig) -> list[str]:
         check_log_folder(config.output_dir)
         self._trained = {self.family.denoiser: self.denoiser} | self.words.prepare(config)
+        for network in self._trained.values():
+            self._move(network, self.device)
         halved = {self.family.denoiser: self.denoiser} | self.words.networks(fp16=self.dtype == "float16")
         for name, network in halved.items():
             if (config.use_lora or name not in self._trained) and self._amp_level == "O2":
@@ -122,12 +127,9 @@ class PaddleBackend:
 
     def _set_modes(self, config: TrainConfig) -> None:
         """Train mode only where it matters: LoRA's dropout asks for it, nothing else has dropout."""
-        for name, network in self._trained.items():
+        for network in self._trained.values():
             if config.gradient_checkpointing:
-                if name == self.family.denoiser:
-                    network.enable_gradient_checkpointing()
-                else:
-                    network._set_gradient_checkpointing(True)
+                models.recompute(network)
             if config.gradient_checkpointing or self._has_dropout:
                 network.train()
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
@@ -22,32 +23,39 @@ BUCKET_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class PaddleWorld:
-    """Processes joined by paddle.distributed: NCCL on GPUs, gloo on a CPU."""
+    """Processes joined by paddle.distributed; what they tell each other here goes from host to host (gloo)."""
 
     rank: int
     local_rank: int
     size: int
+    hosts: Any
+    """Paddle's group."""
+    asks_every: int = 1
 
     def gather(self, values: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-        parts: list[paddle.Tensor] = []
+        mine = _on_host(values)
+        parts = [_on_host(np.empty_like(values)) for _ in range(self.size)]
         with all_alive():
-            dist.all_gather(parts, paddle.to_tensor(np.ascontiguousarray(values)))
+            dist.all_gather(parts, mine, group=self.hosts)
         return [part.numpy() for part in parts]
 
     def broadcast(self, value: str) -> str:
         letters = np.frombuffer(value.encode(), np.uint8).astype(np.int32)
-        length = paddle.to_tensor(np.array([letters.size], np.int64))
+        length = _on_host(np.array([letters.size], np.int64))
         with all_alive():
-            dist.broadcast(length, src=0)
+            dist.broadcast(length, src=0, group=self.hosts)
             size = int(length.item())
-            tensor = paddle.to_tensor(letters) if self.rank == 0 else paddle.zeros([size], "int32")
+            tensor = _on_host(letters if self.rank == 0 else np.zeros(size, np.int32))
             if size:
-                dist.broadcast(tensor, src=0)
+                dist.broadcast(tensor, src=0, group=self.hosts)
         return bytes(tensor.numpy().astype(np.uint8)).decode()
 
     def barrier(self) -> None:
-        with all_alive():
-            dist.barrier()
+        self.gather(np.zeros(1))
+
+
+def _on_host(array: NDArray[Any]) -> paddle.Tensor:
+    return paddle.to_tensor(np.ascontiguousarray(array), place=paddle.CPUPlace())
 
 
 def choose_device(name: str | None) -> str:
@@ -64,6 +72,8 @@ def choose_device(name: str | None) -> str:
         raise ConfigError(f"device: {name!r} is not known to Paddle; expected cpu, gpu or gpu:NUMBER")
     if name == "cpu":
         return str(paddle.device.set_device("cpu") and "cpu")
+    if match[1] and (size := dist.ParallelEnv().world_size) > 1:
+        raise ConfigError(f"device: {name!r} names one device for all {size} processes; expected gpu or cpu")
     index = int(match[1]) if match[1] else dist.ParallelEnv().device_id if cards else 0
     if index >= cards:
         has = f"{cards} GPU" if cards else "no GPU, or is built without CUDA"
@@ -72,15 +82,22 @@ def choose_device(name: str | None) -> str:
     return f"gpu:{index}"
 
 
-def join_world() -> World:
-    """The world that the launcher's environment describes."""
+def join_world(device: str) -> World:
+    """The world that the launcher's environment describes.
+
+    Which library sums the gradients follows from the device, whatever the launcher was told: with gloo, which it takes
+    for a wish to compute on the CPU, Paddle leaves GPUs alone.
+    """
     environment = dist.ParallelEnv()
     if environment.world_size == 1:
         return Solo()
     if not dist.is_initialized():
+        os.environ["PADDLE_DISTRI_BACKEND"] = "gloo" if device == "cpu" else "nccl"
         dist.init_parallel_env()
+        paddle.device.set_device(device)  # which that settles anew
     local = int(os.environ.get("PADDLE_LOCAL_RANK", "0"))
-    return PaddleWorld(environment.rank, local, environment.world_size)
+    hosts = dist.new_group(backend="gloo")
+    return PaddleWorld(environment.rank, local, environment.world_size, hosts)
 
 
 def check_log_folder(output: str) -> None:

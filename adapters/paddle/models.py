@@ -6,22 +6,23 @@ their configuration here, and filled by core's strict reader; Paddle's layout of
 
 from __future__ import annotations
 
+import importlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paddle
-import ppdiffusers
 from numpy.typing import NDArray
+from paddle.distributed import fleet
 from paddle.nn.initializer import Constant, set_global_initializer
-from paddlenlp.transformers.model_utils import no_init_weights
-from ppdiffusers import transformers
 
 from dreamcore.bpe import with_old_files
 from dreamcore.errors import ConfigError, RunError
 from dreamcore.layouts import PUBLISHED
+from dreamcore.modelfields import building
 from dreamcore.modelfolder import ModelFolder
 from dreamcore.weights import (
     TABLE,
@@ -38,15 +39,13 @@ from dreamcore.weights import (
 Named = Mapping[str, paddle.Tensor]
 """Trained weights by COMPONENT.PARAMETER as published."""
 LIBRARIES = {
-    "diffusers": ppdiffusers,
-    "ppdiffusers": ppdiffusers,
-    "transformers": transformers,
-    "ppdiffusers.transformers": transformers,
-    "paddlenlp.transformers": transformers,
+    "diffusers": "ppdiffusers",
+    "ppdiffusers": "ppdiffusers",
+    "transformers": "ppdiffusers.transformers",
+    "ppdiffusers.transformers": "ppdiffusers.transformers",
+    "paddlenlp.transformers": "ppdiffusers.transformers",
 }
 """What model_index.json calls a library, and who stands in for it."""
-
-
 ZEROS = ("norm_out.norm.bias", "norm1_context.norm.bias")
 """Endings of the names of biases that ppdiffusers' SD3 has where published ones have none; they stay zero."""
 
@@ -58,12 +57,13 @@ def load_component(model: ModelFolder, name: str) -> Any:
         ConfigError: a class that is not known, weights missing from the file, or weights that the network lacks.
     """
     library, class_name = model.index[name]
-    cls = getattr(LIBRARIES.get(library), class_name, None)
+    cls = getattr(imported(LIBRARIES[library]), class_name, None) if library in LIBRARIES else None
     if cls is None:
         raise ConfigError(f"{model.path}: {name} is a {library}.{class_name}, which this ppdiffusers lacks")
     files = model.weight_files(name)
     arrays = read_weights(files, paddles=library in PUBLISHED)
-    network = _build(cls, model.config(name))
+    with building(model.folder(name) / "config.json", class_name):
+        network = _build(cls, model.config(name))
     if problem := fill(network, arrays):
         kind, _, names = problem.partition(": ")
         raise ConfigError(f"{files[0]}: {kind} for {class_name}: {names}")
@@ -73,16 +73,50 @@ def load_component(model: ModelFolder, name: str) -> Any:
     return network
 
 
+def imported(name: str) -> Any:
+    """A module of ppdiffusers; the device is chosen by now."""
+    from . import libraries  # noqa: F401  (it comes first)
+
+    return importlib.import_module(name)
+
+
 def _build(cls: Any, config: dict[str, Any]) -> Any:
     """The network, all zeros: its weights are set next, and to draw random ones takes a large model half a minute."""
+    from paddlenlp.transformers.model_utils import no_init_weights
+
     set_global_initializer(Constant(0.0), Constant(0.0))
     try:
         with no_init_weights():
-            if issubclass(cls, ppdiffusers.ModelMixin):
+            if issubclass(cls, imported("ppdiffusers").ModelMixin):
                 return cls.from_config(config)
             return cls(cls.config_class.from_dict(config))
     finally:
         set_global_initializer(None)
+
+
+def recompute(network: paddle.nn.Layer) -> None:
+    """Compute activations again in the backward pass, while the network is in train mode.
+
+    ppdiffusers' own switch gives a block that returns a pair, as SD3's do, to something that expects one tensor.
+    """
+    if hasattr(network, "sd3_origin_transformer"):
+        for block in network.transformer_blocks:
+            block.forward = partial(_recomputed, block, block.forward)
+    elif hasattr(network, "enable_gradient_checkpointing"):
+        network.enable_gradient_checkpointing()
+    else:
+        network._set_gradient_checkpointing(True)
+
+
+def _recomputed(block: paddle.nn.Layer, forward: Callable[..., Any], **inputs: paddle.Tensor) -> Any:
+    if not block.training:
+        return forward(**inputs)
+    names = list(inputs)
+
+    def run(*values: paddle.Tensor) -> Any:
+        return forward(**dict(zip(names, values, strict=True)))
+
+    return fleet.utils.recompute(run, *inputs.values(), use_reentrant=False)
 
 
 def weights_of(network: paddle.nn.Layer) -> dict[str, paddle.Tensor]:
@@ -127,8 +161,8 @@ def put(name: str, weight: paddle.Tensor, array: NDArray[Any]) -> None:
 def load_tokenizer(model: ModelFolder, name: str) -> Any:
     """The tokenizer that the model's index names."""
     class_name = model.class_name(name).removesuffix("Fast")  # of which there is none here
-    with with_old_files(model.folder(name)) as folder:
-        return getattr(transformers, class_name).from_pretrained(str(folder))
+    with building(model.folder(name), class_name), with_old_files(model.folder(name)) as folder:
+        return getattr(imported("ppdiffusers.transformers"), class_name).from_pretrained(str(folder))
 
 
 def exported(network: paddle.nn.Layer) -> Arrays:

@@ -1,4 +1,7 @@
-"""Latents of pictures through ppdiffusers' own pipelines; what they are told stands in `dreamcore.pipelines`."""
+"""Latents of pictures through ppdiffusers' own pipelines; what they are told stands in `dreamcore.pipelines`.
+
+Imported after the device is chosen, as ppdiffusers must be.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import paddle
-import ppdiffusers
 from numpy.typing import NDArray
 
 from dreamcore import pipelines
 from dreamcore.backend import SampleRequest
 from dreamcore.modelfolder import ModelFolder
 
+from .models import imported
 from .words import Condition
 
 
@@ -23,7 +26,7 @@ def make_latents(
     model: ModelFolder, parts: Mapping[str, Any], request: SampleRequest, positive: Condition, negative: Condition
 ) -> NDArray[np.float32]:
     """Latents [N, C, h, w] of the pictures, as the autoencoder decodes them."""
-    pipeline = pipelines.make_pipeline(ppdiffusers, model, parts, request.scheduler)
+    pipeline = pipelines.make_pipeline(imported("ppdiffusers"), model, parts, request.scheduler)
     with _equations_of_one_type():
         return pipelines.make_latents(
             pipeline,

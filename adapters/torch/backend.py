@@ -24,6 +24,7 @@ from dreamcore.weights import save_component
 from . import lora, models
 from .average import MovingAverage
 from .launch import choose_device, join_world, sum_gradients
+from .memory import out_of_memory as out_of_memory
 from .optim import Named, Optimizer
 from .precision import autocast, check_class_precision, check_precision, quicken_products, set_tf32
 from .sampling import make_latents
@@ -97,7 +98,7 @@ class TorchBackend:
             with autocast(self.device, dtype):
                 latents = make_latents(self.model, self.denoiser, request, positive, negative)
         with torch.no_grad():
-            return to_pixels(self.vae.to(self.device).decode(self._to_device(latents)).sample.cpu().numpy())
+            return to_pixels(self.vae.to(self.device).decode(self._to_device(latents)).sample.cpu().numpy(), self.model)
 
     def load_lora(self, file: Path, scale: float) -> None:
         networks = {self.family.denoiser: self.denoiser} | self.words.networks()

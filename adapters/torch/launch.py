@@ -33,6 +33,7 @@ class TorchWorld:
     local_rank: int
     size: int
     hosts: dist.ProcessGroup
+    asks_every: int = 1
 
     def gather(self, values: NDArray[np.float64]) -> list[NDArray[np.float64]]:
         mine = torch.from_numpy(np.ascontiguousarray(values))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 
 from dreamcore.errors import ConfigError
-from dreamcore.lora import DOWN, UP, Lora, factors_for, read_factors
+from dreamcore.lora import DOWN, UP, Lora, factors_for, read_factors, refuse_other_kinds, understood
 from dreamcore.weights import Arrays, read_safetensors
 
 from .models import weight_prefix
@@ -56,9 +58,9 @@ def add_lora(network: torch.nn.Module, component: str, lora: Lora) -> Named:
 
 
 def apply_file(pipeline: Any, networks: Mapping[str, Any], file: Path, scale: float) -> None:
-    """Add a LoRA file to networks, for sampling, through diffusers' reader, which knows Kohya's names too.
+    """Add a LoRA file to networks, for sampling, through diffusers, which knows more trainers' names than core does.
 
-    That leaves out what it finds no layer for, with a warning at most; so all is looked up before and after.
+    It leaves out what it finds no layer for, with a warning at most; so all is looked up before and after.
 
     Raises:
         ConfigError: names that are not understood or that no layer has, half a pair, or factors of another shape.
@@ -72,8 +74,13 @@ def apply_file(pipeline: Any, networks: Mapping[str, Any], file: Path, scale: fl
         for component, network in networks.items()
     }
     wanted = factors_for(file, shapes, _in_diffusers_names(pipeline, file, networks))
+    tensors: dict[str, torch.Tensor] = {}
+    for (component, layer), pair in wanted.items():
+        up = pair.up.astype(np.float32) * np.float32(pair.scale)
+        tensors |= {f"{component}.{layer}{DOWN}": torch.from_numpy(pair.down.astype(np.float32))}
+        tensors |= {f"{component}.{layer}{UP}": torch.from_numpy(up)}
     try:
-        pipeline.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name=FILE)
+        pipeline.load_lora_weights(tensors, adapter_name=FILE)
     except (OSError, ValueError, RuntimeError, LookupError) as error:
         raise ConfigError(f"lora: {file}: cannot be loaded into this model: {error}") from None
     there = {
@@ -88,17 +95,22 @@ def apply_file(pipeline: Any, networks: Mapping[str, Any], file: Path, scale: fl
 
 
 def _in_diffusers_names(pipeline: Any, file: Path, networks: Mapping[str, Any]) -> Arrays:
-    """What a file holds, as diffusers' reader sees it."""
+    """What a file holds; where core does not know its names, as diffusers' reader sees it."""
     found = read_safetensors(file)
-    if any("dora_scale" in name for name in found):  # which that reader takes away: core refuses them by name
+    refuse_other_kinds(file, found)  # of which that reader takes a part away
+    if understood(found):
         return found
     tensors = {name: torch.from_numpy(array.copy()) for name, array in found.items()}
     blocks = {"unet_config": networks["unet"].config} if "unet" in networks else {}  # Kohya numbers SDXL's otherwise
     try:
-        converted, *_ = pipeline.lora_state_dict(tensors, return_lora_metadata=True, **blocks)
+        converted, alphas, *_ = pipeline.lora_state_dict(tensors, return_lora_metadata=True, **blocks)
     except (ValueError, RuntimeError, LookupError) as error:
         raise ConfigError(f"lora: {file}: diffusers cannot bring these names into its own: {error!r}") from None
-    return {name: tensor.numpy() for name, tensor in converted.items()}
+    layers = {
+        re.sub(r"[._]lora(_linear_layer)?\.down\.weight\.alpha$", ".alpha", n): a for n, a in (alphas or {}).items()
+    }
+    strengths = {name: np.array(float(alpha)) for name, alpha in layers.items()}
+    return {name: tensor.numpy() for name, tensor in converted.items()} | strengths
 
 
 def arrays(factors: Named) -> Arrays:

@@ -16,6 +16,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from dreamcore.errors import ConfigError, RunError
+from dreamcore.modelfields import building
 from dreamcore.modelfolder import ModelFolder
 from dreamcore.weights import Arrays, component_file
 
@@ -35,7 +36,7 @@ def load_component(model: ModelFolder, name: str) -> Any:
     if cls is None:
         raise ConfigError(f"{model.path}: {name} is a {library}.{class_name}, which this torch environment lacks")
     files = model.weight_files(name)
-    try:
+    with building(files[0], class_name):
         network, info = cls.from_pretrained(
             model.folder(name),
             variant=model.variant_of(name),
@@ -44,8 +45,6 @@ def load_component(model: ModelFolder, name: str) -> Any:
             output_loading_info=True,
             local_files_only=True,
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"{files[0]}: cannot be loaded as {class_name}: {error}") from None
     _refuse_gaps(files[0], class_name, info)
     for tensor in (*network.parameters(), *network.buffers()):
         tensor.data = tensor.data.clone()  # out of the mapped file, whose alignment would show in the last bits
@@ -62,7 +61,8 @@ def _refuse_gaps(file: Path, class_name: str, info: Mapping[str, Any]) -> None:
 
 def load_tokenizer(model: ModelFolder, name: str) -> Any:
     """The tokenizer that the model's index names."""
-    return getattr(transformers, model.class_name(name)).from_pretrained(model.path / name, local_files_only=True)
+    with building(model.folder(name), class_name := model.class_name(name)):
+        return getattr(transformers, class_name).from_pretrained(model.folder(name), local_files_only=True)
 
 
 def weight_prefix(network: torch.nn.Module) -> str:

@@ -1,13 +1,14 @@
-"""The base of all configurations: strict, frozen, and aware of which settings were read.
+"""The base of all configurations: strict, frozen, and alike whether flags, a file or Python brought the values.
 
-The library's rule is that no setting is silently ignored.  Rather than a list of conditions kept by hand, the
-configuration records every field that the run reads.  Before the first update `refuse_unread` names each setting that
-the user gave and nothing used: `--lora_alpha` without `--use_lora`, a flag that a backend does not have.
+The library's rule is that no setting is silently ignored: `used.py` says when each one acts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import reprlib
+import types
+import typing
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,13 +18,19 @@ from ..errors import ConfigError
 from .names import canonical_names
 
 
-def setting(default: Any = ..., *, may_change: bool = False, **constraints: Any) -> Any:
-    """A field; `may_change` says that a resumed run may give it another value (see `checkpoint.check_resumable`)."""
-    return Field(default, json_schema_extra={"may_change": may_change}, **constraints)
+def setting(default: Any = ..., *, may_change: bool = False, may_be_empty: bool = False, **constraints: Any) -> Any:
+    """A field.
+
+    Args:
+        may_change: a resumed run may give it another value (see `checkpoint.check_resumable`).
+        may_be_empty: empty text means something, as it does for a prompt; to a path it is a variable that was not set.
+    """
+    extra: dict[str, Any] = {"may_change": may_change, "may_be_empty": may_be_empty}
+    return Field(default, json_schema_extra=extra, **constraints)
 
 
-class Settings(BaseModel):
-    """Base class; subclasses add fields, each with a docstring that is also the command line's help."""
+class Strict(BaseModel):
+    """What settings and concepts share: strict fields, and one meaning of a value wherever it was written."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=False, allow_inf_nan=False
@@ -31,44 +38,99 @@ class Settings(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _a_switch_is_no_value(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse `rank: true`, which would be read as rank 1."""
+    def _as_written(cls, value: Any, info: ValidationInfo) -> Any:
+        """A value as every source gives it: words for words, a list for commas; neither empty, nor a bare switch."""
         assert info.field_name is not None
-        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
-            raise ValueError(f"needs a value; received {value}")
+        field = cls.model_fields[info.field_name]
+        kinds = kinds_of(field.annotation)
+        if isinstance(value, bool) and bool not in kinds:
+            raise ValueError(f"needs a value; received {value}")  # pydantic would take `rank: true` for rank 1
+        if str in kinds and isinstance(value, int | float):
+            value = getattr(value, "text", str(value))  # `identifier: 010` of a YAML file, as --identifier 010
+        if list[str] in kinds and isinstance(value, str):
+            value = [part.strip() for part in value.split(",") if part.strip()]
+        empty = (value == [] and list[str] in kinds) or (isinstance(value, str) and not value.strip())
+        if empty and not (field.json_schema_extra or {}).get("may_be_empty"):  # type: ignore[union-attr]
+            raise ValueError("is empty (was a variable not set?); give a value, or leave it out")
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str):
+                _check_text(text)
+        if isinstance(value, str) and info.field_name.endswith(PATHS):
+            _check_path(value)
         return value
 
-    def __getattribute__(self, name: str) -> Any:
-        value = super().__getattribute__(name)
-        if not name.startswith("_") and name in type(self).model_fields:
-            super().__getattribute__("__dict__").setdefault("_read", set()).add(name)
-        return value
+
+class Settings(Strict):
+    """Base class; subclasses add fields, each with a docstring that is also the command line's help."""
 
     @classmethod
-    def from_mapping(cls, values: Mapping[str, Any], suggested: Collection[str] = (), file: Path | None = None) -> Self:
+    def from_mapping(
+        cls,
+        values: Mapping[str, Any],
+        suggested: Collection[str] = (),
+        problems: Sequence[str] = (),
+        file: Path | None = None,
+    ) -> Self:
         """Validate `values`; aliases of other trainers' names are understood.
 
         Args:
             suggested: names whose values come from a preset and not from the user, who need not use them all.
+            problems: what is wrong already, to be said together with the rest.
             file: that they were read from.
 
         Raises:
             ConfigError: naming each setting, the value received and what would be right.
         """
-        try:
-            config = cls.model_validate(canonical_names(values, cls.model_fields))
-        except ValidationError as error:
-            raise ConfigError("\n".join(_explain(e) for e in error.errors())) from None
-        config.check()
-        config.__dict__.update(_read=set(), _suggested=frozenset(suggested), _file=file)
+        found = list(problems)
+        given = canonical_names(values, cls.model_fields, found)
+        taken, note = cls.completion(given)
+        config, wrong = cls._validated(given | taken)
+        found += wrong
+        if found or config is None:
+            raise ConfigError("\n".join(dict.fromkeys(found)))
+        overruled = {name: given.get(name) for name in taken}
+        config.__dict__.update(_suggested=frozenset(suggested), _note=note, _overruled=overruled, _file=file)
         return config
 
-    def check(self) -> None:
-        """Raise ConfigError where settings contradict each other; overridden by each configuration."""
+    @classmethod
+    def _validated(cls, values: Mapping[str, Any]) -> tuple[Self | None, list[str]]:
+        """The configuration, and all that is wrong with it: values, and what they contradict."""
+        wrong, bad = list[str](), set[str]()
+        try:
+            config = cls.model_validate(values)
+        except ValidationError as error:
+            wrong = [cls._explain(e) for e in error.errors()]
+            bad = {str(e["loc"][0]) for e in error.errors() if e["loc"]}
+            if any(len(e["loc"]) > 1 for e in error.errors()):  # a list, without which nothing else can be judged
+                return None, wrong
+            required = {name: "?" for name in bad if name in cls.model_fields and cls.model_fields[name].is_required()}
+            try:
+                config = cls.model_validate({n: v for n, v in values.items() if n not in bad} | required)
+            except ValidationError:
+                return None, wrong
+        # What is contradicted by a value that is wrong anyway is for when that has been mended.
+        return config, wrong + [text for text in config.contradictions() if not any(name in text for name in bad)]
+
+    @classmethod
+    def completion(cls, given: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
+        """Settings that `given` ones bring with them, and a line that says so; overridden where there are any."""
+        return {}, None
+
+    def contradictions(self) -> Iterator[str]:
+        """What is wrong with the settings taken together; overridden by each configuration."""
+        return iter(())
+
+    @classmethod
+    def missing(cls, name: str) -> str:
+        """What is said of a setting that is required and was not given."""
+        return f"{name}: required, but not given"
 
     def given(self) -> dict[str, Any]:
-        """The settings that the user gave, by flag or file."""
-        return {name: self.__dict__[name] for name in type(self).model_fields if name in self.model_fields_set}
+        """The settings that the user gave, by flag or file; not what `completion` brought."""
+        overruled = self.__dict__.get("_overruled", {})
+        given = {name: self.__dict__[name] for name in type(self).model_fields if name in self.model_fields_set}
+        kept = {name: value for name, value in overruled.items() if value is not None}
+        return {name: value for name, value in given.items() if name not in overruled} | kept
 
     @property
     def suggested(self) -> frozenset[str]:
@@ -78,30 +140,61 @@ class Settings(BaseModel):
     @property
     def file(self) -> Path | None:
         """The configuration file, where there was one."""
-        found: Path | None = self.__dict__.get("_file")
-        return found
+        return self.__dict__.get("_file")
 
-    def resolved(self) -> dict[str, Any]:
-        """The settings that the run read, with their values: what the run folder's configuration holds."""
-        read = self.__dict__.get("_read", set())
-        return {
-            name: value for name, value in self.model_dump(mode="json").items() if name in read and value is not None
-        }
+    @property
+    def note(self) -> str | None:
+        """What `completion` brought, to be said at the start."""
+        return self.__dict__.get("_note")
 
-    def refuse_unread(self, why: str) -> None:
-        """Raise ConfigError naming every setting that was given and that nothing has read."""
-        read = self.__dict__.get("_read", set())
-        given = {name for name, value in self.given().items() if value is not None} - self.suggested
-        unread = [name for name in type(self).model_fields if name in given - read]
-        if unread:
-            listing = ", ".join(f"{name}={self.__dict__[name]!r}" for name in unread)
-            raise ConfigError(f"{listing}: given, but nothing in this run uses it ({why}). Remove it.")
+    @classmethod
+    def _explain(cls, error: Any) -> str:
+        name = ".".join(str(part) for part in error["loc"]) or "configuration"
+        if error["type"] == "missing":
+            return cls.missing(name)
+        if error["type"] == "value_error":
+            return f"{name}: {error['msg'].removeprefix('Value error, ')}"
+        return f"{name}: {error['msg'][0].lower()}{error['msg'][1:]}; received {shown(error['input'])}"
 
 
-def _explain(error: Any) -> str:
-    name = ".".join(str(part) for part in error["loc"]) or "configuration"
-    if error["type"] == "missing":
-        return f"{name}: required, but not given"
-    if error["type"] == "value_error":
-        return f"{name}: {error['msg'].removeprefix('Value error, ')}"
-    return f"{name}: {error['msg'][0].lower()}{error['msg'][1:]}; received {error['input']!r}"
+def kinds_of(annotation: Any) -> tuple[Any, ...]:
+    """The types that an annotation admits, None left out."""
+    union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
+    members = typing.get_args(annotation) if union else (annotation,)
+    return tuple(kind for kind in members if kind is not types.NoneType)
+
+
+PATHS = ("_dir", "_name_or_path", "_file", "lora", "grid", "sheet", "dataset_name", "resume_from_checkpoint")
+"""Endings of the names of settings that may name a file or folder."""
+
+
+def _check_path(text: str) -> None:
+    """Refuse what the system cannot even look for: a name too long, a stranger's home, a folder that is closed."""
+    try:
+        Path(text).expanduser().exists()
+    except (OSError, RuntimeError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise ValueError(f"cannot be looked for: {why.rstrip('.').lower()}; received {shown(text)}") from None
+
+
+def _check_text(text: str) -> None:
+    """Refuse text that no file name and no file can hold."""
+    if "\0" in text:
+        raise ValueError(f"holds a zero byte: {shown(text)}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"is no text in UTF-8: {shown(text)}") from None
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 300
+_SHORT.maxlist = _SHORT.maxdict = 12
+
+
+def shown(value: Any) -> str:
+    """A value for a message: whole where it is short."""
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        return "a number too long to show"

@@ -37,5 +37,5 @@ class ModelSettings(Settings):
     """How far mixed precision goes on paddle: O1 (the default) casts what gains from it, O2 nearly everything."""
     mode: Literal["graph", "pynative"] | None = setting(None, may_change=True)
     """MindSpore: compile the step (graph; the default on Ascend) or run operator by operator (pynative; on a CPU)."""
-    jit_level: Literal["O0", "O1", "O2"] = setting("O1", may_change=True)
-    """MindSpore: how far graph mode optimises: operator by operator, with fused operators, or as one whole graph."""
+    jit_level: Literal["O0", "O1"] = setting("O1", may_change=True)
+    """MindSpore: how far graph mode optimises: operator by operator, or with fused operators."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from ..errors import ConfigError
 from .base import Settings
 from .names import canonical_names
+from .numbers import WrittenFloat, WrittenInt
 
 SUFFIXES = (".toml", ".yaml", ".yml", ".json")
 S = TypeVar("S", bound=Settings)
@@ -42,42 +43,59 @@ def read_config_file(name: str | Path) -> dict[str, Any]:
         ConfigError: no such file or preset, a suffix that is not known, or a syntax error.
     """
     path = Path(name)
-    if _is_preset(path):
+    if is_preset(path):
         return _read_preset(str(name))
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"config: {path}: expected a file ending in {', '.join(SUFFIXES)}")
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"config: {path}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"config: {path}: is no text in UTF-8; save it as UTF-8") from None
-    return _parse(text, path.suffix.lower(), str(path))
+        text = path.read_text(encoding="utf-8-sig")  # Windows' editors begin a file with a byte order mark
+    except (OSError, ValueError) as error:
+        if isinstance(error, UnicodeDecodeError):
+            raise ConfigError(f"config: {path}: is no text in UTF-8; save it as UTF-8") from None
+        raise ConfigError(f"config: {path}: {getattr(error, 'strerror', None) or error}") from None
+    return parse(text, path.suffix.lower(), str(path))
 
 
-def load_config(cls: type[S], config: str | Path | None = None, flags: Mapping[str, Any] | None = None) -> S:
-    """A configuration from an optional file or preset and from flags; flags win."""
-    values = _known_names(cls, config) if config else {}
-    given = canonical_names(flags or {}, cls.model_fields)
+def load_config(
+    cls: type[S],
+    config: str | Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    problems: Sequence[str] = (),
+) -> S:
+    """A configuration from an optional file or preset and from flags; flags win.
+
+    Args:
+        problems: what is wrong with the flags already, to be said together with the rest.
+
+    Raises:
+        ConfigError: naming everything that is wrong.
+    """
+    found = list(problems)
+    try:
+        values = _known_names(cls, config, found) if config is not None else {}
+    except ConfigError as error:
+        raise ConfigError("\n".join([*found, str(error)])) from None
+    given = canonical_names(flags or {}, cls.model_fields, found)
     suggested: Set[str] = set()
-    file = Path(config) if config and not _is_preset(Path(config)) else None
-    if config and file is None:
+    file = Path(config) if config is not None and not is_preset(Path(config)) else None
+    if config is not None and file is None:
         values = {name: v for name, v in values.items() if not any(name in RIVALS.get(other, ()) for other in given)}
         suggested = values.keys() - given.keys()
-    return cls.from_mapping(values | given, suggested, file)
+    return cls.from_mapping(values | given, suggested, found, file)
 
 
-def _known_names(cls: type[Settings], config: str | Path) -> dict[str, Any]:
-    """The settings of a file or preset, by this library's names."""
-    values = read_config_file(config)
-    try:
-        return canonical_names(values, cls.model_fields)
-    except ConfigError as error:
-        hint = "; presets are for `dreambooth train`" if _is_preset(Path(config)) else ""
-        raise ConfigError(f"config: {config}: {error}{hint}") from None
+def _known_names(cls: type[Settings], config: str | Path, problems: list[str]) -> dict[str, Any]:
+    """The settings of a file or preset, by this library's names; `problems` receives those that are none."""
+    values, unknown = read_config_file(config), list[str]()
+    known = canonical_names(values, cls.model_fields, unknown)
+    if unknown and is_preset(Path(config)):
+        raise ConfigError(f"config: {config}: presets are for `dreambooth train`")
+    problems += [f"config: {config}: {text}" for text in unknown]
+    return known
 
 
-def _is_preset(path: Path) -> bool:
+def is_preset(path: Path) -> bool:
+    """Whether a name is a preset's, and not a file's."""
     return not path.suffix and not path.is_file()  # a folder of that name hides no preset
 
 
@@ -85,20 +103,29 @@ def _read_preset(name: str) -> dict[str, Any]:
     file = resources.files("dreamcore.configs") / f"{name}.toml"
     if not file.is_file():
         raise ConfigError(f"config: {name!r} is neither a file nor a preset; presets: {', '.join(preset_names())}")
-    return _parse(file.read_text(encoding="utf-8"), ".toml", f"preset {name}")
+    return parse(file.read_text(encoding="utf-8"), ".toml", f"preset {name}")
 
 
-def _parse(text: str, suffix: str, origin: str) -> dict[str, Any]:
+def parse(text: str, suffix: str, origin: str) -> dict[str, Any]:
+    """The settings that a text holds.
+
+    Args:
+        suffix: one of `SUFFIXES`.
+        origin: where the text comes from, for messages.
+
+    Raises:
+        ConfigError: it is damaged, gives something twice, or holds no settings.
+    """
     try:
         if suffix == ".toml":
-            values = tomllib.loads(text)
+            values = tomllib.loads(text, parse_float=WrittenFloat)
         elif suffix == ".json":
-            values = json.loads(text)
+            values = json.loads(text, object_pairs_hook=_once, parse_int=WrittenInt, parse_float=WrittenFloat)
         else:
-            import yaml
+            from .yaml12 import load
 
-            values = yaml.load(text, Loader=_yaml_loader())
-    except Exception as error:  # each parser raises its own type
+            values = load(text)
+    except Exception as error:  # each parser raises its own type; too deep a nesting is a RecursionError
         raise ConfigError(f"config: {origin}: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"config: {origin}: expected settings as key: value, found {type(values).__name__}")
@@ -107,21 +134,10 @@ def _parse(text: str, suffix: str, origin: str) -> dict[str, Any]:
     return values
 
 
-def _yaml_loader() -> Any:
-    """PyYAML's safe loader with two rules of YAML 1.2: 1e-4 is a number, and `no` is a word (`mixed_precision: no`)."""
-    import re
-
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        pass
-
-    Loader.yaml_implicit_resolvers = {
-        letter: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
-        for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|false)$", re.IGNORECASE), list("tTfF"))
-    Loader.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-    )
-    return Loader
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, whose names may each come once: which of two values was meant, nobody can know."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(n for n in names if names.count(n) > 1)}: given twice; give it once")
+    return values

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from ..errors import ConfigError
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
 from .base import setting
 from .common import ModelSettings, Scheduler
+from .files import read_config_file
 
 
 class GenerateConfig(ModelSettings):
     """Pictures from a model folder, a finished run among them, with or without a LoRA file."""
 
-    prompt: str | None = setting(None)
+    prompt: str | None = setting(None, may_be_empty=True)
     """Words for the picture."""
     prompt_file: str | None = setting(None)
     """Text file with one prompt a line, in place of `prompt`."""
-    negative_prompt: str = setting("")
+    negative_prompt: str = setting("", may_be_empty=True)
     """What the pictures should not show."""
     num_images: int = setting(1, ge=1)
     """Pictures of each prompt; the k-th is made from seed + k."""
@@ -33,7 +37,7 @@ class GenerateConfig(ModelSettings):
     batch_size: int = setting(4, ge=1)
     """Pictures made at a time."""
     lora: str | None = setting(None)
-    """LoRA file, or the run folder that holds one."""
+    """LoRA file, or the run folder that holds one, whose own configuration then says model and size."""
     lora_scale: float = setting(1.0)
     """Strength of the LoRA."""
     output_dir: str = setting("samples")
@@ -41,6 +45,67 @@ class GenerateConfig(ModelSettings):
     contact_sheet: bool = setting(True)
     """Write all pictures into one, sheet.png, as well."""
 
-    def check(self) -> None:
+    def contradictions(self) -> Iterator[str]:
         if (self.prompt is None) == (self.prompt_file is None):
-            raise ConfigError("prompt: give either prompt or prompt_file")
+            yield "prompt: give either prompt or prompt_file"
+
+    @classmethod
+    def missing(cls, name: str) -> str:
+        if name != "pretrained_model_name_or_path":
+            return super().missing(name)
+        return f"{super().missing(name)}; a model, or a run's folder; --lora RUN brings its own"
+
+    @classmethod
+    def completion(cls, given: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
+        """What the configuration of the LoRA run says that `lora`, or the model, names: base model and size."""
+        model, lora = given.get("pretrained_model_name_or_path"), given.get("lora")
+        taken: dict[str, Any] = {}
+        file = _configuration_of(lora)
+        if lora is None and (file := _configuration_of(model)) is not None:
+            taken, model = {"lora": model}, None
+        said = read_config_file(file) if file is not None else {}
+        if file is None or "pretrained_model_name_or_path" not in said:
+            return {}, None
+        if model is None or _same_place(model, said["pretrained_model_name_or_path"]):
+            taken |= {name: said[name] for name in BASE if name in said and (name not in given or name == BASE[0])}
+        if not {"height", "width"} & given.keys():
+            side = said.get("resolution")
+            size = {"height": said.get("height", side), "width": said.get("width", side)}
+            taken |= {name: value for name, value in size.items() if value is not None}
+        listing = ", ".join(f"{name} {value}" for name, value in taken.items() if given.get(name) != value)
+        return taken, f"{file} says: {listing}" if listing else None
+
+
+BASE = (
+    *("pretrained_model_name_or_path", "revision", "variant"),
+    *("pretrained_vae_model_name_or_path", "drop_t5"),
+)
+"""What a run's configuration says of its model."""
+
+
+def _same_place(one: Any, other: Any) -> bool:
+    """Whether two names are of one model: the same id, or one folder however it was written."""
+    try:
+        return bool(one == other) or Path(one).expanduser().resolve() == Path(other).expanduser().resolve()
+    except (OSError, RuntimeError, TypeError, ValueError):
+        return False
+
+
+def _configuration_of(name: Any) -> Path | None:
+    """The configuration of the LoRA run that a folder, or a checkpoint in it, or its file, is of; None where it is of
+    none."""
+    from ..checkpoint import LORA_FILE  # NumPy comes with them
+    from ..modelfolder import INDEX
+    from ..runs import CONFIG
+
+    if not isinstance(name, str) or not name.strip():
+        return None
+    try:
+        path = Path(name).expanduser()
+        folder = path.parent if path.name == LORA_FILE else path
+        if not (folder / LORA_FILE).is_file() or (folder / INDEX).is_file():
+            return None
+        run = folder.parent if folder.name.startswith("checkpoint-") else folder
+        return run / CONFIG if (run / CONFIG).is_file() else None
+    except (OSError, RuntimeError):  # no path at all, as the setting's own check says
+        return None

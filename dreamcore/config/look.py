@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..errors import ConfigError
+from collections.abc import Iterator
+
 from .base import setting
 from .train import TrainConfig
 
@@ -15,10 +16,14 @@ class DataConfig(TrainConfig):
     sheet: str = setting("data-sheet.png")
     """File of the contact sheet; where there is one already, the new one's name gets a number."""
 
-    def check(self) -> None:
+    def contradictions(self) -> Iterator[str]:
         if self.instance_data_dir is None and self.dataset_name is None and self.concepts is None:
-            raise ConfigError("instance_data_dir: required; dreambooth data FOLDER, or --dataset_name")
-        super().check()
+            yield "instance_data_dir: required; dreambooth data FOLDER, or --dataset_name"
+            return
+        yield from super().contradictions()
+
+    def has_output(self) -> bool:
+        return "output_dir" in self.model_fields_set
 
     def _words_required(self) -> bool:
         return False

@@ -20,7 +20,7 @@ class DataSettings(Settings):
     """Configuration of the dataset, where it has several."""
     image_column: str = setting("image")
     """Column of the pictures in the dataset."""
-    instance_prompt: str | None = setting(None)
+    instance_prompt: str | None = setting(None, may_be_empty=True)
     """Words for the subject: an identifier and its class, "a photo of sks dog"; may hold {identifier} and {class}."""
     concepts: list[Concept] | None = setting(None)
     """Several subjects at once, each with folder, prompts, weight and repeats; in a configuration file only."""

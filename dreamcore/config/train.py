@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 from ..errors import ConfigError
 from .base import Settings, setting
 from .common import ModelSettings, Scheduler, WeightingScheme
 from .concepts import Concept
+from .files import preset_names
 from .photographs import DataSettings, ImageSettings, WordSettings
 
 ExportFormat = Literal["diffusers", "ppdiffusers"]
@@ -23,7 +25,7 @@ class PriorSettings(Settings):
     """Weight λ of the class images' loss."""
     class_data_dir: str | None = setting(None, may_change=True)
     """Folder of class images; those that are missing are generated into it. Default: OUTPUT_DIR/class_images."""
-    class_prompt: str | None = setting(None)
+    class_prompt: str | None = setting(None, may_be_empty=True)
     """Words for the class without the identifier, "a photo of dog"."""
     num_class_images: int = setting(100, ge=1)
     """Class images to train on; the user's own in the folder count."""
@@ -100,10 +102,10 @@ class OptimizerSettings(Settings):
     """Instance samples of one device at a time; each brings its class sample with prior preservation."""
     gradient_accumulation_steps: int = setting(1, ge=1, may_change=True)
     """Micro-batches summed into one update."""
-    num_train_epochs: int = setting(1, ge=1, may_change=True)
-    """Passes over the data, where `max_train_steps` is not given."""
+    num_train_epochs: int | None = setting(None, ge=1, may_change=True)
+    """Passes over the data, in place of `max_train_steps`."""
     max_train_steps: int | None = setting(None, ge=1, may_change=True)
-    """Updates in all."""
+    """Updates in all; with neither, the family's usual number (400; 500 for LoRA), or the resumed run's own."""
     learning_rate: float | None = setting(None, gt=0)
     """Learning rate; default 5e-6 for full fine-tuning, 1e-4 for LoRA."""
     text_encoder_lr: float | None = setting(None, gt=0)
@@ -137,10 +139,10 @@ class OptimizerSettings(Settings):
 class ValidationSettings(Settings):
     """Pictures and losses along the way.  They never disturb the training's random numbers."""
 
-    validation_prompt: str | None = setting(None, may_change=True)
+    validation_prompt: str | None = setting(None, may_change=True, may_be_empty=True)
     """Prompt of the pictures made before update 1, along the way and at the end, from the same seeds each time;
     {instance_prompt} stands for the first concept's words.  The presets have one."""
-    validation_negative_prompt: str = setting("", may_change=True)
+    validation_negative_prompt: str = setting("", may_change=True, may_be_empty=True)
     """What those pictures should not show."""
     num_validation_images: int = setting(4, ge=1, may_change=True)
     """Pictures each time."""
@@ -197,63 +199,73 @@ class TrainConfig(
 ):
     """All settings of a training run.  `from_mapping` checks them and names what is wrong."""
 
-    def check(self) -> None:
-        from ..data.wording import refuse_places  # NumPy and Pillow come with it
+    @classmethod
+    def missing(cls, name: str) -> str:
+        said = super().missing(name)
+        if name != "pretrained_model_name_or_path":
+            return said
+        return f"{said}; a preset brings one: --config {' | '.join(preset_names())}"
 
-        refuse_places("validation_prompt", self.validation_prompt)
+    def contradictions(self) -> Iterator[str]:
+        from ..data.wording import place_in  # NumPy and Pillow come with it
+
+        if wrong := place_in("validation_prompt", self.validation_prompt):
+            yield wrong
         if (self.height is None) != (self.width is None):
-            raise ConfigError("height and width: give both or neither")
-        if self.height is not None and self.resolution is not None:
-            raise ConfigError("resolution: given together with height and width; give one or the other")
+            yield "height and width: give both or neither"
+        elif self.resolution is not None and self.height is not None and {self.height, self.width} != {self.resolution}:
+            yield "resolution: given together with height and width; give one or the other"
         if "alpha_color" in self.model_fields_set:
-            _ = self.background
-        self._check_concepts()
+            try:
+                _rgb(self.alpha_color)
+            except ConfigError as error:
+                yield str(error)
+        yield from self._wrong_concepts()
         if self.pre_compute_text_embeddings and self.train_text_encoder:
-            raise ConfigError(
+            yield (
                 "pre_compute_text_embeddings: given together with train_text_encoder, which changes the embeddings at "
                 "every update; give one or the other"
             )
-        if self.max_train_steps is not None and "num_train_epochs" in self.model_fields_set:
-            raise ConfigError("num_train_epochs: given together with max_train_steps; give one or the other")
+        if self.max_train_steps is not None and self.num_train_epochs is not None:
+            yield "num_train_epochs: given together with max_train_steps; give one or the other"
         if self.validation_epochs is not None and "validation_steps" in self.model_fields_set:
-            raise ConfigError("validation_epochs: given together with validation_steps; give one or the other")
+            yield "validation_epochs: given together with validation_steps; give one or the other"
 
     @property
     def background(self) -> tuple[int, int, int]:
         """`alpha_color` as RGB, 0…255."""
-        from PIL import ImageColor
+        return _rgb(self.alpha_color)
 
-        try:
-            red, green, blue, *_ = ImageColor.getrgb(self.alpha_color)
-        except ValueError:
-            raise ConfigError(f"alpha_color: {self.alpha_color!r} is no colour; give a name, or #rrggbb") from None
-        return red, green, blue
-
-    def _check_concepts(self) -> None:
+    def _wrong_concepts(self) -> Iterator[str]:
         example = '"a photo of sks dog", for instance'
         if self.concepts is None:
-            self.subjects()[0].check()
+            yield from self.subjects()[0].contradictions()
             if self.with_prior_preservation and not self.class_prompt:
-                raise ConfigError('class_prompt: with_prior_preservation needs one; "a photo of dog", for instance')
+                yield 'class_prompt: with_prior_preservation needs one; "a photo of dog", for instance'
             if self.instance_prompt is None and not self.captioned and self._words_required():
-                raise ConfigError(f"instance_prompt: required unless use_captions is on; {example}")
+                yield f"instance_prompt: required unless use_captions is on; {example}"
             return
         for name in sorted(Concept.model_fields.keys() & self.model_fields_set - {"identifier", "class_word"}):
-            if getattr(self, name) is not None:
-                raise ConfigError(f"{name}: given together with concepts; put it into each of them")
+            if getattr(self, name) != type(self).model_fields[name].default:
+                yield f"{name}: given together with concepts; put it into each of them"
         if not self.concepts:
-            raise ConfigError("concepts: an empty list; give at least one concept, or leave the list out")
+            yield "concepts: an empty list; give at least one concept, or leave the list out"
+            return
         for number, concept in enumerate(self.concepts):
-            concept.check(f"concepts.{number}.")
+            yield from concept.contradictions(f"concepts.{number}.")
             if concept.instance_prompt is None and not self.captioned and self._words_required():
-                raise ConfigError(f"concepts.{number}.instance_prompt: required unless use_captions is on; {example}")
+                yield f"concepts.{number}.instance_prompt: required unless use_captions is on; {example}"
             if concept.class_prompt is not None and not self.with_prior_preservation:
-                raise ConfigError(f"concepts.{number}.class_prompt: has no use without with_prior_preservation")
+                yield f"concepts.{number}.class_prompt: has no use without with_prior_preservation"
         if self.with_prior_preservation and all(concept.class_prompt is None for concept in self.concepts):
-            raise ConfigError("class_prompt: with_prior_preservation needs one in at least one concept")
+            yield "class_prompt: with_prior_preservation needs one in at least one concept"
 
     def _words_required(self) -> bool:
         """Whether photographs need a prompt or captions."""
+        return True
+
+    def has_output(self) -> bool:
+        """Whether a run is to write into `output_dir`."""
         return True
 
     def subjects(self) -> list[Concept]:
@@ -269,3 +281,13 @@ class TrainConfig(
         """Whether photographs may have words of their own."""
         named = {"dataset_name", "caption_column"} <= self.given().keys() and self.dataset_name is not None
         return self.use_captions or named
+
+
+def _rgb(colour: str) -> tuple[int, int, int]:
+    from PIL import ImageColor
+
+    try:
+        red, green, blue, *_ = ImageColor.getrgb(colour)
+    except ValueError:
+        raise ConfigError(f"alpha_color: {colour!r} is no colour; give a name, or #rrggbb") from None
+    return red, green, blue

@@ -6,6 +6,7 @@ A dataset in parquet or Arrow files brings photographs and words together: table
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 import unicodedata
@@ -64,9 +65,13 @@ def words_of_name(image: Path) -> str:
 def _beside(images: Sequence[Path]) -> dict[Path, tuple[Path, str]]:
     """Image -> (file, words) from NAME.txt or NAME.caption."""
     found = {}
+    there: dict[Path, list[Path]] = {}  # an image's path without ending -> the files of words beside it
+    for folder in {image.parent for image in images}:
+        for file in sorted(folder.iterdir()):
+            if file.suffix.lower() in CAPTION_ENDINGS and file.is_file():
+                there.setdefault(file.with_suffix(""), []).append(file)
     for image in images:
-        files = [image.with_suffix(ending) for ending in CAPTION_ENDINGS if image.suffix.lower() != ending]
-        files = [file for file in files if file.is_file()]
+        files = [file for file in there.get(image.with_suffix(""), ()) if file != image]
         if len(files) > 1:
             raise ConfigError(f"{image}: has two captions, {files[0].name} and {files[1].name}; delete one of them")
         if files:
@@ -92,14 +97,22 @@ def _listed(images: Sequence[Path], folder: Path, column: str) -> tuple[dict[Pat
                 raise ConfigError(f"{where}: a second and different caption of {name}; delete one of them")
             else:
                 found[image] = files[0], words
-    return found, [f"metadata of images that are not there or not used: {some(strange)}"] if strange else []
+    notes = [f"metadata of images that are not there or not used: {some(strange)}"] if strange else []
+    if strange and not found:
+        notes[0] += f", while images here are called {some(list(by_name), 2)}: file_name is a path from the metadata on"
+    for other in sorted(folder.glob("*.json*")):
+        if other.stem.lower() == "metadata" and other.name not in METADATA_NAMES:
+            notes.append(
+                f"{other.name} is not read; expected {METADATA_NAMES[0]}, an object a line, or {METADATA_NAMES[1]}"
+            )
+    return found, notes
 
 
 def _rows(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """("FILE, line N", row) for each row of a metadata file."""
     text = _read_text(file)
     if file.suffix == ".csv":
-        reader = csv.DictReader(text.splitlines(keepends=True), strict=True)
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         try:
             for row in reader:
                 yield f"{file}, line {reader.line_num}", row

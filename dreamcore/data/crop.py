@@ -76,6 +76,25 @@ class Crop:
 
     def _along(self, free: int, length: int, start: int, end: int, rng: np.random.Generator | None) -> int:
         """Where the crop begins on one axis: in 0…free, and such that the subject start…end is in it if it can be."""
+        low, middle, high = self._range(free, length, start, end)
+        if self.center_crop:
+            return middle
+        assert rng is not None, "a random crop needs a generator"
+        return int(rng.integers(low, high + 1))
+
+    def reach(self, size: tuple[int, int], box: tuple[int, int, int, int] | None = None) -> tuple[int, int, int, int]:
+        """(left, top, right, bottom) of what any crop of a scaled picture can show; arguments as of `place`."""
+        if not self.subject or box is None:
+            box = (0, 0, 0, 0)
+        left, x, right = self._range(size[0] - self.width, self.width, box[0], box[2])
+        top, y, bottom = self._range(size[1] - self.height, self.height, box[1], box[3])
+        if self.center_crop:
+            left, top, right, bottom = x, y, x, y
+        return left, top, right + self.width, bottom + self.height
+
+    @staticmethod
+    def _range(free: int, length: int, start: int, end: int) -> tuple[int, int, int]:
+        """The first, the middle and the last beginning of a crop on one axis."""
         low, high, middle = 0, free, free // 2
         if end > start:
             middle = min(max((start + end - length) // 2, 0), free)
@@ -83,10 +102,7 @@ class Crop:
             if low > high:  # the subject is larger than the crop
                 low = high = middle
             middle = min(max(middle, low), high)
-        if self.center_crop:
-            return middle
-        assert rng is not None, "a random crop needs a generator"
-        return int(rng.integers(low, high + 1))
+        return low, middle, high
 
     def cut(self, scaled: Image.Image, place: tuple[int, int, bool]) -> NDArray[np.uint8]:
         """[height, width, …] of a picture or mask that `scale` gave."""

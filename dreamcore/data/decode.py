@@ -7,12 +7,15 @@ Masks: the alpha channel is laid over a colour here.  Where it is to serve as a 
 from __future__ import annotations
 
 import io
+import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 
 from dreamcore.errors import ConfigError
 
@@ -98,11 +101,11 @@ def open_image(source: BinaryIO, path: Path) -> tuple[Image.Image, str]:
         raise ConfigError(f"{path}: not an image, judged by its content; replace it or take it away")
     require_decoder(kind, path)
     try:
-        with warnings.catch_warnings():  # Pillow warns at 89 megapixels; the limit here is MAX_PIXELS
-            warnings.simplefilter("ignore")
+        with _patient():
             image = Image.open(source, formats=[kind])
     except Image.DecompressionBombError as error:
-        raise _too_large(path, str(error)) from error
+        pixels = re.search(r"\d+", str(error))  # Pillow says how many, and nothing of width and height
+        raise _too_large(path, f"{int(pixels[0]) // 10**6} megapixels" if pixels else "it") from error
     except Exception as error:  # decoders raise anything on damaged files: KeyError, struct.error ...
         raise _damaged(path, error) from error
     if image.width * image.height > MAX_PIXELS:
@@ -117,8 +120,7 @@ def decode_bytes(data: bytes, path: Path, *, keep_alpha: bool = False, backgroun
         raise ConfigError(f"{path}: a progressive JPEG of more than {MAX_SCANS} passes; save it anew, or take it away")
     mode, frames = image.mode, _frames(image, kind)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _patient():
             image.load()
             turn = orientation(image)
             image = _to_srgb(image)
@@ -131,13 +133,26 @@ def decode_bytes(data: bytes, path: Path, *, keep_alpha: bool = False, backgroun
     return Decoded(image.transpose(_UPRIGHT[turn]) if turn > 1 else image, kind, mode, turn, frames)
 
 
+@contextmanager
+def _patient() -> Iterator[None]:
+    """Pillow without its warnings (at 89 megapixels; the limit here is `MAX_PIXELS`), and with room for the texts that
+    drawing programs write into PNGs: each may be as long as Pillow lets all of them be, 64 MiB."""
+    least = PngImagePlugin.MAX_TEXT_CHUNK
+    PngImagePlugin.MAX_TEXT_CHUNK = max(least, PngImagePlugin.MAX_TEXT_MEMORY)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        PngImagePlugin.MAX_TEXT_CHUNK = least
+
+
 def _frames(image: Image.Image, kind: str) -> int:
     """Counted before the pixels are read: counting later would move a GIF off its first frame."""
     if kind == "JPEG":  # a stereo pair or a preview beside the photograph (MPO) is no animation
         return 1
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _patient():
             return int(getattr(image, "n_frames", 1))
     except Exception:  # damage behind the first frame, which alone is used
         return 1

@@ -28,6 +28,8 @@ class Found:
     """In natural order: photo2 before photo10."""
     masks: dict[Path, Path] = field(default_factory=dict)
     """Image -> its mask."""
+    captions: int = 0
+    """Files of words that lie beside them, metadata included."""
     notes: list[str] = field(default_factory=list)
     """What was skipped, in words."""
 
@@ -62,11 +64,14 @@ def look(folder: Path, setting: str, *, sub_folders: bool = False) -> Found:
             found.images.append(path)
         else:
             others.append(path)
+    _refuse_unreadable_names(found.images, folder, setting)
     _set_masks_apart(found)
     stems = {path.with_suffix("") for path in found.images}
     for path in others:
         beside = path.suffix.lower() in CAPTION_ENDINGS and path.with_suffix("") in stems
-        skipped["other file"] += not (beside or path.name in METADATA_NAMES)
+        words = beside or path.name in METADATA_NAMES
+        found.captions += words
+        skipped["other file"] += not words
     found.notes = [f"{n} {what}{'s' * (n > 1)} skipped" for what, n in skipped.items() if n]
     if raw:
         found.notes.append(f"camera raw files skipped, save them as JPEG or PNG to use them: {some(raw)}")
@@ -106,6 +111,15 @@ def _files(folder: Path, setting: str, sub_folders: bool, skipped: Counter[str])
             else:
                 skipped["sub-folder"] += 1
     return sorted(files, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
+
+
+def _refuse_unreadable_names(images: Sequence[Path], folder: Path, setting: str) -> None:
+    """Refuse names that no text can hold, as old archives bring: reports and checkpoints name photographs."""
+    strange = [path for path in images if str(path).encode("utf-8", "replace").decode() != str(path)]
+    if strange:
+        shown = some([str(path.relative_to(folder)).encode("utf-8", "backslashreplace").decode() for path in strange])
+        where = str(folder).encode("utf-8", "backslashreplace").decode()
+        raise ConfigError(f"{setting}: {where}: names that are not UTF-8: {shown}; rename the files, or the folder")
 
 
 def _holds_image(path: Path) -> bool:

@@ -97,6 +97,11 @@ class ImageFolder:
                 where += ", or name it as dataset_name, as which tables are read"
             raise ConfigError(f"{setting}: {folder} holds no images{skipped}; put the photographs into {where}")
         notes, remarks = list(found.notes), list[str]()
+        if found.captions and not captions:
+            several = "file of captions lies", "is", "it"
+            if found.captions > 1:
+                several = "files of captions lie", "are", "them"
+            notes.append("{} {} there and {} not used: --use_captions takes {}".format(found.captions, *several))
         if found.masks and not masks:
             notes.append(f"{len(found.masks)} masks are not used")
         words: dict[Path, str] = {}
@@ -105,7 +110,7 @@ class ImageFolder:
             words, remarks = read_captions(found.images, folder, source=source, column=caption_column)
         photos = [Photo(path, words.get(path), (0, 0)) for path in found.images]
         if captions:
-            remarks += _without_caption(photos, f"{setting}: {folder}", every_caption)
+            remarks += _without_caption(photos, f"{setting}: {folder}", every_caption, remarks)
         photos = checking.check_photos(photos, found.masks if masks else None, remarks)
         if len(photos) > checking.FULL_CHECK:
             notes.append(
@@ -184,6 +189,10 @@ class ImageFolder:
         mask = None if scaled.mask is None else crop.cut(scaled.mask, place).astype(np.float32) / np.float32(255)
         return TrainingImage(to_planes(crop.cut(scaled.image, place)), mask, crop.record(photo.size, place))
 
+    def scaled(self, index: int, crop: Crop) -> Image.Image:
+        """A photograph scaled to cover the crop, kept for `sample`."""
+        return self._scaled_photo(index, crop).image
+
     def place(self, index: int, crop: Crop, rng: np.random.Generator | None) -> tuple[int, int, bool]:
         """(left, top, mirrored) of the crop that `sample` would make with the same `rng` (see `Crop.place`)."""
         photo = self.photos[index]
@@ -229,8 +238,11 @@ class _Scaled(NamedTuple):
         return self.image.width * self.image.height * (3 if self.mask is None else 4)
 
 
-def _without_caption(photos: Sequence[Photo], where: str, every: bool) -> list[str]:
+def _without_caption(photos: Sequence[Photo], where: str, every: bool, found: Sequence[str] = ()) -> list[str]:
     """A remark about the photographs that have no words.
+
+    Args:
+        found: what was remarked of files that could have held some.
 
     Raises:
         ConfigError: none has; or one has not though `every` is to.
@@ -238,8 +250,8 @@ def _without_caption(photos: Sequence[Photo], where: str, every: bool) -> list[s
     without = [photo.path.name for photo in photos if photo.caption is None]
     if len(without) == len(photos):
         raise ConfigError(
-            f"{where}: captions are asked for, and it holds none; write {photos[0].path.stem}.txt beside "
-            f"{photos[0].path.name}, and so on, or leave captions off"
+            f"{where}: captions are asked for, and it holds none{''.join(f' ({text})' for text in found)}; write "
+            f"{photos[0].path.stem}.txt beside {photos[0].path.name}, and so on, or leave captions off"
             if photos[0].row is None
             else f"{where}: captions are asked for, and every one is empty; name another caption_column"
         )

@@ -8,14 +8,15 @@ status), calls `inspect` with the crops, prompts and tokenizer of the configurat
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from .crop import Crop
-from .decode import Decoded, decode_bytes
+from .decode import decode_bytes
+from .finding import some
 from .folder import ImageFolder
 from .masks import Box, scaled_box, subject_box
 from .measures import (
@@ -39,6 +40,8 @@ ENLARGED = 1.05
 LITTLE_USED = 0.5
 COMPARED = 1000
 """Photographs that are compared with each other, at most."""
+LOOKED_AT = 50
+"""Photographs that a run looks at before it trains, at most: they stay in memory, so that none is decoded twice."""
 THUMBNAIL = 192
 """Longer side of a thumbnail in pixels."""
 THUMBNAILS = 200
@@ -72,6 +75,8 @@ class Row:
     """(W, H) of the training image: the bucket, where there are several."""
     crop: Box
     """(left, top, right, bottom) in the upright photograph: the crop, or where it is random, the middle one of them."""
+    reach: Box
+    """What any of the crops can show, where they are random; otherwise the crop."""
     enlarged: float
     """Pixels of the training image to one of the photograph, along a side; above 1 detail is missing."""
     blur: float
@@ -101,7 +106,10 @@ class Inspection:
             left, top, right, bottom = row.crop
             tokens = "" if row.tokens is None else str(row.tokens)
             cells = [row.name, row.kind, row.mode, str(row.orientation), "×".join(map(str, row.size))]
-            cells += [f"{right - left}×{bottom - top}+{left}+{top}", "×".join(map(str, row.target)), f"{row.blur:.2f}"]
+            first, last = row.reach[:2], (row.reach[2] - right + left, row.reach[3] - bottom + top)
+            places = [f"{a}" if a >= b else f"{a}…{b}" for a, b in zip(first, last, strict=True)]
+            crop = "+".join([f"{right - left}×{bottom - top}", *places])
+            cells += [crop, "×".join(map(str, row.target)), f"{row.blur:.2f}"]
             rows.append([*cells, tokens, row.prompt or "", ", ".join(remark.kind for remark in row.remarks)])
         return head, rows
 
@@ -136,26 +144,71 @@ def inspect(
     Raises:
         ConfigError: a file has gone or is damaged.
     """
-    rows, thumbnails, hashes, mirrored, rings, shapes = [], [], [], [], [], []
+    rows, thumbnails, seen = list[Row](), list[Image.Image](), _Seen()
     for number, (photo, crop) in enumerate(zip(folder.photos, crops, strict=True)):
         decoded = decode_bytes(photo.data(), photo.path, background=folder.background)
-        image = decoded.image
         prompt = photo.caption if prompts is None else prompts[number]
         tokens = count_tokens(prompt) if count_tokens and prompt is not None else None
-        rows.append(_row(photo, crop, decoded, prompt, tokens, window))
+        shrinks = min(crop.scaled_size(photo.size)) < min(photo.size)  # what grows tells no more, and strips grow huge
+        measured = crop.scale(decoded.image) if shrinks else decoded.image
+        seen.add(photo.path.name, measured)
+        cut, reach, enlarged, blurred, remarks = _measured(photo, crop, measured)
+        if tokens is not None and window is not None and tokens > window:
+            text = f"the prompt has {tokens} tokens and the text encoder sees {window}: shorten it"
+            remarks.append(Remark("long prompt", text))
+        form, target = (decoded.kind, decoded.mode, decoded.orientation), (crop.width, crop.height)
+        words = (prompt, tokens, tuple(remarks))
+        rows.append(Row(photo.path.name, *form, photo.size, target, cut, reach, enlarged, blurred, *words))
         if number < THUMBNAILS:
-            thumbnails.append(_thumbnail(image))
-        small = image.resize((64, 64), Image.Resampling.BOX)
-        hashes.append(perceptual_hash(small))
-        mirrored.append(perceptual_hash(small.transpose(Image.Transpose.FLIP_LEFT_RIGHT)))
-        rings.append(surroundings(small))
-        shapes.append(structure(small))
+            thumbnails.append(_thumbnail(decoded.image))
         progress(number + 1, len(folder.photos))
-    names = [row.name for row in rows]
-    remarks = _count(len(rows)) + _alike(names, np.stack(hashes), np.stack(mirrored))
-    if len(rows) >= FEW:
-        remarks += _throughout(np.stack(rings[:COMPARED]), np.stack(shapes[:COMPARED]))
-    return Inspection(tuple(rows), tuple(remarks), tuple(folder.notes), tuple(thumbnails))
+    return Inspection(tuple(rows), tuple(seen.remarks(len(rows))), tuple(folder.notes), tuple(thumbnails))
+
+
+def remarks_in_short(folder: ImageFolder, crops: Sequence[Crop]) -> list[str]:
+    """What `inspect` remarks of a folder's first photographs, a line for each kind, for a run's log."""
+    seen, by_kind = _Seen(), dict[str, list[tuple[str, str]]]()
+    count = len(folder.photos)
+    for number in range(min(count, LOOKED_AT)):
+        photo, scaled = folder.photos[number], folder.scaled(number, crops[number])
+        seen.add(photo.path.name, scaled)
+        for remark in _measured(photo, crops[number], scaled)[-1]:
+            by_kind.setdefault(remark.kind, []).append((photo.path.name, remark.text))
+    lines = []
+    for kind, found in by_kind.items():
+        (first, text), names = found[0], [name for name, _ in found]
+        lines.append(f"{first}: {text}" if len(found) == 1 else f"{kind}: {some(names)}; {first}: {text}")
+    lines += [remark.text for remark in seen.remarks(count)]
+    if count > LOOKED_AT:
+        lines.append(f"the first {LOOKED_AT} of {count} photographs were looked at; `dreambooth data` looks at all")
+    return lines
+
+
+@dataclass
+class _Seen:
+    """What photographs are compared by."""
+
+    names: list[str] = field(default_factory=list)
+    hashes: list[Any] = field(default_factory=list)
+    mirrored: list[Any] = field(default_factory=list)
+    rings: list[Any] = field(default_factory=list)
+    shapes: list[Any] = field(default_factory=list)
+
+    def add(self, name: str, image: Image.Image) -> None:
+        """Measure one, at training size."""
+        small = image.resize((64, 64), Image.Resampling.BOX)
+        self.names.append(name)
+        self.hashes.append(perceptual_hash(small))
+        self.mirrored.append(perceptual_hash(small.transpose(Image.Transpose.FLIP_LEFT_RIGHT)))
+        self.rings.append(surroundings(small))
+        self.shapes.append(structure(small))
+
+    def remarks(self, count: int) -> list[Remark]:
+        """About the photographs together, of which there are `count`."""
+        remarks = _count(count) + _alike(self.names, np.stack(self.hashes), np.stack(self.mirrored))
+        if count >= FEW:
+            remarks += _throughout(np.stack(self.rings[:COMPARED]), np.stack(self.shapes[:COMPARED]))
+        return remarks
 
 
 def _throughout(rings: np.ndarray[Any, Any], shapes: np.ndarray[Any, Any]) -> list[Remark]:
@@ -170,22 +223,16 @@ def _throughout(rings: np.ndarray[Any, Any], shapes: np.ndarray[Any, Any]) -> li
     return remarks
 
 
-def _row(photo: Photo, crop: Crop, decoded: Decoded, prompt: str | None, tokens: int | None, window: int | None) -> Row:
-    scaled = crop.scaled_size(photo.size)
-    mask = None if photo.mask is None else subject_box(photo.read_mask())
+def _measured(photo: Photo, crop: Crop, image: Image.Image) -> tuple[Box, Box, float, float, list[Remark]]:
+    """(crop, reach, enlarged, blur, remarks) of a photograph, `image` being at training size or smaller (see `Row`)."""
+    mask, scaled = None if photo.mask is None else subject_box(photo.read_mask()), crop.scaled_size(photo.size)
     box = scaled_box(mask, photo.size, scaled) if mask else None
     left, top, _ = replace(crop, center_crop=True, random_flip=False).place(scaled, None, box)
     cut = scaled_box((left, top, left + crop.width, top + crop.height), scaled, photo.size)
+    reach = scaled_box(crop.reach(scaled, box), scaled, photo.size)
     enlarged = max(crop.width / photo.size[0], crop.height / photo.size[1])
-    blurred = blur(decoded.image, min(BLUR_SIDE, *scaled))
-    remarks = _remarks(photo.size, enlarged, blurred, mask, cut)
-    if tokens is not None and window is not None and tokens > window:
-        text = f"the prompt has {tokens} tokens and the text encoder sees {window}: shorten it"
-        remarks.append(Remark("long prompt", text))
-    name = photo.path.name
-    form = decoded.kind, decoded.mode, decoded.orientation
-    target = crop.width, crop.height
-    return Row(name, *form, photo.size, target, cut, enlarged, blurred, prompt, tokens, tuple(remarks))
+    blurred = blur(image, min(BLUR_SIDE, *scaled))
+    return cut, reach, enlarged, blurred, _remarks(photo.size, enlarged, blurred, mask, cut)
 
 
 def _remarks(size: tuple[int, int], enlarged: float, blurred: float, mask: Box | None, cut: Box) -> list[Remark]:

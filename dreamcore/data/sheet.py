@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 from dreamcore.pictures import contact_sheet
 
 from .inspection import THUMBNAIL, Inspection, Row
+from .masks import Box
 
 LINE = 17
 """Height of a line of text in pixels."""
@@ -19,7 +20,8 @@ INK, GREY, PAPER, FRAME, ALARM = "#1a1a1a", "#6b6b6b", "#f4f4f4", "#ff8c00", "#b
 
 
 def draw_sheet(inspection: Inspection, columns: int = 5) -> Image.Image:
-    """The sheet, mode RGB: a cell for each thumbnail, with the crop framed and the rest dimmed.
+    """The sheet, mode RGB: a cell for each thumbnail, with the crop framed, or the middle one where they are random;
+    what none can show is dimmed.
 
     Pillow's own font has few letters: accents are left off, and others appear as question marks.
     """
@@ -32,17 +34,24 @@ def _cell(row: Row, thumbnail: Image.Image, number: int) -> Image.Image:
     cell = Image.new("RGB", (WIDTH, HEIGHT), PAPER)
     left, top = (PAD + (THUMBNAIL - side) // 2 for side in thumbnail.size)
     cell.paste(ImageEnhance.Brightness(thumbnail).enhance(0.4), (left, top))
-    fx, fy = thumbnail.width / row.size[0], thumbnail.height / row.size[1]
-    crop = [round(v * f) for v, f in zip(row.crop, (fx, fy, fx, fy), strict=True)]
-    cell.paste(thumbnail.crop((crop[0], crop[1], crop[2], crop[3])), (left + crop[0], top + crop[1]))
+    bright, frame = (_within(box, row.size, thumbnail.size) for box in (row.reach, row.crop))
+    cell.paste(thumbnail.crop(bright), (left + bright[0], top + bright[1]))
     draw = ImageDraw.Draw(cell)
-    draw.rectangle((left + crop[0], top + crop[1], left + crop[2] - 1, top + crop[3] - 1), outline=FRAME, width=2)
+    draw.rectangle((left + frame[0], top + frame[1], left + frame[2] - 1, top + frame[3] - 1), outline=FRAME, width=2)
     size, target = (f"{pair[0]} x {pair[1]}" for pair in (row.size, row.target))
-    lines = [(f"{number}  {row.name}", INK), (f"{size} > {target}", GREY), (row.prompt or "", GREY)]
+    how = "" if row.reach == row.crop else ", random"
+    lines = [(f"{number}  {row.name}", INK), (f"{size} > {target}{how}", GREY), (row.prompt or "", GREY)]
     lines.append((", ".join(remark.kind for remark in row.remarks), ALARM))
     for i, (text, colour) in enumerate(lines):
         _write(draw, text, (PAD, THUMBNAIL + 2 * PAD + i * LINE), colour)
     return cell
+
+
+def _within(box: Box, size: tuple[int, int], thumbnail: tuple[int, int]) -> Box:
+    """A box of a photograph in its thumbnail, a pixel wide and high at least."""
+    left, top = (min(round(box[i] * thumbnail[i] / size[i]), thumbnail[i] - 1) for i in (0, 1))
+    right, bottom = (round(box[2 + i] * thumbnail[i] / size[i]) for i in (0, 1))
+    return left, top, max(right, left + 1), max(bottom, top + 1)
 
 
 def _write(draw: ImageDraw.ImageDraw, text: str, at: tuple[int, int], colour: str) -> None:

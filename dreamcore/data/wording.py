@@ -76,6 +76,10 @@ class Wording:
 
         def word(place: re.Match[str]) -> str:
             value = words[place[1]]
+            if value is None and place[1] == "caption":
+                raise ConfigError(
+                    f"prompt {text!r}: has a place for the caption, which only caption_template has (with use_captions)"
+                )
             if value is None:
                 setting = "class_word" if place[1] == "class" else place[1]
                 raise ConfigError(f"prompt {text!r}: asks for the {place[1]}, and none is given; give {setting}")
@@ -84,17 +88,14 @@ class Wording:
         return _PLACE.sub(word, text)
 
 
-def refuse_places(setting: str, text: str | None) -> None:
-    """Refuse places in words that are taken as they are.
-
-    Raises:
-        ConfigError: naming the setting and the place.
-    """
+def place_in(setting: str, text: str | None) -> str | None:
+    """What is wrong with words that are taken as they are and hold a place: the setting and the place; else None."""
     if found := _PLACE.search(text or ""):
-        raise ConfigError(
+        return (
             f"{setting}: {found[0]} in {text!r} would not be filled in, as it is in instance prompts, captions and "
             "their template; write the word itself"
         )
+    return None
 
 
 def shuffle_tags(caption: str, keep: int, rng: np.random.Generator) -> str:

@@ -48,7 +48,7 @@ class TextEncoder:
         """
         if self.layer is None or self.pooled is not None:
             return ()
-        layers = int(config["num_hidden_layers"])
+        layers = int(config.get("num_hidden_layers") or 12)  # as transformers has it
         last = range(layers + 1 + self.layer, layers)
         return (*(f"text_model.encoder.layers.{i}." for i in last), "text_model.final_layer_norm.")
 
@@ -98,6 +98,11 @@ class Family:
     """Side of a latent where the denoiser's configuration does not say."""
     weighting_scheme: WeightingScheme = "none"
     """Of timesteps in flow matching, unless the user says otherwise (`diffusion.FlowSettings`)."""
+    updates: int = 400
+    """Usual number of updates of full fine-tuning: diffusers' README of DreamBooth, and the presets `sd15-full` and
+    `sd21-full`."""
+    lora_updates: int = 500
+    """Usual number of updates of LoRA: diffusers' READMEs of LoRA, SDXL, SD 3 and Flux, and the presets."""
     guidance_scale: float = 7.5
     """Of pictures, unless the user says otherwise."""
     classifier_free: bool = True

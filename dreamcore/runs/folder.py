@@ -30,6 +30,7 @@ from dreamcore.files import (
 from dreamcore.layouts import PADDLE_LORA_FILE
 from dreamcore.locks import BusyError, held
 from dreamcore.modelfolder import INDEX
+from dreamcore.track.files import LOG, write_entry
 
 from .manifest import MANIFEST, Manifest
 
@@ -44,7 +45,7 @@ FINAL = "final"
 REPLACED, GOING = "replaced-", "going-"
 """Sub-folders of the records: an earlier run's files, kept until this run's are published; and on their way out."""
 
-RESULTS = (CONFIG, METRICS, "validation.jsonl", "log.txt", REPORT_DATA, "report.html", "report.png")
+RESULTS = (CONFIG, METRICS, "validation.jsonl", LOG, REPORT_DATA, "report.html", "report.png")
 MODEL_FILES = (INDEX, checkpoint.LORA_FILE, PADDLE_LORA_FILE)
 PICTURES = {SAMPLES: re.compile(r"step-\d{6,}-\d+\.png"), SUBJECT: re.compile(r"\d{2,}\.png")}
 """Sub-folder -> the names of the pictures that runs write there."""
@@ -207,6 +208,12 @@ class RunFolder:
         text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
         with explain_disk_errors(f"writing {self.path / CONFIG}"):
             write_atomically(self.path / CONFIG, text)
+
+    def keep_in_log(self, entry: str) -> Path:
+        """Add an error's traceback to log.txt, which is there even where the run has not started."""
+        self.manifest.own([LOG])
+        write_entry(self.path / LOG, "error", entry)
+        return self.path / LOG
 
     def save_checkpoint(
         self,

@@ -50,10 +50,10 @@ def refuse_overlaps(config: TrainConfig, model: ModelFolder | None) -> None:
     output = Path(config.output_dir).expanduser()
     photographs, written = list(_photographs(config)), list(_written(config, output))
     others = list(_model_parts(model)) if model else []
-    for own in written:
-        for other in [*photographs, *others, *(w for w in written if w.setting != own.setting)]:
+    for own in written if config.has_output() else written[1:]:
+        for other in [*photographs, *others, *(w for w in written[1:] if w.setting != own.setting)]:
             _refuse_meeting(own, other)
-    for one in [*photographs, *others, *written[1:]]:
+    for one in [*photographs, *others, *written[1:]] if config.has_output() else []:
         _refuse_results(one, output, model.components if model else ())
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from importlib.util import find_spec
 
+from dreamcore.config.names import nearest
 from dreamcore.errors import ConfigError
 
 from .base import Tracker, Trackers
@@ -54,8 +54,8 @@ def _check(name: str, report_to: str) -> None:
         known = [*OPTIONAL, "all", "none"]
         if name in known:
             raise ConfigError(f"report_to: {name!r} stands alone; received {report_to!r}")
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        near = nearest(name, known)
+        hint = f"; did you mean {near}?" if near else ""
         raise ConfigError(f"report_to: {name!r} is not one of {', '.join(known)}{hint}")
     package = OPTIONAL[name][0]
     if not find_spec(package):

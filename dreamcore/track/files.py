@@ -41,10 +41,20 @@ class LogFile:
             self._path = None
 
     def _write(self, level: Level, text: str) -> None:
-        time = datetime.now().astimezone().isoformat(timespec="seconds")
-        body = text.replace("\n", "\n    ")  # an entry starts at the margin, its further lines do not
-        self._waiting.append(f"{time} {level.upper():7} {body}\n")
+        self._waiting.append(_entry(level, text))
         if self._path is not None:
             entries, self._waiting = self._waiting, []
             with self._path.open("a", encoding="utf-8") as file:
                 file.writelines(entries)
+
+
+def write_entry(file: Path, level: str, text: str) -> None:
+    """Add what was not said to the user to a log."""
+    with file.open("a", encoding="utf-8") as log:
+        log.write(_entry(level, text))
+
+
+def _entry(level: str, text: str) -> str:
+    time = datetime.now().astimezone().isoformat(timespec="seconds")
+    body = text.replace("\n", "\n    ")  # an entry starts at the margin, its further lines do not
+    return f"{time} {level.upper():7} {body}\n"

@@ -7,9 +7,11 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from dreamcore.backend import installed_backends
-from dreamcore.layouts import PADDLE_LORA_FILE
+from dreamcore.errors import ConfigError
+from dreamcore.layouts import PADDLE_LORA_FILE, to_ppdiffusers
 from dreamcore.modelfolder import ModelFolder
 from dreamcore.pdparams import read_pdparams
 from dreamcore.weights import read_safetensors
@@ -36,6 +38,19 @@ def test_a_pipeline(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
             np.testing.assert_array_equal(np.sort(mine[n], axis=None), np.sort(array, axis=None))
     index = json.loads((plain.folder / "model_index.json").read_text())
     assert index == json.loads((tiny_model / "model_index.json").read_text())
+
+
+def test_ppdiffusers_layout_is_read_or_refused_with_a_way_on(
+    tiny_model: Path, photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    to_ppdiffusers(model)
+    if installed_backends() == ["paddle"]:
+        assert small_run(model, photos, tmp_path / "run", max_train_steps=1).updates == 1
+        return
+    with pytest.raises(ConfigError, match=r"in ppdiffusers' layout.* --backend paddle, or .*to_diffusers=True\)$"):
+        small_run(model, photos, tmp_path / "run")
+    assert "encod" not in capfd.readouterr().err
 
 
 def test_a_pickled_part_that_nothing_trains_goes_along(tiny_model: Path, photos: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from dreamcore.backend import RANK_VARIABLES, installed_backends
 from dreamcore.config import GenerateConfig
@@ -98,6 +98,32 @@ def test_a_run_broken_off_and_gone_on_with(
     for stage in ("making class images", "encoding words", "encoding images", "training"):
         assert float(told[f"peak memory, {stage}"].removesuffix(" GiB")) > 0.05
         assert f"peak memory while {stage}: " in log
+
+
+@pytest.mark.skipif("sd3" not in RUNS, reason="a family that this backend does not run")
+def test_words_wider_than_the_denoiser_takes_are_cut(family_models: Models, photos: Path, tmp_path: Path) -> None:
+    """CLIP's words beside each other are 80 wide: filled up to 96 with zeros, cut to 48, the same but for that."""
+    wide, narrow = family_models("sd3"), Path(shutil.copytree(family_models("sd3"), tmp_path / "narrow"))
+    for name, change in (
+        ("transformer/config.json", {"joint_attention_dim": 48}),
+        ("model_index.json", {"text_encoder_3": [None, None], "tokenizer_3": [None, None]}),
+    ):
+        values = json.loads((narrow / name).read_text())
+        (narrow / name).write_text(json.dumps(values | change))
+    file = narrow / "transformer" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    weights["context_embedder.weight"] = np.ascontiguousarray(weights["context_embedder.weight"][:, :48])
+    save_file(weights, file, metadata={"format": "pt"})
+    words = []
+    for number, model in enumerate((wide, narrow)):
+        with ExitStack() as stack:
+            config = configuration(model, photos, tmp_path / f"{number}", drop_t5=True if number == 0 else None)
+            backend: Any = prepare(config, stack).backend
+            words.append(np.asarray(backend.words.embeddings(["a photo of sks dog"]).words))
+    assert words[0].shape == (1, 77 + 256, 96) and (words[0][:, :77, 80:] == 0).all()
+    np.testing.assert_array_equal(words[1], words[0][..., :48])
+    settings = {"use_lora": True, "rank": 2, "train_text_encoder": True, "max_train_steps": 1}
+    assert small_run(narrow, photos, tmp_path / "run", **settings).updates == 1
 
 
 @pytest.mark.parametrize("family", FEW)

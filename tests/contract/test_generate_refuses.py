@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dreamcore import generation
 from dreamcore.config import GenerateConfig
 from dreamcore.errors import ConfigError
 from dreamcore.generation import generate
@@ -20,11 +21,19 @@ from dreamcore.generation import generate
         ({"prompt": "a", "prompt_file": "b"}, "give either prompt or prompt_file"),
         ({}, "give either prompt or prompt_file"),
         ({"prompt": "a", "lora": "/nowhere"}, "lora: /nowhere: no LoRA file there"),
-        ({"prompt": "a", "lora_scale": 0.5}, "lora_scale=0.5: given, but nothing"),
+        ({"prompt": "a", "lora_scale": 0.5}, "lora_scale=0.5: acts only with lora; give lora, or remove it"),
+        (
+            {"prompt": "a", "negative_prompt": "b", "guidance_scale": 1.0, "drop_t5": True},
+            "(?s)drop_t5=True: acts only on models with a T5.*negative_prompt='b': acts only with guidance_scale",
+        ),
+        ({"prompt": "a", "amp_level": "O2"}, "amp_level='O2': acts only "),
         ({"prompt": "a", "scheduler": "plms"}, "scheduler: input should be"),
     ],
 )
-def test_bad_settings(settings: dict[str, Any], words: str, tiny_model: Path, tmp_path: Path) -> None:
+def test_bad_settings(
+    settings: dict[str, Any], words: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generation, "load_backend", None)
     given = {"pretrained_model_name_or_path": str(tiny_model), "output_dir": str(tmp_path / "out"), **settings}
     with pytest.raises(ConfigError, match=words):
         generate(GenerateConfig.from_mapping(given))

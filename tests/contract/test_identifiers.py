@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
+from dreamcore import rarewords
 from dreamcore.backend import installed_backends, load_backend
 from dreamcore.bpe import Tokenizer
 from dreamcore.cli.main import main
@@ -87,3 +88,11 @@ def test_words_come_by_their_distance_and_are_drawn(
     assert (sheet[:, :32] != sheet[:, 36:]).any(), "one picture of each word"
     assert main(["identifiers", *flags[:-1]]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == [one["word"] for one in found]
+
+
+def test_settings_of_pictures_that_nobody_asked_for_are_refused(
+    tiny_model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rarewords, "load_backend", None)
+    assert main(["identifiers", "--model", str(tiny_model), "--seed", "3", "--batch_size", "4"]) == 2
+    assert capsys.readouterr().err == "dreambooth: error: seed=3: acts only with grid; give grid, or remove it\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -56,9 +57,10 @@ def test_weights_that_do_not_fit_are_named(
 def test_a_tokenizer_in_one_file(model: Path, tiny_model: Path, photos: Path, tmp_path: Path) -> None:
     """As transformers 5 saves it: the same words, those of class images and of warnings too."""
     in_one_file(model / "tokenizer")
-    run = small_run(model, photos, tmp_path / "one", **PRIOR)
-    assert numbers(run) == numbers(small_run(tiny_model, photos, tmp_path / "two", **PRIOR))
-    assert "'sks' is a rifle to the model" in (tmp_path / "one" / "log.txt").read_text()
+    settings = PRIOR | {"instance_prompt": "a photo of zwx dog"}
+    run = small_run(model, photos, tmp_path / "one", **settings)
+    assert numbers(run) == numbers(small_run(tiny_model, photos, tmp_path / "two", **settings))
+    assert "'zwx' splits into 3 tokens" in (tmp_path / "one" / "log.txt").read_text()
 
 
 def test_position_numbers_of_old_files_are_no_weights(
@@ -197,7 +199,9 @@ def test_warnings_say_what_is_cut_and_what_splits(
         max_train_steps=1,
     )
     said = " ".join(capfd.readouterr().err.split())
-    assert "of which the text encoder sees 75; cut off:" in said
+    assert re.search(
+        r"instance_prompt: prompt of \d+ tokens, of which the text encoder sees 75; cut off: '[ insow]+…'", said
+    )
     assert "'zwx' splits into 3 tokens" in said
     assert "made for 32×32" in said
 

@@ -54,8 +54,11 @@ def pair(layer: str, shape: tuple[int, ...], down: str = "lora_A.weight", up: st
         (pair("diffusion_model.mid.to_q", (4, 4)), r"diffusion_model\.mid\.to_q: this model has no such layer"),
         (pair(f"{UNET}.to_k", (3, 5)), r"to_k: factors \(2, 5\) and \(3, 2\) do not fit this model's"),
         ({f"{UNET}.to_k.lora_A.weight": np.ones((2, 4))}, r"attn1\.to_k: has only down of its factors"),
-        ({f"{UNET}.to_k.hada_w1_a": np.ones((2, 4))}, r"hada_w1_a: not a name that diffusers gives a LoRA factor"),
-        ({f"{UNET}.to_q.dora_scale": np.ones((4, 1))}, r"dora_scale: not a name that diffusers gives a LoRA factor"),
+        ({f"{UNET}.to_k.stray": np.ones((2, 4))}, r"to_k\.stray: "),
+        ({f"{UNET}.to_k.hada_w1_a": np.ones((2, 4))}, r"hada_w1_a: holds LoHa, which is not read"),
+        ({f"{UNET}.to_q.dora_scale": np.ones((4, 1))}, r"dora_scale: holds DoRA, which is not read"),
+        ({"lora_unet_mid_block_x.lokr_w1": np.ones((4, 1))}, r"lokr_w1: holds LoKr, which is not read"),
+        ({"lora_unet_no_such.lora_down.weight": np.ones((4, 1))}, r"no.?such"),
     ],
 )
 @pytest.mark.parametrize("alone", [False, True])
@@ -114,3 +117,39 @@ def test_old_names_and_new_make_one_picture(
     picture = ours(tiny_model, tmp_path / "new", lora=str(tmp_path / "new.safetensors"))
     assert distance(picture, ours(tiny_model, tmp_path / "base")) > 8
     assert distance(picture, ours(tiny_model, tmp_path / "old", lora=str(tmp_path / "old.safetensors"))) <= 1
+
+
+def bfloat16(arrays: Arrays, file: Path) -> Arrays:
+    """Write numbers as bfloat16, which NumPy lacks; returns what they then are."""
+    cut = {name: np.asarray(a, np.float32).reshape(-1).view(np.uint32) >> 16 for name, a in arrays.items()}
+    header, content = dict[str, Any](), b""
+    for name, numbers in cut.items():
+        start, content = len(content), content + numbers.astype("<u2").tobytes()
+        header[name] = {"dtype": "BF16", "shape": list(np.shape(arrays[name])), "data_offsets": [start, len(content)]}
+    head = json.dumps(header).encode()
+    file.write_bytes(len(head).to_bytes(8, "little") + head + content)
+    return {name: (a << 16).view(np.float32).reshape(np.shape(arrays[name])) for name, a in cut.items()}
+
+
+def test_other_trainers_files_make_the_same_picture(
+    tiny_model: Path, shapes: dict[str, tuple[int, ...]], tmp_path: Path
+) -> None:
+    """Kohya's names, numbers in bfloat16, and each layer's alpha as a scalar: as in diffusers' names and float32."""
+    beginnings = {"unet": "lora_unet", "text_encoder": "lora_te"}
+    plain, named, kohya = Arrays(), Arrays(), Arrays()
+    for layer in (f"{UNET}.to_q", f"{UNET}.to_out.0", f"{ENCODER}.self_attn.out_proj"):
+        component, _, rest = layer.partition(".")
+        down, up = pair(layer, shapes[layer]).values()
+        other = f"{beginnings[component]}_{rest.replace('.', '_')}"
+        kohya |= {f"{other}.lora_down.weight": down, f"{other}.lora_up.weight": up, f"{other}.alpha": np.array(3.0)}
+        plain |= {f"{layer}.lora_A.weight": down, f"{layer}.lora_B.weight": up}
+    rounded = bfloat16(kohya, tmp_path / "kohya.safetensors")
+    named |= dict(zip(plain, (a for n, a in rounded.items() if not n.endswith("alpha")), strict=True))
+    named = {n: a * np.float32(1.5) if "lora_B" in n else a for n, a in named.items()}  # alpha 3 of rank 2
+    write_safetensors(tmp_path / "named.safetensors", named)
+    query = {n.replace("lora_A", "lora.down").replace("lora_B", "lora.up"): a for n, a in plain.items() if "to_q" in n}
+    bfloat16({**query, f"{UNET}.to_q.alpha": np.array(2.0)}, tmp_path / "scalar.safetensors")
+    picture = ours(tiny_model, tmp_path / "named", lora=str(tmp_path / "named.safetensors"))
+    assert distance(picture, ours(tiny_model, tmp_path / "base")) > 8
+    assert distance(picture, ours(tiny_model, tmp_path / "kohya", lora=str(tmp_path / "kohya.safetensors"))) <= 1
+    assert distance(picture, ours(tiny_model, tmp_path / "scalar", lora=str(tmp_path / "scalar.safetensors"))) > 1

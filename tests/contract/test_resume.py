@@ -119,8 +119,9 @@ def test_a_finished_run_without_checkpoints_is_not_lost(
     run = small_run(tiny_model, photos, tmp_path, checkpoints_total_limit=0)
     assert not list(tmp_path.glob("checkpoint-*"))
     before = (run.folder / FILE).read_bytes()
-    assert go_on(tiny_model, photos, tmp_path, checkpoints_total_limit=0).updates == 4
-    assert "is finished" in capfd.readouterr().err
+    for length in (4, None):
+        assert go_on(tiny_model, photos, tmp_path, checkpoints_total_limit=0, max_train_steps=length).updates == 4
+        assert "is finished" in capfd.readouterr().err
     with pytest.raises(ConfigError, match="finished run without a checkpoint"):
         go_on(tiny_model, photos, tmp_path, max_train_steps=8)
     assert (run.folder / FILE).read_bytes() == before
@@ -197,8 +198,26 @@ def test_another_model_is_refused(part: str, tiny_model: Path, photos: Path, sta
     else:
         config = other / "vae" / "config.json"
         config.write_text(json.dumps(json.loads(config.read_text()) | {"scaling_factor": 0.5}))
-    with pytest.raises(ConfigError, match="base model is not the one"):
+    with pytest.raises(ConfigError, match="base model is not the one that the checkpoint was trained from$"):
         go_on(other, photos, started)
+
+
+@pytest.mark.parametrize("length", [{"max_train_steps": 4}, {"num_train_epochs": 1}], ids=str)
+def test_the_length_comes_with_the_run(
+    length: dict[str, Any], tiny_model: Path, photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Without it, a run of more updates than are usual would be at its end at once."""
+    settings = {"checkpointing_steps": 2, "max_train_steps": None}
+    whole = small_run(tiny_model, photos, tmp_path / "run", **settings | length)
+    shutil.rmtree(max((tmp_path / "run").glob("checkpoint-*")))
+    resumed = small_run(tiny_model, photos, tmp_path / "run", **settings, resume_from_checkpoint="latest")
+    assert (resumed.updates, numbers(resumed)) == (whole.updates, numbers(whole))
+    assert "in all, as the run that this goes on with; max_train_steps or" in capfd.readouterr().err
+
+
+def test_a_runs_folder_is_no_checkpoint(tiny_model: Path, photos: Path, started: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"is the folder of a run; give a checkpoint in it: {started}/checkpoint-4$"):
+        go_on(tiny_model, photos, tmp_path / "new", resume_from_checkpoint=str(started))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "altered", "missing", "state"])

@@ -201,7 +201,7 @@ def test_the_moving_average_is_what_is_exported(tiny_model: Path, photos: Path, 
 
 
 def test_python_and_command_line_refuse_alike(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="rank=8: given, but nothing in this run uses it"):
+    with pytest.raises(ConfigError, match="rank=8: acts only with use_lora"):
         train(configuration(tiny_model, photos, tmp_path, rank=8))
     assert not (tmp_path / "config.yaml").exists(), "refused before anything was written"
 

@@ -1,20 +1,25 @@
-"""No setting is silently ignored: given where it cannot matter, it fails the run; where it can, it is read."""
+"""No setting is silently ignored: the table of `config/used.py` says when each acts; here it meets what runs read."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from dreamcore.backend import installed_backends
-from dreamcore.config import TrainConfig
+from dreamcore import choices, setup
+from dreamcore.backend import RANK_VARIABLES, installed_backends
+from dreamcore.cli.main import main
+from dreamcore.config import Settings, TrainConfig, load_config, used
+from dreamcore.config.used import Context, idle, refuse_idle
 from dreamcore.errors import ConfigError
+from dreamcore.modelfolder import ModelFolder
 from dreamcore.setup import prepare
 
 from ..tables import as_parquet
@@ -146,21 +151,24 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "pretrained_vae_model_name_or_path": (None, None),
     "variant": ("fp16", None),
     "mode": ("pynative", None),
-    "jit_level": ("O0", None),
+    "jit_level": ("O1", None),
 }
-ELSEWHERE = {"variant", "revision", "amp_level", "mode", "jit_level"}
-"""Settings of the model's place, which loading's own tests give, and of GPUs or of one backend alone."""
-CONTRADICTING = {
-    *("aspect_ratio_buckets", "height", "width", "with_prior_preservation", "num_train_epochs", "dataset_config_name"),
-}
-"""Settings that are errors of another kind when alone, which the configuration's own tests show."""
+ELSEWHERE = {"variant", "revision"}
+"""Settings of the model's place, which loading's own tests give."""
+CONTRADICTING = {"resolution", "repeats"}
+"""Settings that cannot act beside others with which they contradict: the configuration's own tests show it."""
 
 BACKEND = installed_backends()[0]
 FLOW = dict.fromkeys(("weighting_scheme", "logit_mean", "logit_std", "mode_scale", "precondition_outputs"), "sd3")
 FLOW |= dict.fromkeys(("resolution_shift", "max_sequence_length", "drop_t5"), "sd3") | {"guidance_scale": "flux"}
 """Settings of some families alone -> the model that shows their use; on Stable Diffusion they are refused."""
-TORCH_ONLY = {"allow_tf32", "channels_last", "compile", "use_8bit_adam", "prior_generation_precision"}
-"""Settings that only PyTorch's adapter knows: any other refuses them, whatever they say."""
+NEVER_READ = {"pre_compute_text_embeddings"}
+"""Accepted for other trainers' command lines: what it asks for is done in any case."""
+READ_IDLE = {"validation_negative_prompt", "repeats", "instance_variants", "class_variants"}
+"""What a run reads where it changes nothing: before it is known that it does."""
+ANOTHER: dict[str, Any] = {"caption_column": "words", "image_column": "picture", "amp_level": "O2", "mode": "graph"}
+ANOTHER |= {"allow_tf32": True, "use_8bit_adam": True, "sub_folders": True, "jit_level": "O2"}
+"""Values that are not what a run does anyway, where those of `CASES` are."""
 
 
 def with_masks(photos: Path, folder: Path) -> Path:
@@ -189,13 +197,60 @@ def with_captions(photos: Path, folder: Path, source: str) -> Path:
     return folder
 
 
-def test_every_setting_has_a_case() -> None:
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The settings that are read from here on, but for the table's own conditions."""
+    found = set[str]()
+
+    def read(self: Settings, name: str) -> Any:
+        value = object.__getattribute__(self, name)
+        if name in type(self).model_fields:
+            frame: Any = sys._getframe(1)
+            while frame is not None and frame.f_globals["__name__"] != used.__name__:
+                frame = frame.f_back
+            if frame is None:
+                found.add(name)
+        return value
+
+    monkeypatch.setattr(Settings, "__getattribute__", read, raising=False)
+    return found
+
+
+@pytest.fixture
+def contexts(monkeypatch: pytest.MonkeyPatch) -> list[Context]:
+    """What the table was asked about."""
+    found = list[Context]()
+
+    def refuse(config: TrainConfig, context: Context) -> None:
+        found.append(context)
+        refuse_idle(config, context)
+
+    monkeypatch.setattr(setup, "refuse_idle", refuse)
+    return found
+
+
+@pytest.fixture
+def nothing_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: Any) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(setup, "load_backend", load)
+
+
+def test_every_setting_has_a_case_and_every_backend_its_name() -> None:
     assert CASES.keys() == TrainConfig.model_fields.keys()
+    assert set(used.OURS) == RANK_VARIABLES.keys()
 
 
 @pytest.mark.parametrize("name", sorted(CASES.keys() - ELSEWHERE - {n for n in FLOW if FLOW[n] not in RUNS}))
-def test_a_given_setting_is_used(
-    name: str, tiny_model: Path, family_models: Callable[[str], Path], photos: Path, tmp_path: Path
+def test_the_table_says_what_a_run_reads(
+    name: str,
+    tiny_model: Path,
+    family_models: Callable[[str], Path],
+    photos: Path,
+    tmp_path: Path,
+    reads: set[str],
+    contexts: list[Context],
 ) -> None:
     value, context = CASES[name]
     model = family_models(FLOW[name]) if name in FLOW else tiny_model
@@ -219,30 +274,81 @@ def test_a_given_setting_is_used(
     if given.get("use_captions"):
         photos = with_captions(photos, tmp_path / "captioned", given.get("caption_source", "auto"))
         given["instance_data_dir"] = str(photos)
-    refused = name in TORCH_ONLY and BACKEND != "torch"
-    refusal = pytest.raises(ConfigError, match=f"{name}=.*nothing in this run uses it") if refused else nullcontext()
-    with refusal, ExitStack() as stack:
-        prepare(configuration(model, photos, tmp_path / "out", **given), stack)
+    config = configuration(model, photos, tmp_path / "out", **given)
+    reads.clear()
+    if name not in idle(config, Context(BACKEND)):
+        with ExitStack() as stack:
+            prepare(config, stack)
+        acting = TrainConfig.model_fields.keys() - idle(config, contexts[-1])
+        assert name in acting
+        valued = {n for n in acting if config.__dict__[n] is not None}
+        assert valued - reads == NEVER_READ, "acts, and nothing reads it"
+        assert reads - acting <= READ_IDLE, "is read, and does not act"
+    elif value not in (TrainConfig.model_fields[name].default, "O1", "pynative"):  # another backend's
+        with pytest.raises(ConfigError, match=f"^{name}=.*: acts only "), ExitStack() as stack:
+            prepare(config, stack)
 
 
-@pytest.mark.parametrize("name", FLOW)
-def test_a_setting_of_another_family_fails_the_run(name: str, tiny_model: Path, photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=f"{name}=.*nothing in this run uses it"), ExitStack() as stack:
-        prepare(configuration(tiny_model, photos, tmp_path / "out", **{name: CASES[name][0]}), stack)
+@pytest.mark.parametrize("name", sorted(used.TRAIN.keys() - CONTRADICTING))
+def test_what_cannot_act_is_refused_before_the_model_loads(
+    name: str, tiny_model: Path, photos: Path, tmp_path: Path, nothing_loads: None
+) -> None:
+    given: dict[str, Any] = {name: ANOTHER.get(name, CASES[name][0])}
+    if name in ("cache_memory_gb", "latent_cache_dir"):
+        given |= {"cache_latents": False}
+    if name in ("sub_folders", "caption_source"):
+        given |= {"dataset_name": str(as_parquet(photos, tmp_path / "table")), "instance_data_dir": None}
+        given |= {"caption_column": "text"}
+    config = configuration(tiny_model, photos, tmp_path / "out", **given)
+    if name in idle(config, Context(BACKEND, choices.model_facts(ModelFolder.open(str(tiny_model))), frozenset())):
+        with pytest.raises(ConfigError, match=f"^{name}=.*: acts only .*remove it"), ExitStack() as stack:
+            prepare(config, stack)
+        assert not (tmp_path / "out").exists()
+    else:  # of this backend
+        assert name in {*TORCH, "mode", "jit_level"} and BACKEND in ("torch", "mindspore")
 
 
-@pytest.mark.parametrize(
-    "name", sorted({n for n, (_, context) in CASES.items() if context} - CONTRADICTING - FLOW.keys())
-)
-def test_a_setting_that_nothing_uses_fails_the_run(name: str, tiny_model: Path, photos: Path, tmp_path: Path) -> None:
-    value, context = CASES[name]
-    alone = {k: v for k, v in (context or {}).items() if v is None}
-    if name == "cache_memory_gb":
-        alone = {"cache_latents": False}
-    if name == "latent_cache_dir":
-        alone = {"cache_latents": False}
-    if name in ("instance_variants", "class_variants"):
-        alone = {}
-    with pytest.raises(ConfigError, match=f"{name}=.*nothing in this run uses it"), ExitStack() as stack:
-        prepare(configuration(tiny_model, photos, tmp_path / "out", **alone, **{name: value}), stack)
-    assert not (tmp_path / "out" / "config.yaml").exists()
+TORCH = {"allow_tf32", "channels_last", "compile", "use_8bit_adam"}
+
+
+def test_all_are_named_at_once(tiny_model: Path, photos: Path, tmp_path: Path, nothing_loads: None) -> None:
+    given = {"lora_alpha": 2.0, "guidance_scale": 1.0, "identifier": "sks", "lr_warmup_steps": 500}
+    config = configuration(tiny_model, photos, tmp_path / "out", **given)
+    with pytest.raises(ConfigError) as caught, ExitStack() as stack:
+        prepare(config, stack)
+    assert [line.partition("=")[0] for line in str(caught.value).splitlines()] == sorted(
+        given, key=str(caught.value).find
+    )
+    assert "give lr_scheduler constant_with_warmup" in str(caught.value)
+
+
+def test_a_value_that_changes_nothing_is_accepted(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    """As every other trainer's README prints: `--lr_scheduler=constant --lr_warmup_steps=0`."""
+    plain = configuration(tiny_model, photos, tmp_path / "out")
+    given = {n: f.default for n, f in TrainConfig.model_fields.items() if n in used.TRAIN and f.default is not None}
+    given |= {"weighting_scheme": "none", "amp_level": "O1", "prior_generation_precision": "fp32"}
+    given |= {"instance_variants": 1, "class_variants": 1, "text_encoder_lr": 1e-4}  # as the learning rate
+    given |= {} if BACKEND == "mindspore" else {"mode": "pynative"}
+    config = configuration(tiny_model, photos, tmp_path / "out", **{"validation_steps": None} | given)
+    with ExitStack() as stack:
+        decided = prepare(config, stack).decided
+    acting = used.acting(plain, Context(BACKEND, None, frozenset())).keys() - FLOW.keys()
+    assert decided.settings.keys() == acting - {"reset_optimizer", "overwrite_output_dir"}
+
+
+def test_what_a_preset_suggests_is_accepted(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    given = {"pretrained_model_name_or_path": str(tiny_model), "instance_data_dir": str(photos), "instance_prompt": "a"}
+    given |= {"use_lora": "false", "resolution": 32, "output_dir": str(tmp_path / "out"), "report_to": "none"}
+    config = load_config(TrainConfig, "sd15-lora", given)
+    with ExitStack() as stack:
+        decided = prepare(config, stack).decided
+    assert "rank" in config.given().keys() - decided.settings.keys()
+
+
+def test_another_backends_settings_are_refused_at_the_launch(capsys: pytest.CaptureFixture[str]) -> None:
+    train = ["train", "p", "--model", "a/b", "--instance_prompt", "x", "--lora_alpha", "2", "--guidance_scale", "2"]
+    assert main(["launch", "--num_processes", "2", "--dry_run", "--", *train]) == 2
+    assert (
+        capsys.readouterr().err
+        == "dreambooth: error: lora_alpha=2.0: acts only with use_lora; give use_lora, or remove it\n"
+    )

@@ -18,7 +18,7 @@ from dreamcore.pictures import first_noise
 
 from ..tables import CAPTIONS, as_parquet, as_saved
 from ..tiny import draw_photos
-from .runs import PRIOR, numbers, prepared, small_run, texts
+from .runs import numbers, prepared, small_run, texts
 
 
 def test_every_photograph_gets_its_words(tiny_model: Path, tmp_path: Path) -> None:
@@ -78,14 +78,21 @@ def test_a_dataset_trains_as_its_photographs_do(tiny_model: Path, tmp_path: Path
         assert numbers(train(again)) == numbers(plain)
 
 
-def test_an_identifier_that_means_something_is_warned_of(
-    tiny_model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    small_run(tiny_model, photos, tmp_path / "a", **PRIOR, max_train_steps=1)
-    assert "'sks' is a rifle to the model" in (tmp_path / "a" / "log.txt").read_text()
-    rare = {**PRIOR, "instance_prompt": "a photo of qz dog", "max_train_steps": 1}
-    small_run(tiny_model, photos, tmp_path / "b", **rare)
-    assert "to the model" not in (tmp_path / "b" / "log.txt").read_text()
+def test_what_is_warned_of_before_training(tiny_model: Path, tmp_path: Path) -> None:
+    """Captions that are not used, and what `dreambooth data` would say; a caption that is cut, by its image's name."""
+    photos = draw_photos(tmp_path / "photos", count=2)
+    (photos / "09.png").write_bytes((photos / "00.png").read_bytes())
+    (photos / "01.txt").write_text("a dog " + "in snow " * 60)
+    small_run(tiny_model, photos, tmp_path / "a", max_train_steps=1, resolution=64)
+    log = (tmp_path / "a" / "log.txt").read_text()
+    assert "1 file of captions lies there and is not used: --use_captions takes it" in log
+    assert "too small: 00.png, 01.png, 09.png; 00.png: 48×48 is enlarged 1.3 times" in log
+    assert "09.png is nearly 00.png" in log and "cut off" not in log and "identifier" not in log
+    small_run(tiny_model, photos, tmp_path / "b", max_train_steps=1, use_captions=True)
+    assert (
+        "01.png: prompt of 122 tokens, of which the text encoder sees 75; cut off: "
+        in (tmp_path / "b" / "log.txt").read_text()
+    )
 
 
 def test_pictures_of_prompts_that_batches_number(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

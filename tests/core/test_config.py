@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,10 @@ import pytest
 
 from dreamcore.choices import settings_to_write
 from dreamcore.config import GenerateConfig, Settings, TrainConfig, load_config, preset_names, read_config_file
+from dreamcore.config.base import kinds_of
+from dreamcore.config.files import parse
 from dreamcore.config.names import ALIASES, RETIRED
+from dreamcore.config.used import Context, refuse_idle
 from dreamcore.errors import ConfigError
 
 TRAIN = {
@@ -77,42 +79,11 @@ def test_every_setting_is_documented(cls: type[Settings], name: str) -> None:
     assert text.endswith(".")
 
 
-@pytest.mark.parametrize(("cls", "name"), FIELDS, ids=lambda v: getattr(v, "__name__", v))
-def test_a_setting_that_was_given_and_not_read_is_refused(cls: type[Settings], name: str) -> None:
-    base = TRAIN if cls is TrainConfig else GENERATE
-    config = cls.from_mapping(base | another_value(cls, name))
-    for other in cls.model_fields:
-        if other != name:
-            getattr(config, other)
-    with pytest.raises(ConfigError, match=rf"^{name}=.*nothing in this run uses it \(without reason\)"):
-        config.refuse_unread("without reason")
-    getattr(config, name)
-    config.refuse_unread("without reason")
-
-
-def test_defaults_need_not_be_read() -> None:
-    config = train()
-    with pytest.raises(ConfigError, match=r"^pretrained_model_name_or_path='model', instance_data_dir=.*: given"):
-        config.refuse_unread("")
-    _ = config.instance_data_dir, config.instance_prompt, config.pretrained_model_name_or_path
-    config.refuse_unread("")
-
-
-def test_resolved_holds_what_was_read_and_makes_the_same_configuration() -> None:
-    config = train(max_train_steps=3, lora_rank=8, seed=5)
-    read = ("pretrained_model_name_or_path", "instance_data_dir", "instance_prompt", "max_train_steps", "seed")
-    _ = [getattr(config, name) for name in (*read, "learning_rate", "adam_beta1")]
-    assert config.resolved() == TRAIN | {"max_train_steps": 3, "seed": 5, "adam_beta1": 0.9}
-    assert config.given() == TRAIN | {"max_train_steps": 3, "rank": 8, "seed": 5}
-    again = TrainConfig.from_mapping(json.loads(json.dumps(config.resolved())))
-    assert again.seed == 5
-    assert again.max_train_steps == 3
-
-
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"mixed_precision": "fp8"}, r"^mixed_precision: .*'no', 'fp16' or 'bf16'; received 'fp8'$"),
+        ({"jit_level": "O2"}, r"^jit_level: .*'O0' or 'O1'; received 'O2'$"),
         ({"lr_scheduler": "exponential"}, r"lr_scheduler: .*'polynomial'; received 'exponential'"),
         ({"train_batch_size": 0}, r"^train_batch_size: .*greater than or equal to 1; received 0$"),
         ({"train_batch_size": 2.5}, r"^train_batch_size: .*integer.*; received 2.5$"),
@@ -127,6 +98,17 @@ def test_resolved_holds_what_was_read_and_makes_the_same_configuration() -> None
         ({"ema_decay": 1.0}, r"^ema_decay: .*less than 1; received 1.0$"),
         ({"use_lora": "maybe"}, r"^use_lora: .*boolean.*; received 'maybe'$"),
         ({"lora_layers": ["to_q", 3]}, r"^lora_layers\.1: .*string; received 3$"),
+        ({"instance_data_dir": " "}, r"^instance_data_dir: is empty \(was a variable not set\?\)"),
+        ({"lora_layers": []}, "^lora_layers: is empty"),
+        ({"lora_layers": " , "}, "^lora_layers: is empty"),
+        (
+            {"instance_data_dir": "a" * 300},
+            "^instance_data_dir: cannot be looked for: file name too long; received 'aaa",
+        ),
+        ({"output_dir": "~nobody-here/x"}, "^output_dir: cannot be looked for: could not determine home directory;"),
+        ({"instance_data_dir": "a\0b"}, r"^instance_data_dir: holds a zero byte: 'a\\x00b'$"),
+        ({"identifier": "\ud800"}, r"^identifier: is no text in UTF-8: '\\ud800'$"),
+        ({"rank": list(range(1000))}, r"^rank: .*received \[0, 1, 2, .{,60}\.\.\.\]$"),
         ({"instance_data_dir": None}, r"^instance_data_dir: required, but not given \(or dataset_name\)$"),
         ({"dataset_name": "a/b"}, "^dataset_name: given together with instance_data_dir"),
         ({"dataset_config_name": "red"}, "^dataset_config_name: has no use without dataset_name"),
@@ -142,7 +124,7 @@ def test_resolved_holds_what_was_read_and_makes_the_same_configuration() -> None
             r"^class_prompt: \{class\} in 'a \{class\}' would not be filled in",
         ),
         ({"height": 64}, "^height and width: give both or neither$"),
-        ({"height": 64, "width": 64, "resolution": 64}, "^resolution: given together with height and width"),
+        ({"height": 64, "width": 64, "resolution": 32}, "^resolution: given together with height and width"),
         ({"with_prior_preservation": True}, "^class_prompt: with_prior_preservation needs one"),
         ({"with_prior_preservation": True, "class_prompt": ""}, "^class_prompt: with_prior_preservation needs one"),
         ({"instance_prompt": None}, "^instance_prompt: required unless use_captions is on"),
@@ -156,13 +138,59 @@ def test_wrong_values_are_named_with_what_was_received(values: dict[str, Any], m
         train(**values)
 
 
-def test_missing_settings_are_named() -> None:
-    given: dict[str, str] = {}
-    for name in ("pretrained_model_name_or_path", "instance_data_dir", "instance_prompt"):
-        with pytest.raises(ConfigError, match=f"^{name}: required"):
-            TrainConfig.from_mapping(given)
-        given[name] = "something"
-    TrainConfig.from_mapping(given)
+def test_a_number_too_long_to_be_written_is_refused() -> None:
+    with pytest.raises(ConfigError, match="^seed: .*received a number too long to show$"):
+        train(seed=10**5000)
+
+
+def complaints(values: dict[str, Any], cls: type[Settings] = TrainConfig) -> list[str]:
+    """The names that a refusal begins its lines with."""
+    with pytest.raises(ConfigError) as caught:
+        load_config(cls, None, values)
+    return [line.partition(":")[0] for line in str(caught.value).splitlines()]
+
+
+def test_missing_settings_are_named_together() -> None:
+    names = ["pretrained_model_name_or_path", "instance_data_dir", "instance_prompt"]
+    for several in (names, names[:2], names[1:], names[2:]):
+        assert complaints({name: "something" for name in names if name not in several}) == several
+    with pytest.raises(ConfigError, match=r"path: required, but not given; a preset brings one: --config .*sd15-lora"):
+        TrainConfig.from_mapping({})
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    wrong = {"rank": 0, "seed": "x", "frobnicate": 3, "nonsense": 1, "height": 64, "instance_prompt": "a"}
+    named = ["frobnicate", "nonsense", "pretrained_model_name_or_path", "rank", "seed", "height and width"]
+    assert sorted(complaints(wrong)) == sorted([*named, "instance_data_dir"])
+    assert complaints({"use_captions": "maybe", **TRAIN, "instance_prompt": None}) == ["use_captions"]
+    assert complaints({**TRAIN, "concepts": [{"weight": 0}]}) == ["concepts.0.weight"]
+    assert complaints({"rank": 1}, GenerateConfig) == ["rank", "pretrained_model_name_or_path", "prompt"]
+
+
+@pytest.mark.parametrize("cls", [TrainConfig, GenerateConfig])
+def test_empty_text_is_for_prompts_only(cls: type[Settings]) -> None:
+    for name, field in cls.model_fields.items():
+        if str in kinds_of(field.annotation) or list[str] in kinds_of(field.annotation):
+            base = TRAIN if cls is TrainConfig else GENERATE
+            if "prompt" in name and name != "prompt_file":
+                cls.from_mapping(base | {name: ""})
+            else:
+                assert complaints(base | {name: ""}, cls)[0] == name
+    one = {"instance_data_dir": "", "instance_prompt": ""}
+    assert complaints({"pretrained_model_name_or_path": "m", "concepts": [one]}) == ["concepts.0.instance_data_dir"]
+
+
+def test_one_meaning_in_files_and_flags() -> None:
+    config = train(identifier=123, lora_layers="to_q, to_k,")
+    assert (config.identifier, config.lora_layers) == ("123", ["to_q", "to_k"])
+    assert train(class_word=1.5).class_word == "1.5"
+    assert train(resolution=64, height=64, width=64).height == 64, "all say the same"
+
+
+def test_defaults_may_stand_beside_concepts() -> None:
+    concepts = [{"instance_data_dir": "dog", "instance_prompt": "a sks dog"}]
+    TrainConfig.from_mapping({"pretrained_model_name_or_path": "m", "concepts": concepts, "repeats": 1})
+    assert complaints({"pretrained_model_name_or_path": "m", "concepts": concepts, "repeats": 2}) == ["repeats"]
 
 
 def test_prompt_and_prompt_file_exclude_each_other() -> None:
@@ -176,9 +204,7 @@ def test_folders_are_written_by_their_whole_paths(tmp_path: Path, monkeypatch: p
     names = ("pretrained_vae_model_name_or_path", "instance_data_dir")
     for name in names:
         (tmp_path / name).mkdir()
-    config = train(**{name: name for name in names})
-    _ = [getattr(config, name) for name in names]
-    assert settings_to_write(config) == {name: str(tmp_path / name) for name in names}
+    assert settings_to_write({name: name for name in names}) == {name: str(tmp_path / name) for name in names}
 
 
 def test_text_is_read_as_the_kind_that_the_setting_has() -> None:
@@ -198,7 +224,8 @@ def test_other_trainers_names_mean_ours(alias: str) -> None:
 
 def test_a_setting_given_under_two_names_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"^rank: given twice \(also as lora-rank\)"):
-        train(**{"rank": 4, "lora-rank": 4})
+        train(**{"rank": 4, "lora-rank": 8})
+    assert train(**{"rank": 8, "lora-rank": 8}).rank == 8
 
 
 @pytest.mark.parametrize("name", RETIRED)
@@ -211,13 +238,36 @@ def test_names_without_a_counterpart_say_why(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "near"),
-    [("learning-rte", "learning_rate"), ("prior_weight", "prior_loss_weight"), ("max_steps", "max_train_steps")],
+    [
+        ("learning-rte", "learning_rate"),
+        ("prior_weight_loss", "prior_loss_weight"),
+        ("dir_instance_data", "instance_data_dir"),
+        ("rnak", "rank"),
+        ("use_loras", "use_lora"),
+        ("no_use_loar", "use_lora"),
+    ],
 )
 def test_a_misspelt_name_is_told_the_nearest(name: str, near: str) -> None:
     with pytest.raises(ConfigError, match=f"unknown setting; did you mean {near}"):
         train(**{name: 1})
     with pytest.raises(ConfigError, match="unknown setting; --help lists them all"):
         train(zzzz=1)
+
+
+OTHERS = (
+    *("save_every_n_steps", "train_data_dir", "network_weights", "resume", "unet_lr", "sdpa", "steps", "data"),
+    *("xformers", "checkpoint_dir", "scale", "image_size", "placement", "optim", "betas", "hub_model_id"),
+    *("use_parallel", "train_text_encoder_ti", "use_dora", "cache_dir", "max_data_loader_n_workers", "lr", "resol"),
+    *("warmup_steps", "weight_decay", "sampling_steps", "plugin", "optimizer", "clip_grad", "version", "image_dir"),
+)
+"""Names of other trainers for what has another name here, or none."""
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_no_hint_points_at_something_else(name: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        train(**{name: 1})
+    assert "did you mean" not in str(caught.value)
 
 
 def test_what_changes_the_objective_is_off() -> None:
@@ -304,12 +354,12 @@ def test_a_preset_only_suggests(tmp_path: Path) -> None:
         TrainConfig, "sd15-lora", {"use_lora": False, "instance_data_dir": "d", "instance_prompt": "p"}
     )
     assert "rank" in config.suggested
-    for name in TrainConfig.model_fields:
-        if name != "rank":
-            getattr(config, name)
-    config.refuse_unread("here")
+    refuse_idle(config, Context())
     written = load_config(TrainConfig, "sd15-lora", {"rank": 2, "instance_data_dir": "d", "instance_prompt": "p"})
     assert "rank" not in written.suggested
+    with pytest.raises(ConfigError, match="^rank=2: acts only with use_lora"):
+        given = {"use_lora": False, "rank": 2, "instance_data_dir": "d", "instance_prompt": "p"}
+        refuse_idle(load_config(TrainConfig, "sd15-lora", given), Context())
 
 
 @pytest.mark.parametrize(
@@ -328,7 +378,74 @@ def test_a_setting_of_the_users_takes_the_place_of_the_presets(preset: str, give
         load_config(TrainConfig, preset, {"instance_data_dir": "d", "instance_prompt": "p", **given, gone: 64})
 
 
-def test_yaml_says_no_as_a_word(tmp_path: Path) -> None:
-    file = tmp_path / "c.yaml"
-    file.write_text("mixed_precision: no\nuse_lora: true\nlearning_rate: 1e-4\n")
-    assert read_config_file(file) == {"mixed_precision": "no", "use_lora": True, "learning_rate": 1e-4}
+YAML = """
+mixed_precision: no
+use_lora: true
+learning_rate: 1e-4
+seed: 010
+rank: 1:30
+class_word: 0o17
+keep_tags: 0o17
+cache_memory_gb: .5
+instance_prompt: 2026-11-28
+validation_prompt: ~
+identifier: 1_000
+lora_layers:
+"""
+
+
+def test_yaml_is_read_as_its_version_1_2_says() -> None:
+    """To version 1.1, `no` is false, 010 is 8, 1:30 is 90, 2026-11-28 a date and 1_000 a number."""
+    values = parse(YAML, ".yaml", "a.yaml")
+    assert values == {
+        "mixed_precision": "no",
+        "use_lora": True,
+        "learning_rate": 1e-4,
+        "seed": 10,
+        "rank": "1:30",
+        "class_word": 15,
+        "keep_tags": 15,
+        "cache_memory_gb": 0.5,
+        "instance_prompt": "2026-11-28",
+        "validation_prompt": None,
+        "identifier": "1_000",
+        "lora_layers": None,
+    }
+    config = train(**(values | {"rank": 8}))
+    assert (config.seed, config.class_word, config.keep_tags) == (10, "0o17", 15), "a word is what was written"
+    with pytest.raises(ConfigError, match=r"^rank: .*; received '1:30'$"):
+        train(**values)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text", "name"),
+    [
+        (".yaml", "rank: 4\nseed: 1\nrank: 8\n", "rank"),
+        (".yaml", "concepts:\n- {weight: 1, repeats: 2, weight: 1}\n", "weight"),
+        (".json", '{"rank": 4, "seed": 1, "rank": 4}', "rank"),
+        (".json", '{"concepts": [{"weight": 1, "weight": 2}]}', "weight"),
+    ],
+)
+def test_a_name_that_a_file_gives_twice_is_refused(suffix: str, text: str, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"config: here: .*{name}: given twice; give it once"):
+        parse(text, suffix, "here")
+    with pytest.raises(ConfigError, match="config: here: Cannot overwrite a value"):
+        parse("rank = 4\nrank = 8\n", ".toml", "here")
+
+
+def test_yaml_merges_what_concepts_share() -> None:
+    text = "concepts:\n- &one {weight: 2, repeats: 3}\n- &two {<<: *one, repeats: 1}\n- {<<: *two, weight: 1}\n"
+    first, second, third = parse(text, ".yaml", "here")["concepts"]
+    assert (first, second) == ({"weight": 2, "repeats": 3}, {"weight": 2, "repeats": 1})
+    assert third == {"weight": 1, "repeats": 1}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(FILES[name], "utf-8-sig")
+    assert read_config_file(tmp_path / name)["seed"] == 3
+
+
+def test_an_empty_name_of_a_file_is_refused() -> None:
+    with pytest.raises(ConfigError, match="config: '' is neither a file nor a preset"):
+        load_config(TrainConfig, "", TRAIN)

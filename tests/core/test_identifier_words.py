@@ -7,11 +7,30 @@ from typing import Any
 
 import pytest
 
+from dreamcore.bpe import Tokenizer
 from dreamcore.config import TrainConfig
+from dreamcore.forewarning import warn_of_identifier
+from dreamcore.inputs import Subject
 from dreamcore.prompts import identifier_words
 
 CLASS = {"with_prior_preservation": True, "class_prompt": "a photo of a dog, outside"}
 PLACES = {"identifier": "sks", "class_word": "dog"}
+KNOWN = ("a", "photo", "of", "in", "dog", "teapot", "bob")
+RARE = ("sks", "bmw", "qzt")
+MERGES = [
+    (word[:end], word[end] + ("</w>" if end == len(word) - 1 else ""))
+    for word in (*KNOWN, *RARE)
+    for end in range(1, len(word))
+]
+WEB = Tokenizer(
+    {f"{word}</w>": number for number, word in enumerate(KNOWN)}
+    | {f"{word}</w>": 45_000 + number for number, word in enumerate(RARE)}
+    | {f"token {number}": number for number in range(10, 45_000)},
+    MERGES,
+    75,
+)
+"""A vocabulary of CLIP's size, common words first."""
+SMALL = Tokenizer({"dog</w>": 0, "sks</w>": 1}, MERGES, 75)
 
 
 @pytest.mark.parametrize(
@@ -33,3 +52,32 @@ def test_what_is_said_of_every_photograph(
     config = TrainConfig.from_mapping(given)
     folder: Any = SimpleNamespace(photos=[SimpleNamespace(caption=caption) for caption in captions])
     assert identifier_words(config, config.subjects()[0], folder) == words
+
+
+@pytest.mark.parametrize(
+    ("prompt", "class_prompt", "tokenizer", "words"),
+    [
+        ("a photo of dog", None, WEB, "warn: instance_prompt: 'a photo of dog' has no identifier"),
+        ("a photo of dog", "a photo of teapot", WEB, "warn: instance_prompt: 'a photo of dog' has no identifier"),
+        ("a photo of bob dog", "a photo of dog", WEB, "warn: instance_prompt: 'a photo of bob dog' has no identifier"),
+        ("a photo of sks dog", None, WEB, "note: 'sks' is also a rifle to models trained on the web; it is customary"),
+        ("a photo of bmw dog", None, WEB, "warn: 'bmw' is a make of cars to the model"),
+        ("a photo of qzt bmw", None, WEB, None),
+        ("a photo of qzt dog", "a photo of teapot", WEB, None),
+        ("a photo of zwx dog", None, WEB, "warn: 'zwx' splits into 3 tokens"),
+        ("a photo of sks dog", "a photo of dog", SMALL, None),
+    ],
+)
+def test_what_is_said_of_the_identifier(
+    prompt: str, class_prompt: str | None, tokenizer: Tokenizer, words: str | None
+) -> None:
+    given = {"pretrained_model_name_or_path": "m", "instance_data_dir": "d", "instance_prompt": prompt}
+    prior = {"with_prior_preservation": True, "class_prompt": class_prompt} if class_prompt else {}
+    config = TrainConfig.from_mapping(given | prior)
+    folder: Any = SimpleNamespace(photos=[SimpleNamespace(caption=None)])
+    said: list[str] = []
+    subject = Subject(config.subjects()[0], folder, [], [])
+    warn_of_identifier(
+        config, subject, tokenizer, lambda t: said.append(f"warn: {t}"), lambda t: said.append(f"note: {t}")
+    )
+    assert len(said) == (words is not None) and "".join(said).startswith(words or ""), said

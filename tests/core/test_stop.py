@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import signal
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 
 from dreamcore.loop import _Loop
 from dreamcore.signals import StopRequest
@@ -41,3 +43,43 @@ def test_a_signal_that_only_another_rank_has_stops_this_one_too() -> None:
     loop.world = Rank(stop)
     loop.world.gather = lambda values: [values, np.array([float(signal.SIGINT)])]
     assert loop.agreed(stop) and stop.exit_code == 130
+
+
+class Bare(_Loop):
+    """A run whose updates do nothing, in the first of two processes, which a signal reaches during one of them.
+
+    Args:
+        asks_every: updates between questions.
+        signalled: the update of the signal.
+    """
+
+    def __init__(self, asks_every: int, signalled: int):
+        self.world: Any = SimpleNamespace(size=2, asks_every=asks_every, gather=self.gather)
+        self.total, self.signalled, self.made, self.asked = 12, signalled, 0, list[int]()
+        quiet = SimpleNamespace(start=len, message=len, end=len)
+        self.p: Any = SimpleNamespace(folder=None, first=0, trackers=quiet, memory=quiet)
+        self.p.trackers.start = lambda info: None
+        self.decided: Any = SimpleNamespace(settings={}, logging_dir=None)
+
+    def gather(self, values: np.ndarray) -> list[np.ndarray]:
+        self.asked.append(self.made)
+        return [values, np.zeros(1)]
+
+    def update(self, update: int) -> None:
+        self.made += 1
+        if self.made == self.signalled:
+            signal.raise_signal(signal.SIGTERM)
+
+    def validate(self, done: int) -> None: ...
+    def finish(self) -> None: ...
+    def stopped(self, done: int, stop: StopRequest) -> Any:
+        return SimpleNamespace(updates=done, exit_code=stop.exit_code)
+
+
+@pytest.mark.parametrize(("asks_every", "stops"), [(1, 6), (5, 10)])
+def test_ranks_ask_each_other_as_seldom_as_their_world_says(asks_every: int, stops: int) -> None:
+    """And not once in between: where it goes through the devices, the host would wait for them after every update."""
+    run = Bare(asks_every, signalled=6)
+    ended = run.run()
+    assert run.asked == list(range(asks_every, stops + 1, asks_every))
+    assert (ended.updates, ended.exit_code) == (stops, 143)

@@ -149,7 +149,7 @@ def test_templates_that_cannot_be_filled(template: str, words: str) -> None:
 
 
 def test_a_caption_that_is_not_there() -> None:
-    with pytest.raises(ConfigError, match="asks for the caption"):
+    with pytest.raises(ConfigError, match="has a place for the caption"):
         Wording("{caption}").prompt(None)
     with pytest.raises(ConfigError, match="asks for the identifier"):
         Wording().prompt("a {identifier} dog")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -63,3 +65,12 @@ def test_bytes_round_trip() -> None:
     assert np.array_equal(to_uint8(from_uint8(every)), every)
     assert from_uint8(every)[[0, 255]].tolist() == [-1, 1]
     assert to_uint8(np.array([-3.0, 0.999, 3.0])).tolist() == [0, 255, 255]
+
+
+@pytest.mark.parametrize("subject", [False, True])
+def test_the_reach_is_what_all_crops_show(subject: bool) -> None:
+    crop, size, box = Crop(10, 12, False, True, subject), (30, 10), (9, 2, 14, 8)
+    lefts = [crop.place(size, np.random.default_rng(seed), box)[0] for seed in range(300)]
+    assert crop.reach(size, box) == (min(lefts), 0, max(lefts) + 12, 10)
+    assert (min(lefts), max(lefts)) == ((2, 9) if subject else (0, 18))
+    assert replace(crop, center_crop=True, subject=False).reach(size, box) == (9, 0, 21, 10)

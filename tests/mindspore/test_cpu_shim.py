@@ -51,7 +51,7 @@ def test_every_function_has_a_case() -> None:
     from dreamcore.adapters.mindspore import cpu_shim
 
     functions = {n for n, f in inspect.getmembers(cpu_shim, inspect.isfunction) if f.__module__ == cpu_shim.__name__}
-    public = {n for n in functions if not n.startswith("_")} - {"install", "install_attention"}
+    public = {n for n in functions if not n.startswith("_")} - {"install", "install_in_mindone"}
     assert public == {re.split(r"[ ,]", name)[0] for name in OPERATORS}
 
 
@@ -68,9 +68,9 @@ def test_nothing_is_installed_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(cpu_shim.ms, "get_context", lambda name: "Ascend")
     assert cpu_shim.install() is False
     assert before == found()
-    dispatch = SimpleNamespace(scaled_dot_product_attention=len)
-    cpu_shim.install_attention(dispatch)
-    assert dispatch.scaled_dot_product_attention is len
+    dispatch, gated = SimpleNamespace(scaled_dot_product_attention=len), SimpleNamespace(construct=len)
+    cpu_shim.install_in_mindone(dispatch, SimpleNamespace(GEGLU=gated))
+    assert dispatch.scaled_dot_product_attention is gated.construct is len
 
 
 def test_the_shim_is_all_in_one_module() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
+from dreamcore.errors import ConfigError
 from dreamcore.track.metrics import read_lines
 
 from .. import needs
@@ -146,3 +147,33 @@ def test_a_process_that_none_joins_ends(photos: Path, tmp_path: Path) -> None:
     done = run(["dreambooth"], settings, **alone)
     assert done.returncode == 1
     assert "did not find each other" in done.stderr or "join_world" in done.stderr
+
+
+def test_a_port_that_is_taken_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the scheduler, before anything waits; MindSpore would speak of processes that were not spawned."""
+    from dreamcore.adapters.mindspore.launch import join_world
+
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        here = {"MS_WORKER_NUM": "2", "MS_ROLE": "MS_SCHED", "MS_SCHED_HOST": "127.0.0.1", "MS_SCHED_PORT": str(port)}
+        for name, value in here.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("MS_TOPO_TIMEOUT", "1")  # which joining overwrites
+        with pytest.raises(ConfigError, match=f"master_port: port {port} of 127.0.0.1 .*another --master_port"):
+            join_world()
+
+
+@pytest.mark.parametrize(("target", "every"), [("CPU", 1), ("Ascend", 10)])
+def test_ranks_on_devices_seldom_ask_each_other(target: str, every: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MindSpore has no group of hosts beside HCCL's: every question waits for the devices."""
+    from dreamcore.adapters.mindspore import launch as module
+
+    monkeypatch.setenv("MS_WORKER_NUM", "2")
+    monkeypatch.setenv("MS_TOPO_TIMEOUT", "1")  # which joining overwrites
+    monkeypatch.setattr(module.ms, "get_context", lambda name: target)
+    for name, answer in (("init", None), ("get_rank", 1), ("get_group_size", 2)):
+        monkeypatch.setattr(module, name, lambda answer=answer: answer)
+    world = module.join_world()
+    assert (world.rank, world.size, world.asks_every) == (1, 2, every)

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from dreamcore.backend import Batch, load_backend
 from dreamcore.families import FAMILIES
-from dreamcore.modelfolder import ModelFolder
 from dreamcore.words import Layout
 
 from .. import needs
-from ..contract.runs import configuration
-from ..crossing.cases import reference
 
 pytestmark = needs.mindspore
 FAMILY = FAMILIES["StableDiffusionXLPipeline"]
@@ -99,35 +94,3 @@ def weights_bias(weights: Any) -> np.ndarray:
     """What the denoiser hears of zeros."""
     (bias,) = [w.asnumpy() for w in weights if w.shape == (8,)]
     return np.asarray(bias)
-
-
-def test_recomputation_changes_no_gradient_of_a_transformer() -> None:
-    """Of Flux, whose blocks are told positions."""
-    plain, calls = gradients("flux")
-    again, more = gradients("flux", gradient_checkpointing=True)
-    assert more == 2 * calls > 0
-    for one, other in zip(plain, again, strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-5 * max(1.0, float(np.abs(one).max())))
-
-
-def gradients(family: str, **settings: Any) -> tuple[list[np.ndarray], int]:
-    """Gradients of a batch, and how often one block's layer was called."""
-    from dreamcore.choices import family_inputs
-    from dreamcore.families.packing import pack
-
-    model = ModelFolder.open(str(reference("models") / family))
-    config = configuration(model.path, Path("photos"), Path("out"), backend="mindspore", use_lora=True, **settings)
-    backend: Any = load_backend("mindspore", model, config)
-    backend.prepare_training(config)
-    for name, factor in backend._all_factors().items():
-        if name.endswith("lora_B.weight"):
-            factor.set_data(factor + 0.1)
-    backend.set_prompts(["a photo of sks dog"])
-    calls: list[int] = []
-    backend.denoiser.transformer_blocks[0].attn.to_q.register_forward_pre_hook(lambda *_: calls.append(1))
-    x, target = (pack(a, model.family.patch) for a in np.random.default_rng(0).standard_normal((2, 1, 16, 8, 8), "f4"))
-    extra = family_inputs(config, model).extra(lambda: [SimpleNamespace()], (8, 8))  # type: ignore[list-item]
-    one = np.ones(1, np.float32)
-    batch = Batch(x, target, one * 0.3, np.zeros(1, np.int64), one, extra=extra)
-    _, found = backend._gradients(*backend._inputs(batch))
-    return [gradient.asnumpy().copy() for gradient in found], len(calls)

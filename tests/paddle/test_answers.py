@@ -169,16 +169,16 @@ def test_an_index_of_another_library_is_understood(copy: Path) -> None:
 
 def test_numpy_is_left_as_it_was() -> None:
     """ppdiffusers replaces `np.bool`; NumPy 2 cannot compare single numbers then."""
-    import dreamcore.adapters.paddle
+    import dreamcore.adapters.paddle.libraries
 
-    assert dreamcore.adapters.paddle
+    assert dreamcore.adapters.paddle.libraries
     assert np.bool is np.bool_
     np.testing.assert_array_equal(np.float32(1), np.float32(1))
 
 
 def test_paddlenlp_is_whole_for_those_who_ask_and_bare_for_the_others() -> None:
     program = (
-        "import sys; import dreamcore.adapters.paddle; assert 'sklearn' not in sys.modules;"
+        "import sys; import dreamcore.adapters.paddle.libraries; assert 'sklearn' not in sys.modules;"
         "from paddlenlp import Taskflow; import paddlenlp; print(Taskflow.__name__, paddlenlp.trainer.__name__)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
@@ -191,6 +191,6 @@ def test_no_random_weights_are_drawn_for_a_network_that_is_filled(name: str, sd1
 
     model = ModelFolder.open(str(sd1))
     library, class_name = model.index[name]
-    empty = models._build(getattr(models.LIBRARIES[library], class_name), model.config(name))
+    empty = models._build(getattr(models.imported(models.LIBRARIES[library]), class_name), model.config(name))
     assert not any(weight.any() for weight in models.weights_of(empty).values())
     assert any(weight.any() for weight in models.weights_of(models.load_component(model, name)).values())

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from dreamcore.checkpoint import list_checkpoints, verify
+from dreamcore.errors import ConfigError
 from dreamcore.track.metrics import read_lines
 
 from .. import needs
@@ -90,3 +91,77 @@ def test_buckets_cover_every_gradient_once(sizes: list[int], monkeypatch: pytest
     module.sum_gradients(weights)
     for k, weight in enumerate(weights):
         np.testing.assert_allclose(weight.grad.numpy(), np.full(weight.shape, 2.0 * (k + 1)))
+
+
+def test_what_ranks_tell_each_other_passes_the_devices_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted by group: all but the sum of the gradients goes from host to host."""
+    import paddle
+
+    from dreamcore.adapters.paddle import launch as module
+
+    seen: list[tuple[Any, bool]] = []
+
+    def all_gather(parts: list[Any], mine: Any, group: Any = None) -> None:
+        seen.append((group, mine.place.is_cpu_place() and all(p.place.is_cpu_place() for p in parts)))
+        for part in parts:
+            part.set_value(mine)
+
+    def others(tensor: Any, src: int = 0, group: Any = None) -> None:
+        seen.append((group, tensor.place.is_cpu_place()))
+
+    monkeypatch.setattr(module.dist, "all_gather", all_gather)
+    monkeypatch.setattr(module.dist, "broadcast", others)
+    monkeypatch.setattr(module.dist, "all_reduce", others)
+    world = module.PaddleWorld(0, 0, 2, hosts="hosts")
+    np.testing.assert_array_equal(world.gather(np.array([0.1, 3.0])), [[0.1, 3.0]] * 2)
+    assert world.broadcast("λ") == "λ" and world.broadcast("") == ""
+    world.barrier()
+    assert seen == [("hosts", True)] * 5
+    assert world.asks_every == 1
+    weight = paddle.create_parameter([2], "float32")
+    weight.sum().backward()
+    module.sum_gradients([weight])
+    assert seen[5:] == [(None, True)]
+
+
+@pytest.mark.parametrize(("device", "backend"), [("cpu", "gloo"), ("gpu:0", "nccl")])
+def test_the_device_decides_how_gradients_are_summed(
+    device: str, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the launcher, which may have been told gloo; and what joining settles of the device is settled again."""
+    from dreamcore.adapters.paddle import launch as module
+
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
+    monkeypatch.setenv("PADDLE_DISTRI_BACKEND", "gloo")
+    done: list[str] = []
+    monkeypatch.setattr(module.dist, "init_parallel_env", lambda: done.append(os.environ["PADDLE_DISTRI_BACKEND"]))
+    monkeypatch.setattr(module.dist, "new_group", lambda backend: backend)
+    monkeypatch.setattr(module.paddle.device, "set_device", done.append)
+    world: Any = module.join_world(device)
+    assert done == [backend, device]
+    assert (world.size, world.hosts) == (2, "gloo")
+
+
+def test_one_device_for_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dreamcore.adapters.paddle.launch import choose_device
+
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
+    with pytest.raises(ConfigError, match="'gpu:0' names one device for all 2 processes"):
+        choose_device("gpu:0")
+
+
+def test_no_library_is_imported_before_the_device_is_chosen() -> None:
+    """ppdiffusers tries an attention kernel on whatever device is the default then."""
+    code = """
+import sys
+from dreamcore.adapters.paddle import backend, launch, lora, models, words
+from dreamcore.errors import ConfigError
+try:
+    launch.choose_device("gpu:7")
+except ConfigError as error:
+    print(error)
+assert not {"ppdiffusers", "paddlenlp"} & sys.modules.keys()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "'gpu:7' cannot be used" in done.stdout

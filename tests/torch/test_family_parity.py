@@ -43,6 +43,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "sdxl edm": ("sdxl", {"edm": True}, LORA),
     "sd3": ("sd3", {}, {}),
     "sd3 without T5, mode": ("sd3", {"t5": False}, {"weighting_scheme": "mode", "max_sequence_length": 20}),
+    "sd3 narrower than CLIP, with text encoders": ("sd3", {"width": 48}, WORDS),
     "sd3.5 lora with text encoders": ("sd3", {"large": True}, LORA | WORDS | {"lora_layers": JOINT}),
     "sd3 preconditioned sigma_sqrt": (
         "sd3",

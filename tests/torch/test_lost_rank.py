@@ -24,7 +24,7 @@ BACKEND = "torch" if "torch" in installed_backends() else "paddle"
 ROOT = Path(__file__).parents[2]
 LIMIT = 120
 """Seconds in which all must have ended; torch's own limits are ten minutes."""
-SCRIPT = f"""
+SCRIPT = f"""#!{sys.executable}
 import os, signal, sys
 sys.path.insert(0, {str(ROOT)!r})
 from dreamcore.backend import RANK_VARIABLES
@@ -53,6 +53,7 @@ def launch(folder: Path, model: Path, photos: Path, fault: str, **settings: Any)
     """`dreambooth launch` of two processes, of which one comes to grief as `fault` (RANK:UPDATE:HOW) says."""
     script = folder / "dreambooth"
     script.write_text(SCRIPT)
+    script.chmod(0o755)  # Paddle's launcher starts it as it is
     words = [f"--{k}={v}" for k, v in {**SMALL, "max_train_steps": 2000, "device": "cpu", **settings}.items()]
     where = ["--pretrained_model_name_or_path", str(model), "--instance_data_dir", str(photos)]
     command = [sys.executable, str(script), "launch", "--num_processes", "2", "--", "train", *where, *words]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dreamcore.bpe import Tokenizer
 from dreamcore.modelfolder import TINYWORLD, ModelFolder
-from dreamcore.rarewords import cosine_distances, known_word, rare_words
+from dreamcore.rarewords import cosine_distances, known_word, notable, rare_words
 
 from .. import needs
 
@@ -72,7 +72,7 @@ def test_rare_words_are_short_rare_single_tokens() -> None:
 
     tokenizer = Whole(vocabulary, [], 75)
     assert rare_words(tokenizer, 10) == [("zzq", 9)], "qz is common, wug two tokens, sks a rifle, long too long"
-    assert known_word(tokenizer, "sks") == "a rifle"
+    assert known_word(tokenizer, "sks") is None and notable(tokenizer, "sks") is None, "this is no web's vocabulary"
     assert known_word(tokenizer, "dog") == "a common word"
     assert known_word(tokenizer, "zzq") is None and known_word(tokenizer, "wug") is None
 

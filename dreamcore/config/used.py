@@ -1,0 +1,289 @@
+"""When each setting acts: one table, read before any framework is imported.
+
+A setting that is not named here always acts.  One that was given and cannot act is refused by name, unless its value is
+what the run does anyway: `--lr_warmup_steps 0` beside a constant rate is simply fine.  Whatever a preset suggests is.
+`tests/contract/test_settings_are_used.py` holds the table against what runs read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ConfigError
+from .base import Settings, shown
+from .generate import GenerateConfig
+from .identifiers import IdentifiersConfig
+from .photographs import DataSettings, ImageSettings, WordSettings
+from .train import TrainConfig
+
+OURS = ("torch", "paddle", "mindspore")
+"""Backends whose settings the table knows; others decide for themselves."""
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What the table asks of a model."""
+
+    flow: bool
+    """Flow matching."""
+    weighting_scheme: str
+    """The family's own, of flow matching."""
+    told_guidance: bool
+    """Whether the denoiser has an input for the strength of guidance."""
+    classifier_free: bool
+    """Whether pictures are guided by a second answer."""
+    optional_encoder: bool
+    """Whether the family can do without one of its text encoders."""
+    long_words: bool
+    """Whether the family has a text encoder of more words than CLIP's: T5; left out, as many zeros stay."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What is known of a run beside its settings; None is what is not known (yet), where a setting may act."""
+
+    backend: str | None = None
+    model: ModelFacts | None = None
+    places: frozenset[str] | None = None
+    """The settings (identifier, class_word) that some text has a place for."""
+
+
+@dataclass(frozen=True)
+class When:
+    """A condition."""
+
+    holds: Callable[[Any, Context], bool]
+    words: str
+    """It, after "acts only"."""
+    remedy: str = "remove it"
+
+
+@dataclass(frozen=True)
+class Use:
+    """The conditions under which a setting acts, all of them."""
+
+    conditions: tuple[When, ...]
+    same: Callable[[Any], Collection[Any]] = lambda config: ()
+    """Values, besides the default, that mean what the run does anyway."""
+
+
+def _use(*conditions: When, same: Callable[[Any], Collection[Any]] = lambda config: ()) -> Use:
+    return Use(conditions, same)
+
+
+def _given(name: str) -> When:
+    """Where another setting is on, or has a value."""
+    return When(lambda c, _: getattr(c, name) not in (None, False), f"with {name}", f"give {name}, or remove it")
+
+
+def _on(backend: str) -> When:
+    return When(lambda _, r: r.backend in (None, backend) or r.backend not in OURS, f"on {backend}")
+
+
+def _of_model(fact: Callable[[ModelFacts], bool], words: str) -> When:
+    return When(lambda _, r: r.model is None or fact(r.model), words)
+
+
+def _schedule(*names: str) -> When:
+    words = f"with lr_scheduler {' or '.join(names)}"
+    return When(lambda c, _: c.lr_scheduler in names, words, f"give lr_scheduler {names[0]}, or remove it")
+
+
+def _scheme(config: Any, context: Context) -> str | None:
+    """The weighting scheme of flow matching; None where it is not known."""
+    return config.weighting_scheme or (context.model.weighting_scheme if context.model else None)
+
+
+def _weighted(scheme: str) -> When:
+    words = f"with weighting_scheme {scheme}"
+    return When(lambda c, r: _scheme(c, r) in (None, scheme), words, f"give weighting_scheme {scheme}, or remove it")
+
+
+def _place(name: str, place: str) -> When:
+    words = f"where a prompt, caption or template has a place for it, {{{place}}}"
+    return When(lambda _, r: r.places is None or name in r.places, words, f"write {{{place}}} there, or remove it")
+
+
+def _precisions(config: Any) -> Collection[Any]:
+    """How `prior_generation_precision` says the run's own precision."""
+    return ("no", "fp32") if config.mixed_precision == "no" else (config.mixed_precision,)
+
+
+CAPTIONS = When(lambda c, _: c.captioned, "with captions", "give use_captions, or remove it")
+DATASET = When(lambda c, _: any(s.source[0] == "dataset_name" for s in c.subjects()), "with dataset_name", "remove it")
+FOLDER = When(
+    lambda c, _: any(s.source[0] == "instance_data_dir" or s.validation_data_dir for s in c.subjects()),
+    "on folders of photographs, not on dataset_name",
+)
+COLUMNS = When(
+    lambda c, _: c.caption_source in ("auto", "metadata") or DATASET.holds(c, Context()),
+    "where captions come from metadata or a dataset",
+    "give caption_source metadata, or remove it",
+)
+RANDOM = When(
+    lambda c, _: c.random_flip or not c.center_crop,
+    "where photographs are cropped or flipped at random",
+    "leave out center_crop, give random_flip, or remove it",
+)
+PICTURES = _given("validation_prompt")
+CLASSES = _given("with_prior_preservation")
+VALIDATION = When(
+    lambda c, _: (
+        c.validation_prompt is not None or c.validation_share > 0 or any(s.validation_data_dir for s in c.subjects())
+    ),
+    "where something is validated",
+    "give validation_prompt, or remove it",
+)
+SAMPLING = When(
+    lambda c, _: c.validation_prompt is not None or c.with_prior_preservation,
+    "where pictures are made",
+    "give validation_prompt or with_prior_preservation, or remove it",
+)
+LORA, EMA, CACHE, TEXT_ENCODER = (
+    _given(name) for name in ("use_lora", "use_ema", "cache_latents", "train_text_encoder")
+)
+FLOW = _of_model(lambda m: m.flow, "on models of flow matching (Stable Diffusion 3, Flux)")
+WORDED = _of_model(lambda m: m.classifier_free, "on models that are guided by negative words")
+HALF = When(lambda c, _: c.mixed_precision != "no", "with mixed_precision", "give mixed_precision, or remove it")
+COMPILED = When(
+    lambda c, _: c.mode == "graph" or (c.mode is None and not (c.device or "").lower().startswith("cpu")),
+    "in graph mode, on Ascend",
+)
+
+
+def _guided(setting: str) -> When:
+    def above_one(config: Any, context: Context) -> bool:
+        scale = getattr(config, setting)
+        return scale is None or scale > 1
+
+    return When(above_one, f"with {setting} above 1", f"raise {setting}, or remove it")
+
+
+MODEL: dict[str, Use] = {
+    "drop_t5": _use(_of_model(lambda m: m.optional_encoder, "on models with a T5 that they can do without (SD 3)")),
+    "allow_tf32": _use(_on("torch")),
+    # O1 is what the others' autocasting does; operator by operator is how they run
+    "amp_level": _use(_on("paddle"), HALF, same=lambda c: ("O1",)),
+    "mode": _use(_on("mindspore"), same=lambda c: ("pynative",)),
+    "jit_level": _use(_on("mindspore"), COMPILED),
+}
+TRAIN: dict[str, Use] = {
+    **MODEL,
+    "image_column": _use(DATASET),
+    "repeats": _use(When(lambda c, _: c.concepts is None, "without concepts", "put it into each of them")),
+    "sub_folders": _use(FOLDER),
+    "caption_source": _use(CAPTIONS, FOLDER),
+    "caption_column": _use(CAPTIONS, COLUMNS),
+    "missing_caption": _use(CAPTIONS),
+    "caption_template": _use(CAPTIONS),
+    "identifier": _use(_place("identifier", "identifier")),
+    "class_word": _use(_place("class_word", "class")),
+    "shuffle_tags": _use(CAPTIONS),
+    "keep_tags": _use(CAPTIONS, _given("shuffle_tags")),
+    "caption_variants": _use(CAPTIONS, _given("shuffle_tags")),
+    "resolution": _use(When(lambda c, _: c.height is None, "without height and width"), same=lambda c: (c.height,)),
+    "outside_weight": _use(_given("masked_loss")),
+    "bucket_step": _use(_given("aspect_ratio_buckets")),
+    "instance_variants": _use(RANDOM, same=lambda c: (1,)),
+    "class_variants": _use(CLASSES, RANDOM, same=lambda c: (1,)),
+    "cache_memory_gb": _use(CACHE),
+    "latent_cache_dir": _use(CACHE),
+    "prior_loss_weight": _use(CLASSES),
+    "class_data_dir": _use(CLASSES),
+    "class_prompt": _use(CLASSES),
+    "num_class_images": _use(CLASSES),
+    "sample_batch_size": _use(SAMPLING),
+    "prior_num_inference_steps": _use(CLASSES),
+    "prior_guidance_scale": _use(CLASSES),
+    "prior_generation_precision": _use(CLASSES, _on("torch"), same=_precisions),
+    "rank": _use(LORA),
+    "lora_alpha": _use(LORA),
+    "lora_dropout": _use(LORA),
+    "lora_layers": _use(LORA),
+    "channels_last": _use(_on("torch")),
+    "compile": _use(_on("torch")),
+    "ema_decay": _use(EMA),
+    "weighting_scheme": _use(FLOW, same=lambda c: ("none",)),
+    "logit_mean": _use(FLOW, _weighted("logit_normal")),
+    "logit_std": _use(FLOW, _weighted("logit_normal")),
+    "mode_scale": _use(FLOW, _weighted("mode")),
+    "precondition_outputs": _use(FLOW),
+    "resolution_shift": _use(FLOW),
+    "guidance_scale": _use(_of_model(lambda m: m.told_guidance, "on models that are told it in training (Flux.1 dev)")),
+    "max_sequence_length": _use(
+        _of_model(lambda m: m.long_words, "on models with a T5 text encoder (Stable Diffusion 3, Flux)")
+    ),
+    "text_encoder_lr": _use(TEXT_ENCODER, same=lambda c: (c.learning_rate,)),
+    "adam_weight_decay_text_encoder": _use(TEXT_ENCODER, same=lambda c: (c.adam_weight_decay,)),
+    "lr_warmup_steps": _use(
+        When(
+            lambda c, _: c.lr_scheduler != "constant",
+            "with another lr_scheduler than constant",
+            "give lr_scheduler constant_with_warmup, or remove it",
+        )
+    ),
+    "lr_num_cycles": _use(_schedule("cosine_with_restarts")),
+    "lr_power": _use(_schedule("polynomial")),
+    "use_8bit_adam": _use(_on("torch")),
+    "validation_negative_prompt": _use(PICTURES, WORDED, _guided("validation_guidance_scale")),
+    "num_validation_images": _use(PICTURES),
+    "validation_num_inference_steps": _use(PICTURES),
+    "validation_guidance_scale": _use(PICTURES),
+    "validation_scheduler": _use(PICTURES),
+    "validation_steps": _use(VALIDATION, When(lambda c, _: c.validation_epochs is None, "without validation_epochs")),
+    "validation_epochs": _use(VALIDATION),
+    "reset_optimizer": _use(_given("resume_from_checkpoint")),
+}
+USED_IF: dict[type[Settings], dict[str, Use]] = {
+    TrainConfig: TRAIN,
+    GenerateConfig: {
+        **MODEL,
+        "negative_prompt": _use(WORDED, _guided("guidance_scale")),
+        "lora_scale": _use(_given("lora")),
+    },
+    IdentifiersConfig: {**MODEL, **{n: _use(_given("grid")) for n in ("num_inference_steps", "seed", "batch_size")}},
+}
+"""By configuration, the settings that do not always act."""
+
+PHOTOGRAPHS = frozenset({*DataSettings.model_fields, *WordSettings.model_fields, *ImageSettings.model_fields})
+"""The settings that `dreambooth data` looks at; a run's own configuration serves it as it is."""
+
+
+def _table(config: Settings) -> dict[str, Use]:
+    return next(USED_IF[cls] for cls in type(config).__mro__ if cls in USED_IF)
+
+
+def idle(config: Settings, context: Context) -> dict[str, When]:
+    """The settings that cannot act, each with the first of its conditions that does not hold."""
+    table = _table(config)
+    first = {n: next((w for w in use.conditions if not w.holds(config, context)), None) for n, use in table.items()}
+    return {name: when for name, when in first.items() if when is not None}
+
+
+def refuse_idle(config: Settings, context: Context, only: Collection[str] | None = None) -> None:
+    """Refuse settings that were given, mean something, and cannot act.
+
+    Args:
+        only: the settings to look at.
+
+    Raises:
+        ConfigError: naming all of them, each with what it would need.
+    """
+    refused, table, given = [], _table(config), config.given()
+    for name, when in idle(config, context).items():
+        if name not in given or name in config.suggested or (only is not None and name not in only):
+            continue
+        value = given[name]
+        if value not in (None, type(config).model_fields[name].default, *table[name].same(config)):
+            refused.append(f"{name}={shown(value)}: acts only {when.words}; {when.remedy}")
+    if refused:
+        raise ConfigError("\n".join(refused))
+
+
+def acting(config: Settings, context: Context) -> dict[str, Any]:
+    """The settings that act and have a value: with them a configuration file makes the same run again."""
+    without = idle(config, context)
+    dumped = config.model_dump(mode="json")
+    return {name: value for name, value in dumped.items() if name not in without and value is not None}
