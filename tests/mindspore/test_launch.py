@@ -82,7 +82,7 @@ def test_two_processes_equal_one(photos: Path, tmp_path: Path) -> None:
     for mine, theirs in zip(two, one.metrics, strict=True):
         for name in ("loss", "loss_instance", "loss_prior", "grad_norm", "lr"):
             assert mine[name] == pytest.approx(theirs[name], rel=1e-5), name
-    assert {f.name for f in (tmp_path / "two").glob("checkpoint-*")} == {"checkpoint-2"}
+    assert {f.name for f in (tmp_path / "two").glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-3"}
     assert "finished" in (tmp_path / "two" / "log.txt").read_text()
     written = [load_file(tmp_path / n / "checkpoint-2" / "lora_factors.safetensors") for n in ("one", "two")]
     for name in written[0]:
