@@ -92,7 +92,7 @@ def _photographs(config: TrainConfig) -> Iterator[_Input]:
         setting, name = concept.source
         path = Path(name).expanduser()
         if setting != "dataset_name" or path.exists():
-            yield _Input(prefix + setting, path, config.sub_folders or setting == "dataset_name")
+            yield _Input(prefix + setting, path, setting == "dataset_name" or config.sub_folders)
         if concept.validation_data_dir is not None:
             held_out = Path(concept.validation_data_dir).expanduser()
             yield _Input(f"{prefix}validation_data_dir", held_out, config.sub_folders)
@@ -104,7 +104,7 @@ def _written(config: TrainConfig, output: Path) -> Iterator[_Input]:
     for number, concept in enumerate(config.subjects()):
         if concept.class_prompt is not None:
             yield _Input("class_data_dir", class_folder(output, number, concept))
-    if config.latent_cache_dir is not None:
+    if config.cache_latents and config.latent_cache_dir is not None:
         yield _Input("latent_cache_dir", Path(config.latent_cache_dir).expanduser())
 
 

@@ -167,7 +167,7 @@ NEVER_READ = {"pre_compute_text_embeddings"}
 READ_IDLE = {"validation_negative_prompt", "repeats", "instance_variants", "class_variants"}
 """What a run reads where it changes nothing: before it is known that it does."""
 ANOTHER: dict[str, Any] = {"caption_column": "words", "image_column": "picture", "amp_level": "O2", "mode": "graph"}
-ANOTHER |= {"allow_tf32": True, "use_8bit_adam": True, "sub_folders": True, "jit_level": "O2"}
+ANOTHER |= {"allow_tf32": True, "use_8bit_adam": True, "sub_folders": True, "jit_level": "O0"}
 """Values that are not what a run does anyway, where those of `CASES` are."""
 
 
