@@ -40,10 +40,12 @@ INSTEAD = {
     "MODEL": MODEL,
     "-m tests.crossing.table": "-c 'import tests.crossing.table'",  # it reads what the tests of all backends have left
     " --devices 0,1 ": " --num_processes 2 ",
-    "--gpus 0,1,2,3": "--nproc_per_node=2 --backend=gloo",
+    "--gpus 0,1,2,3": "--nproc_per_node=2",
     "--worker_num=8 --local_worker_num=8": "--worker_num=2 --local_worker_num=2",
     " ...": f" {REST}run-",
 }
+BIN = Path(sys.executable).parent
+"""Of the tested environment, for msrun."""
 OWN = {"paddle": ("paddle", "ppdiffusers"), "mindspore": ("mindspore", "msrun", "--selftest")}
 """Backend -> words of the commands that only its environment can run."""
 
@@ -98,7 +100,9 @@ def readme_lines() -> list[Line]:
             continue
         found += _of_block(block, number - len(block))
         block = []
-        found += [Line(number, "shell", said) for said in re.findall(r"`((?:dreambooth|python|pip|nox) [^`]+)`", line)]
+        words = " ".join(lines[number - 1 : number + 1])  # a command may go on in the next line
+        commands = re.finditer(r"`((?:dreambooth|python|pip|nox) [^`]+)`", words)
+        found += [Line(number, "shell", said[1]) for said in commands if said.start() < len(line)]
     return list({line.text: line for line in reversed(found)}.values())[::-1]
 
 
@@ -157,7 +161,7 @@ def clone(tmp_path: Path) -> Path:
 def test_every_line_runs(clone: Path, tiny_model: Path, tmp_path: Path) -> None:
     hub = Hub(tiny_model, name=MODEL)
     environment = os.environ | {
-        "PATH": os.pathsep.join(map(str, (tmp_path / "stand-ins", tmp_path / "venv" / "bin", os.environ["PATH"]))),
+        "PATH": os.pathsep.join(map(str, (tmp_path / "stand-ins", tmp_path / "venv" / "bin", BIN, os.environ["PATH"]))),
         "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "hub"), "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1", "XDG_CACHE_HOME": str(tmp_path / "cache"),
     }  # fmt: skip

@@ -28,7 +28,9 @@ from .optim import Optimizer
 
 def selftest(device: str | None = None) -> Iterable[core.Outcome]:
     """Each check's name, whether it holds (None: this device has no such thing) and what was seen."""
-    settings = ModelSettings.from_mapping({"pretrained_model_name_or_path": "", "mode": "pynative", "device": device})
+    settings = ModelSettings.from_mapping(
+        {"pretrained_model_name_or_path": "none", "mode": "pynative", "device": device}
+    )
     kind, _ = choose_device(settings)
     world = join_world()
     on_card: list[tuple[str, core.Check]] = [
