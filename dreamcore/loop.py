@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 from . import checkpoint
 from .backend import choose_backend
 from .config import TrainConfig
+from .errors import LostRankError
 from .export import write_model
 from .files import explain_disk_errors
 from .ledger import Ledger
@@ -219,7 +220,6 @@ class _Loop:
                 write_model(p.backend, p.inputs.model, final, self.decided.export_format)
                 p.run_folder.publish(final)
             p.trackers.message(f"the finished model is in {p.folder}")
-        self.world.barrier()
 
     def conclude(self, run: Run) -> None:
         """Write the report, on the main process, and with it the last of a finished run."""
@@ -229,3 +229,5 @@ class _Loop:
             p.run_folder.finish(run.updates, length_settings(p.config))
             if self.decided.rhythm.checkpoints_kept == 0:
                 checkpoint.prune(p.folder, self.total, 0, p.trackers.message)
+        with suppress(LostRankError):  # all is written, and who is past this may be gone before the others notice
+            self.world.barrier()

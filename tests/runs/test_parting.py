@@ -1,0 +1,42 @@
+"""Processes part at a run's end: what one writes is waited for, and who leaves first does not fail the others."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from dreamcore.backend import Solo
+from dreamcore.errors import LostRankError
+from dreamcore.ledger import Ledger
+
+from .stub_runs import manifest, train
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_who_has_left_at_the_end_is_not_missed(
+    stops: bool, stub_model: Path, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The report, which is written last, is there when the last barrier fails."""
+    met = []
+
+    def barrier(self: Solo) -> None:
+        met.append((tmp_path / "report.html").exists() and "ended" not in (tmp_path / "report.html").read_text())
+        if met[-1]:
+            raise LostRankError("another process has ended")
+
+    monkeypatch.setattr(Solo, "barrier", barrier)
+    if stops:
+        note = Ledger.note
+
+        def interrupted(self: Ledger, update: int, *rest: object) -> None:
+            note(self, update, *rest)  # type: ignore[arg-type]
+            if update == 3:
+                signal.raise_signal(signal.SIGTERM)
+
+        monkeypatch.setattr(Ledger, "note", interrupted)
+    run = train(stub_model, drawn, tmp_path)
+    assert (run.updates, run.exit_code) == ((3, 143) if stops else (4, 0))
+    assert met[-1] and not any(met[:-1])
+    assert (manifest(tmp_path)["finished"] is None) == stops
