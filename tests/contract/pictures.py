@@ -20,7 +20,15 @@ PROMPT, SEEDS, STEPS, GUIDANCE = "a photo of sks dog", [3, 4], 4, 4.0
 def ours(model: Path, output: Path, **settings: Any) -> np.ndarray:
     """[N, H, W, 3] of `generate`, one of each seed unless settings ask for others."""
     given = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE, "contact_sheet": False, "device": "cpu"}
-    given |= {"prompt": PROMPT, "num_images": len(SEEDS), "seed": SEEDS[0], "output_dir": str(output)}
+    side = ModelFolder.open(str(model)).native_resolution  # and not the run's
+    given |= {
+        "height": side,
+        "width": side,
+        "prompt": PROMPT,
+        "num_images": len(SEEDS),
+        "seed": SEEDS[0],
+        "output_dir": str(output),
+    }
     files = dreamcore.generate(pretrained_model_name_or_path=str(model), **given | settings)
     return np.stack([np.asarray(Image.open(file)) for file in files]).astype(int)
 

@@ -46,4 +46,5 @@ def test_photographs_and_pictures(tiny_model: Path, photos: Path, tmp_path: Path
     for model, words in ((decoder, BLAMED), (unet, "the unet answers with numbers that are not finite")):
         with pytest.raises(RunError, match=words):
             generate(GenerateConfig.from_mapping(given | {"pretrained_model_name_or_path": str(model)}))
-    assert not list(tmp_path.glob("*/*.png")) and not list(tmp_path.glob("classes/class_images/*.png"))
+    assert {f.name for f in tmp_path.glob("*/*.png")} <= {"report.png"}
+    assert not list(tmp_path.glob("*/samples/*.png")) and not list(tmp_path.glob("classes/class_images/*.png"))

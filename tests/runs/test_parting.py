@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dreamcore.backend import Solo
-from dreamcore.errors import LostRankError
+from dreamcore.errors import LostRankError, RunError
 from dreamcore.ledger import Ledger
 
 from .stub_runs import manifest, train
@@ -40,3 +40,21 @@ def test_who_has_left_at_the_end_is_not_missed(
     assert (run.updates, run.exit_code) == ((3, 143) if stops else (4, 0))
     assert met[-1] and not any(met[:-1])
     assert (manifest(tmp_path)["finished"] is None) == stops
+
+
+def test_a_last_report_that_fails_is_written_again_without_training(
+    stub_model: Path, drawn: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dreamcore.reporting.RunReport.ended", fail)
+        with pytest.raises(RunError, match="no room"):
+            train(stub_model, drawn, tmp_path, checkpoints_total_limit=0)
+    capfd.readouterr()
+    assert train(stub_model, drawn, tmp_path, checkpoints_total_limit=0, resume_from_checkpoint="latest").updates == 4
+    said = capfd.readouterr().err
+    assert "the finished model is in" in said and "updates/s" not in said
+    assert manifest(tmp_path)["finished"]["updates"] == 4 and not list(tmp_path.glob("checkpoint-*"))
+
+
+def fail(*_: object) -> None:
+    raise RunError("writing the report: no room")

@@ -41,7 +41,7 @@ WRITES = {
 SLOW = "mindspore" in installed_backends()
 """A run there takes seconds: of the kinds of write only those that a backend does itself."""
 BACKENDS_OWN = ("first checkpoint", "finished model")
-LAST = ("finished model", "report")
+LAST = ("finished model",)
 """Kinds of write after the last update: what follows room trains nothing."""
 
 

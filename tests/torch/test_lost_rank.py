@@ -97,11 +97,11 @@ def test_a_main_process_that_refuses_before_the_others_have_come(
     tiny_model: Path, photos: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "model_index.json").touch()
+    (tmp_path / "run" / "model_index.json").touch()  # of which there is no record
     code, said, last = ended(launch(tmp_path, tiny_model, photos, "0:0:none"))
     assert code == 2, said
     assert last.startswith("dreambooth: error: process 0: output_dir: "), said
-    assert "holds a run already" in last
+    assert "holds model_index.json, where this run would write" in last
 
 
 def test_a_signal_reaches_all_and_the_work_is_saved(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
