@@ -25,6 +25,9 @@ SHARED_TESTS = (
 )  # fmt: skip
 """What depends on the backend or on its environment, NumPy's version among it (1.26 with MindSpore)."""
 
+CORES_OWN = tuple(f"--ignore=tests/contract/test_{name}.py" for name in ("report_of_every_end", "looking", "lengths"))
+"""What core alone decides, in runs that take seconds each on MindSpore; the other backends' sessions have them."""
+
 IN_TWO_PROCESSES = ("--numprocesses=2", "--dist=loadfile", "--no-loadscope-reorder")
 """Operators of small networks leave a core idle.  A file's tests stay together and share what they make; files start in
 the order given: those of few but long tests come first, lest one process ends with them alone."""
@@ -94,7 +97,7 @@ def tests_mindspore(session: nox.Session) -> None:
     """What depends on the backend, with MindSpore, beside the files that tests-torch has written."""
     install(session, "mindspore", "dev")
     shutil.rmtree("build/written/mindspore", ignore_errors=True)
-    tests = (*IN_TWO_PROCESSES, *LONG_TESTS, "tests/mindspore", *SHARED_TESTS)
+    tests = (*IN_TWO_PROCESSES, *LONG_TESTS, "tests/mindspore", *SHARED_TESTS, *CORES_OWN)
     session.run("python", "-m", "pytest", *(session.posargs or tests))
 
 

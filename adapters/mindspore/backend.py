@@ -68,8 +68,9 @@ class MindSporeBackend:
 
     def _check_mode(self, settings: ModelSettings) -> None:
         """Refuse what cannot be computed in this mode, before anything is loaded."""
-        if not self.graph and settings.jit_level != "O1" and "jit_level" not in settings.suggested:
-            raise ConfigError(f"jit_level: {settings.jit_level!r} acts only in graph mode; remove it")
+        unsaid = settings.mode is None and settings.device is None  # otherwise the table of uses has judged it
+        if unsaid and not self.graph and settings.jit_level != "O1" and "jit_level" not in settings.suggested:
+            raise ConfigError(f"jit_level={settings.jit_level!r}: acts only in graph mode; remove it")
         if self.graph and self.device == "CPU" and self.family.denoiser != "unet":
             raise ConfigError(
                 f"mode: graph needs an Ascend device for {self.family.name} (MindSpore's CPU compiler lacks "

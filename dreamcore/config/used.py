@@ -149,7 +149,7 @@ WORDED = _of_model(lambda m: m.classifier_free, "on models that are guided by ne
 HALF = When(lambda c, _: c.mixed_precision != "no", "with mixed_precision", "give mixed_precision, or remove it")
 COMPILED = When(
     lambda c, _: c.mode == "graph" or (c.mode is None and not (c.device or "").lower().startswith("cpu")),
-    "in graph mode, on Ascend",
+    "in graph mode",
 )
 
 
