@@ -5,26 +5,23 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 
-class WrittenInt(int):
+class _Written:
+    """What both kinds share."""
+
+    text: str
+
+    def __new__(cls, text: str, value: Any = None) -> Self:
+        number = super().__new__(cls, text if value is None else value)  # type: ignore[call-arg]
+        number.text = text
+        return number
+
+
+class WrittenInt(_Written, int):
     """A whole number."""
 
-    text: str
 
-    def __new__(cls, text: str, value: int | None = None) -> Self:
-        number = super().__new__(cls, text if value is None else value)
-        number.text = text
-        return number
-
-
-class WrittenFloat(float):
+class WrittenFloat(_Written, float):
     """Any other number."""
-
-    text: str
-
-    def __new__(cls, text: str, value: float | None = None) -> Self:
-        number = super().__new__(cls, text if value is None else value)
-        number.text = text
-        return number

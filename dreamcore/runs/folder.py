@@ -121,18 +121,22 @@ class RunFolder:
 
     def _strangers(self, *, with_checkpoints: bool) -> list[str]:
         """Files that lie where runs write their own, and that none has written."""
-        places = [self.path / name for name in (*RESULTS, *MODEL_FILES)]
-        for name, pattern in PICTURES.items():
-            places += [file for file in self._in(name) if pattern.fullmatch(file.name)]
+        places = self._results()
         if with_checkpoints:
-            places += [f for _, folder in checkpoint.list_checkpoints(self.path) for f in checkpoint.files_in(folder)]
+            places += self._checkpoint_files()
         if not self._known:  # afterwards only what bears a published file's very name is in the way: see `publish`
             places += [folder for name in self._components if (folder := self.path / name).exists()]
         return [n for place in places if place.exists() and (n := self._name(place)) not in self.manifest.files]
 
-    def _in(self, name: str) -> list[Path]:
-        folder = self.path / name
-        return sorted(folder.iterdir()) if folder.is_dir() else []
+    def _results(self) -> list[Path]:
+        """Where runs write but for checkpoints and components: their files' places, and the pictures that are there."""
+        places = [self.path / name for name in (*RESULTS, *MODEL_FILES)]
+        for name, pattern in PICTURES.items():
+            places += [file for file in sorted((self.path / name).glob("*")) if pattern.fullmatch(file.name)]
+        return places
+
+    def _checkpoint_files(self) -> list[Path]:
+        return [f for _, folder in checkpoint.list_checkpoints(self.path) for f in checkpoint.files_in(folder)]
 
     def _name(self, place: Path) -> str:
         return place.relative_to(self.path).as_posix()
@@ -165,13 +169,9 @@ class RunFolder:
 
     def _of_an_older_version(self) -> list[str]:
         """What a run has written here that kept no records."""
-        files = [self.path / name for name in MODEL_FILES]
-        for name, pattern in PICTURES.items():
-            files += [file for file in self._in(name) if pattern.fullmatch(file.name)]
+        files = [*self._results(), *self._checkpoint_files()]
         for name in self._components:
             files += [file for file in (self.path / name).rglob("*") if file.is_file()]
-        for _, folder in checkpoint.list_checkpoints(self.path):
-            files += checkpoint.files_in(folder)
         return [self._name(file) for file in files if file.exists()]
 
     def _new_place(self) -> str:
