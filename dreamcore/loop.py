@@ -144,8 +144,8 @@ class _Loop:
         return bool(json.loads(self.world.broadcast(json.dumps(owes))))
 
     def measured(self, done: int) -> bool:
-        """Whether the loss on held-out photographs after this update is known."""
-        return done in {record["step"] for record in read_lines(self.p.folder / MEASUREMENTS)}
+        """Whether the loss on held-out photographs after this update is known: of that which the run goes on from."""
+        return done == self.p.first and done in {record["step"] for record in read_lines(self.p.folder / MEASUREMENTS)}
 
     @staticmethod
     def due(every: int | None, done: int) -> bool:

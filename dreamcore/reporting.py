@@ -81,4 +81,4 @@ class RunReport:
             self._warn(other)
 
     def _warn(self, error: BaseException) -> None:
-        self._p.trackers.message(f"the report could not be written: {error or type(error).__name__}", "warning")
+        self._p.trackers.warn(f"the report could not be written: {error or type(error).__name__}")

@@ -103,30 +103,34 @@ def length_settings(config: TrainConfig) -> dict[str, Any]:
     return config.model_dump(mode="json", include=set(LENGTH))
 
 
-def earlier_settings(output: Path, resumed: Resumed | None) -> Mapping[str, Any] | None:
-    """What a run that is gone on with was given, or, where it has no checkpoint, what decided its length."""
-    if resumed is not None:
-        settings: Mapping[str, Any] = resumed.state["settings"]
-        return settings
+def finished_record(output: Path) -> Mapping[str, Any] | None:
+    """How far the finished run in `output` went, and by which settings; None where none is on record."""
     manifest = Manifest.read(output)
-    return manifest.finished["settings"] if manifest is not None and manifest.finished is not None else None
+    return manifest.finished if manifest is not None else None
 
 
-def finished_before(config: TrainConfig, output: Path, resumed: Resumed | None) -> int | None:
+def earlier_settings(resumed: Resumed | None, record: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """What a run that is gone on with was given, or, where it has no checkpoint, what decided its length."""
+    settings: Mapping[str, Any] | None = record["settings"] if record else None
+    return settings if resumed is None else resumed.state["settings"]
+
+
+def finished_before(
+    config: TrainConfig, output: Path, resumed: Resumed | None, record: Mapping[str, Any] | None
+) -> int | None:
     """The updates of the finished run in `output`, where these settings ask for nothing beyond it.
 
     Args:
         resumed: None where the run has no checkpoint.
+        record: `finished_record`.
 
     Raises:
         ConfigError: they ask for more, and there is no checkpoint to go on from.
     """
     if not _finished(output) or (resumed is not None and not resumed.lies_in(output)):
         return None
-    manifest = Manifest.read(output)
-    if manifest is not None and manifest.finished is not None:
-        updates, then = int(manifest.finished["updates"]), dict(manifest.finished["settings"])
-        now = length_settings(config)
+    if record is not None:
+        updates, then, now = int(record["updates"]), dict(record["settings"]), length_settings(config)
         if now["max_train_steps"] is not None and now["max_train_steps"] <= updates:
             then |= {name: now[name] for name in ("max_train_steps", "num_train_epochs")}
         if then == now and (resumed is None or resumed.update == updates):

@@ -26,7 +26,7 @@ from .memory import PeakMemory
 from .outofmemory import CLASSES, LOADING, WORDS, during
 from .plan import CLASS, INSTANCE, Plan, Sample
 from .prompts import Words, places
-from .resume import Resumed, earlier_settings, find_resumed, finished_before, set_damaged_aside
+from .resume import Resumed, earlier_settings, find_resumed, finished_before, finished_record, set_damaged_aside
 from .runs import RunFolder
 from .runs.overlaps import refuse_own_configuration
 from .track import Trackers, make_trackers
@@ -82,11 +82,8 @@ def begin(config: TrainConfig, stack: ExitStack) -> Begun:
     rank = launch_rank(name)
     trackers = make_trackers(config.report_to, main_process=rank == 0)
 
-    def warn(text: str) -> None:
-        trackers.message(text, "warning")
-
     refuse_before_fetching(config, name)
-    inputs = check_inputs(config, warn)
+    inputs = check_inputs(config, trackers.warn)
     asked = places(config, [(subject.concept, subject.images) for subject in inputs.subjects])
     context = Context(name, model_facts(inputs.model), asked)
     refuse_idle(config, context)
@@ -95,11 +92,12 @@ def begin(config: TrainConfig, stack: ExitStack) -> Begun:
     if not resumes:
         refuse_own_configuration(config.file, folder)
     run_folder = RunFolder(folder, inputs.model.components, stack) if rank == 0 else None
-    resumed = find_resumed(config, folder, warn) if resumes else None
-    config, said = settle_length(config, inputs.model.family, earlier_settings(folder, resumed) if resumes else None)
+    resumed = find_resumed(config, folder, trackers.warn) if resumes else None
+    ended = finished_record(folder) if resumes else None
+    config, said = settle_length(config, inputs.model.family, earlier_settings(resumed, ended))
     if said is not None:
         trackers.message(said)
-    finished = finished_before(config, folder, resumed) if resumes else None
+    finished = finished_before(config, folder, resumed, ended) if resumes else None
     if run_folder and finished is None:
         continues = resumed is not None and resumed.lies_in(folder)
         run_folder.check(continues=continues, may_replace=resumes or overwrite)
@@ -119,11 +117,8 @@ def complete(begun: Begun) -> Prepared:
     assert name is not None
     rank = launch_rank(name)
 
-    def warn(text: str) -> None:
-        trackers.message(text, "warning")
-
     if rank == 0:
-        warn_of_inputs(config, inputs, warn, trackers.message)
+        warn_of_inputs(config, inputs, trackers.warn, trackers.message)
     backend = load_backend(name, inputs.model, config)
     trackers.message(f"{inputs.model.family.name} on {name}, {backend.device_name()}")
     with during(LOADING):
@@ -132,7 +127,7 @@ def complete(begun: Begun) -> Prepared:
         trackers.message(XFORMERS)
     decided = decide(config, inputs, folder, context, backend, trained)
     if (warning := warm_up_too_long(decided.rates)) is not None:
-        warn(warning)
+        trackers.warn(warning)
 
     identity = _identity(config, inputs, decided.plan, name)
     if run_folder:
@@ -154,7 +149,7 @@ def complete(begun: Begun) -> Prepared:
             _go_on(run_folder, resumed, decided, trackers.message)
     first = resumed.update if resumed else 0
 
-    words = _encode_words(inputs, decided, backend, warn)
+    words = _encode_words(inputs, decided, backend, trackers.warn)
     memory.end("encoding words")
     held_out = None
     if inputs.held_out and run_folder:
@@ -237,7 +232,7 @@ def _go_on(run_folder: RunFolder, resumed: Resumed, decided: Decisions, say: Cal
 @during(LOADING)
 def _load_state(backend: Backend, resumed: Resumed, trackers: Trackers, *, reset_optimizer: bool) -> None:
     if reset_optimizer:
-        trackers.message(f"the weights of {resumed.folder.name}, and an optimizer that starts afresh", "warning")
+        trackers.warn(f"the weights of {resumed.folder.name}, and an optimizer that starts afresh")
         backend.load_state(resumed.folder, reset_optimizer=True)
     else:
         backend.load_state(resumed.folder)

@@ -60,17 +60,16 @@ class When:
     remedy: str = "remove it"
 
 
-@dataclass(frozen=True)
 class Use:
-    """The conditions under which a setting acts, all of them."""
+    """When a setting acts.
 
-    conditions: tuple[When, ...]
-    same: Callable[[Any], Collection[Any]] = lambda config: ()
-    """Values, besides the default, that mean what the run does anyway."""
+    Args:
+        conditions: all of which hold then.
+        same: of a configuration, the values besides the default that mean what the run does anyway.
+    """
 
-
-def _use(*conditions: When, same: Callable[[Any], Collection[Any]] = lambda config: ()) -> Use:
-    return Use(conditions, same)
+    def __init__(self, *conditions: When, same: Callable[[Any], Collection[Any]] = lambda config: ()):
+        self.conditions, self.same = conditions, same
 
 
 def _given(name: str) -> When:
@@ -162,88 +161,88 @@ def _guided(setting: str) -> When:
 
 
 MODEL: dict[str, Use] = {
-    "drop_t5": _use(_of_model(lambda m: m.optional_encoder, "on models with a T5 that they can do without (SD 3)")),
-    "allow_tf32": _use(_on("torch")),
+    "drop_t5": Use(_of_model(lambda m: m.optional_encoder, "on models with a T5 that they can do without (SD 3)")),
+    "allow_tf32": Use(_on("torch")),
     # O1 is what the others' autocasting does; operator by operator is how they run
-    "amp_level": _use(_on("paddle"), HALF, same=lambda c: ("O1",)),
-    "mode": _use(_on("mindspore"), same=lambda c: ("pynative",)),
-    "jit_level": _use(_on("mindspore"), COMPILED),
+    "amp_level": Use(_on("paddle"), HALF, same=lambda c: ("O1",)),
+    "mode": Use(_on("mindspore"), same=lambda c: ("pynative",)),
+    "jit_level": Use(_on("mindspore"), COMPILED),
 }
 TRAIN: dict[str, Use] = {
     **MODEL,
-    "image_column": _use(DATASET),
-    "repeats": _use(When(lambda c, _: c.concepts is None, "without concepts", "put it into each of them")),
-    "sub_folders": _use(FOLDER),
-    "caption_source": _use(CAPTIONS, FOLDER),
-    "caption_column": _use(CAPTIONS, COLUMNS),
-    "missing_caption": _use(CAPTIONS),
-    "caption_template": _use(CAPTIONS),
-    "identifier": _use(_place("identifier", "identifier")),
-    "class_word": _use(_place("class_word", "class")),
-    "shuffle_tags": _use(CAPTIONS),
-    "keep_tags": _use(CAPTIONS, _given("shuffle_tags")),
-    "caption_variants": _use(CAPTIONS, _given("shuffle_tags")),
-    "resolution": _use(When(lambda c, _: c.height is None, "without height and width"), same=lambda c: (c.height,)),
-    "outside_weight": _use(_given("masked_loss")),
-    "bucket_step": _use(_given("aspect_ratio_buckets")),
-    "instance_variants": _use(RANDOM, same=lambda c: (1,)),
-    "class_variants": _use(CLASSES, RANDOM, same=lambda c: (1,)),
-    "cache_memory_gb": _use(CACHE),
-    "latent_cache_dir": _use(CACHE),
-    "prior_loss_weight": _use(CLASSES),
-    "class_data_dir": _use(CLASSES),
-    "class_prompt": _use(CLASSES),
-    "num_class_images": _use(CLASSES),
-    "sample_batch_size": _use(SAMPLING),
-    "prior_num_inference_steps": _use(CLASSES),
-    "prior_guidance_scale": _use(CLASSES),
-    "prior_generation_precision": _use(CLASSES, _on("torch"), same=_precisions),
-    "rank": _use(LORA),
-    "lora_alpha": _use(LORA),
-    "lora_dropout": _use(LORA),
-    "lora_layers": _use(LORA),
-    "channels_last": _use(_on("torch")),
-    "compile": _use(_on("torch")),
-    "ema_decay": _use(EMA),
-    "weighting_scheme": _use(FLOW, same=lambda c: ("none",)),
-    "logit_mean": _use(FLOW, _weighted("logit_normal")),
-    "logit_std": _use(FLOW, _weighted("logit_normal")),
-    "mode_scale": _use(FLOW, _weighted("mode")),
-    "precondition_outputs": _use(FLOW),
-    "resolution_shift": _use(FLOW),
-    "guidance_scale": _use(_of_model(lambda m: m.told_guidance, "on models that are told it in training (Flux.1 dev)")),
-    "max_sequence_length": _use(
+    "image_column": Use(DATASET),
+    "repeats": Use(When(lambda c, _: c.concepts is None, "without concepts", "put it into each of them")),
+    "sub_folders": Use(FOLDER),
+    "caption_source": Use(CAPTIONS, FOLDER),
+    "caption_column": Use(CAPTIONS, COLUMNS),
+    "missing_caption": Use(CAPTIONS),
+    "caption_template": Use(CAPTIONS),
+    "identifier": Use(_place("identifier", "identifier")),
+    "class_word": Use(_place("class_word", "class")),
+    "shuffle_tags": Use(CAPTIONS),
+    "keep_tags": Use(CAPTIONS, _given("shuffle_tags")),
+    "caption_variants": Use(CAPTIONS, _given("shuffle_tags")),
+    "resolution": Use(When(lambda c, _: c.height is None, "without height and width"), same=lambda c: (c.height,)),
+    "outside_weight": Use(_given("masked_loss")),
+    "bucket_step": Use(_given("aspect_ratio_buckets")),
+    "instance_variants": Use(RANDOM, same=lambda c: (1,)),
+    "class_variants": Use(CLASSES, RANDOM, same=lambda c: (1,)),
+    "cache_memory_gb": Use(CACHE),
+    "latent_cache_dir": Use(CACHE),
+    "prior_loss_weight": Use(CLASSES),
+    "class_data_dir": Use(CLASSES),
+    "class_prompt": Use(CLASSES),
+    "num_class_images": Use(CLASSES),
+    "sample_batch_size": Use(SAMPLING),
+    "prior_num_inference_steps": Use(CLASSES),
+    "prior_guidance_scale": Use(CLASSES),
+    "prior_generation_precision": Use(CLASSES, _on("torch"), same=_precisions),
+    "rank": Use(LORA),
+    "lora_alpha": Use(LORA),
+    "lora_dropout": Use(LORA),
+    "lora_layers": Use(LORA),
+    "channels_last": Use(_on("torch")),
+    "compile": Use(_on("torch")),
+    "ema_decay": Use(EMA),
+    "weighting_scheme": Use(FLOW, same=lambda c: ("none",)),
+    "logit_mean": Use(FLOW, _weighted("logit_normal")),
+    "logit_std": Use(FLOW, _weighted("logit_normal")),
+    "mode_scale": Use(FLOW, _weighted("mode")),
+    "precondition_outputs": Use(FLOW),
+    "resolution_shift": Use(FLOW),
+    "guidance_scale": Use(_of_model(lambda m: m.told_guidance, "on models that are told it in training (Flux.1 dev)")),
+    "max_sequence_length": Use(
         _of_model(lambda m: m.long_words, "on models with a T5 text encoder (Stable Diffusion 3, Flux)")
     ),
-    "text_encoder_lr": _use(TEXT_ENCODER, same=lambda c: (c.learning_rate,)),
-    "adam_weight_decay_text_encoder": _use(TEXT_ENCODER, same=lambda c: (c.adam_weight_decay,)),
-    "lr_warmup_steps": _use(
+    "text_encoder_lr": Use(TEXT_ENCODER, same=lambda c: (c.learning_rate,)),
+    "adam_weight_decay_text_encoder": Use(TEXT_ENCODER, same=lambda c: (c.adam_weight_decay,)),
+    "lr_warmup_steps": Use(
         When(
             lambda c, _: c.lr_scheduler != "constant",
             "with another lr_scheduler than constant",
             "give lr_scheduler constant_with_warmup, or remove it",
         )
     ),
-    "lr_num_cycles": _use(_schedule("cosine_with_restarts")),
-    "lr_power": _use(_schedule("polynomial")),
-    "use_8bit_adam": _use(_on("torch")),
-    "validation_negative_prompt": _use(PICTURES, WORDED, _guided("validation_guidance_scale")),
-    "num_validation_images": _use(PICTURES),
-    "validation_num_inference_steps": _use(PICTURES),
-    "validation_guidance_scale": _use(PICTURES),
-    "validation_scheduler": _use(PICTURES),
-    "validation_steps": _use(VALIDATION, When(lambda c, _: c.validation_epochs is None, "without validation_epochs")),
-    "validation_epochs": _use(VALIDATION),
-    "reset_optimizer": _use(_given("resume_from_checkpoint")),
+    "lr_num_cycles": Use(_schedule("cosine_with_restarts")),
+    "lr_power": Use(_schedule("polynomial")),
+    "use_8bit_adam": Use(_on("torch")),
+    "validation_negative_prompt": Use(PICTURES, WORDED, _guided("validation_guidance_scale")),
+    "num_validation_images": Use(PICTURES),
+    "validation_num_inference_steps": Use(PICTURES),
+    "validation_guidance_scale": Use(PICTURES),
+    "validation_scheduler": Use(PICTURES),
+    "validation_steps": Use(VALIDATION, When(lambda c, _: c.validation_epochs is None, "without validation_epochs")),
+    "validation_epochs": Use(VALIDATION),
+    "reset_optimizer": Use(_given("resume_from_checkpoint")),
 }
 USED_IF: dict[type[Settings], dict[str, Use]] = {
     TrainConfig: TRAIN,
     GenerateConfig: {
         **MODEL,
-        "negative_prompt": _use(WORDED, _guided("guidance_scale")),
-        "lora_scale": _use(_given("lora")),
+        "negative_prompt": Use(WORDED, _guided("guidance_scale")),
+        "lora_scale": Use(_given("lora")),
     },
-    IdentifiersConfig: {**MODEL, **{n: _use(_given("grid")) for n in ("num_inference_steps", "seed", "batch_size")}},
+    IdentifiersConfig: {**MODEL, **{n: Use(_given("grid")) for n in ("num_inference_steps", "seed", "batch_size")}},
 }
 """By configuration, the settings that do not always act."""
 

@@ -80,6 +80,10 @@ class Trackers(list[Tracker]):
     def message(self, text: str, level: Level = "info") -> None:
         self._each("message", text, level)
 
+    def warn(self, text: str) -> None:
+        """Words of warning for the user."""
+        self.message(text, "warning")
+
     def close(self, outcome: str) -> None:
         """Close every tracker, whatever happens to one of them, then raise the first error that matters."""
         errors = []
@@ -107,4 +111,4 @@ class Trackers(list[Tracker]):
             with suppress(Exception):
                 tracker.close("failed")
             reason = str(error) or type(error).__name__
-            self.message(f"{type(tracker).__name__} failed and is left out from here on: {reason}", "warning")
+            self.warn(f"{type(tracker).__name__} failed and is left out from here on: {reason}")
