@@ -186,6 +186,16 @@ class ModelFolder:
         Raises:
             ConfigError: it is missing or damaged, or one of its fields is of another kind than its name asks for.
         """
+        if component not in self._configs:
+            self._configs[component] = self._read_config(component)
+        return self._configs[component]
+
+    @cached_property
+    def _configs(self) -> dict[str, dict[str, Any]]:
+        """Those that have been read: the autoencoder's is asked for at every picture."""
+        return {}
+
+    def _read_config(self, component: str) -> dict[str, Any]:
         special: dict[str, type[Fields]] = {self.family.denoiser: DenoiserFields, self.family.vae: AutoencoderFields}
         for name in ("config.json", "scheduler_config.json"):
             if (file := self.folder(component) / name).is_file():
