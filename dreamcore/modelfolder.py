@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
@@ -181,14 +182,14 @@ class ModelFolder:
         return str(named[1])
 
     def config(self, component: str) -> dict[str, Any]:
-        """A component's configuration (config.json, or scheduler_config.json).
+        """A component's configuration (config.json, or scheduler_config.json), a copy: mindone writes into it.
 
         Raises:
             ConfigError: it is missing or damaged, or one of its fields is of another kind than its name asks for.
         """
         if component not in self._configs:
             self._configs[component] = self._read_config(component)
-        return self._configs[component]
+        return copy.deepcopy(self._configs[component])
 
     @cached_property
     def _configs(self) -> dict[str, dict[str, Any]]:

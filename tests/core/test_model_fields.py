@@ -57,6 +57,16 @@ def read_all(folder: Path) -> None:
     assert Tokenizer.open(model).window > 0
 
 
+def test_what_a_library_writes_into_a_configuration_changes_nothing(copies: dict[str, Path]) -> None:
+    model = ModelFolder.open(str(copies["sd1"]))
+    before = model.fingerprint
+    model.config("unet")["use_flash_attention"] = True  # as mindone's from_config does with what it is given
+    model.config("unet")["block_out_channels"].append(1)
+    assert "use_flash_attention" not in model.config("unet")
+    del model.__dict__["fingerprint"]  # to be made anew
+    assert model.fingerprint == before
+
+
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
 VALUES = SCALARS | st.lists(SCALARS, max_size=3) | st.dictionaries(st.text(max_size=2), SCALARS, max_size=2)
 SPECIAL = st.sampled_from([0, -1, 1, 2**70, 1e300, "0.00085", [[]], ["", ""], [None, "x"], {}, [], "", None])

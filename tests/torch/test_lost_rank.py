@@ -83,7 +83,7 @@ def test_a_killed_process(rank: int, tiny_model: Path, photos: Path, tmp_path: P
     code, said, last = ended(launch(tmp_path, tiny_model, photos, f"{rank}:3:kill", checkpointing_steps=2))
     assert code == 1, said
     assert last.startswith(f"dreambooth: stopped: process {rank} ended without a word"), said
-    if BACKEND == "torch" or rank:  # Paddle's launcher shows what rank 0 says
+    if BACKEND == "torch":  # Paddle's launcher may end the others before they can speak
         assert "another process of this run has ended" in said
     assert (tmp_path / "run" / "checkpoint-2").is_dir()
 
