@@ -219,7 +219,7 @@ def check_tokens(tokenizer: Path, file: Path, config: Mapping[str, Any]) -> None
         value = read_json(there)
         try:
             last = max(_token_numbers(name, value), default=-1)
-        except (TypeError, ValueError, LookupError, AttributeError) as error:
+        except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
             raise ConfigError(f"{there}: not a tokenizer's: {error!r}") from None
         if last >= rows:
             raise ConfigError(
