@@ -18,6 +18,7 @@ if find_spec("mindspore") and (worker := os.environ.get("PYTEST_XDIST_WORKER")):
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 
+import hypothesis
 import pytest
 
 from .crossing.cases import reference
@@ -26,6 +27,11 @@ from .tiny_families import WRITERS
 
 PHOTOGRAPHS = Path(__file__).parents[2] / "shared" / "data" / "dreambooth" / "dog"
 """Real photographs of one dog, where someone has put them beside the repository."""
+
+
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("fuzz", deadline=None)
+hypothesis.settings.load_profile("fuzz" if os.environ.get("DREAMBOOTH_FUZZ") else "repeatable")
 
 
 @pytest.fixture(scope="session")

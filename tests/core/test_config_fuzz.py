@@ -25,7 +25,7 @@ NESTED = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3), max_leaves=6
 )
 FILES = st.dictionaries(st.sampled_from(NAMES) | TEXT, NESTED, max_size=6)
-QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def load(path: Path, content: bytes) -> TrainConfig | None:
