@@ -19,9 +19,9 @@ FRAMEWORKS = {"torch": "torch==2.13.0", "paddle": "paddlepaddle==3.3.1", "mindsp
 """Backend -> its framework, installed first and by its exact version: so pip takes a CPU build that lies at hand."""
 
 SHARED_TESTS = (
-    "tests/crossing", "tests/contract", "tests/torch/test_kill.py", "tests/torch/test_full_disk.py",
-    "tests/core", "tests/track", "tests/test_doctor.py", "tests/test_no_framework.py", "tests/test_packaging.py",
-    "tests/test_other_systems.py", "tests/test_readme.py",
+    "tests/crossing", "tests/contract", "tests/training", "tests/text", "tests/models", "tests/formats",
+    "tests/diffusion", "tests/config", "tests/io", "tests/adapters", "tests/runs/test_checkpoint.py",
+    "tests/runs/test_class_folder.py", "tests/track", "tests/cli/test_doctor.py", "tests/house",
 )  # fmt: skip
 """What depends on the backend or on its environment, NumPy's version among it (1.26 with MindSpore)."""
 
@@ -32,7 +32,7 @@ IN_TWO_PROCESSES = ("--numprocesses=2", "--dist=loadfile", "--no-loadscope-reord
 """Operators of small networks leave a core idle.  A file's tests stay together and share what they make; files start in
 the order given: those of few but long tests come first, lest one process ends with them alone."""
 
-LONG_TESTS = ("tests/torch/test_kill.py", "tests/crossing")
+LONG_TESTS = ("tests/contract/test_kill.py", "tests/crossing")
 
 
 def install(session: nox.Session, backend: str, *extras: str) -> None:
@@ -106,7 +106,7 @@ def tests_paddle(session: nox.Session) -> None:
     """What depends on the backend, with Paddle, beside the files that tests-torch and tests-mindspore have written."""
     install(session, "paddle", "dev")
     shutil.rmtree("build/written/paddle", ignore_errors=True)
-    tests = (*IN_TWO_PROCESSES, *LONG_TESTS, "tests/torch/test_lost_rank.py", "tests/paddle", *SHARED_TESTS)
+    tests = (*IN_TWO_PROCESSES, *LONG_TESTS, "tests/paddle", *SHARED_TESTS)
     session.run("python", "-m", "pytest", *(session.posargs or tests))
 
 

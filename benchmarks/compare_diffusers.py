@@ -104,7 +104,7 @@ def _report(found: dict[str, list[Measured]]) -> None:
 
 
 def _draw(folder: Path, resolution: int) -> Path:
-    from tests.tiny import draw_photos
+    from tests.support.tiny import draw_photos
 
     folder.mkdir()
     draw_photos(folder, size=resolution)
@@ -117,7 +117,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--lora_script", type=Path, help="diffusers' train_dreambooth_lora.py")
     parser.add_argument("--geometry", choices=GEOMETRIES, default="23m", help="of the random model")
     parser.add_argument("--model", type=Path, help="a model's folder, in place of a random one")
-    parser.add_argument("--instance_data_dir", type=Path, help="photographs; the default is five drawn pictures")
+    parser.add_argument("--instance_data_dir", type=Path, help="photographs; the default is five drawn images")
     parser.add_argument("--resolution", type=int, help="the default is the geometry's own")
     parser.add_argument("--train_batch_size", type=int, default=1)
     parser.add_argument("--updates", type=int, default=50)

@@ -24,9 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from dreamcore.backend import Batch, load_backend
+from dreamcore.backends.protocol import Batch
+from dreamcore.backends.registry import load_backend
 from dreamcore.config import TrainConfig
-from dreamcore.modelfolder import ModelFolder
+from dreamcore.models.folder import ModelFolder
 
 PROMPT = "a photo of sks dog"
 RATE = 1e-5

@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from dreamcore.layouts import to_ppdiffusers
+from dreamcore.formats.ppdiffusers import to_ppdiffusers
 
 
 def main() -> None:

@@ -75,12 +75,13 @@ def index(folder: Path) -> dict[str, Any]:
 
 def stream(folder: Path, samples: int) -> dict[str, Any]:
     """Core's part: the samples of a run, one micro-batch after the other."""
-    from dreamcore.batches import Batcher
     from dreamcore.data import Crop, ImageFolder
-    from dreamcore.diffusion import NoiseSchedule
-    from dreamcore.latents import Images, Latents
-    from dreamcore.plan import INSTANCE, Plan
-    from dreamcore.prompts import Words
+    from dreamcore.data.image_set import INSTANCE
+    from dreamcore.diffusion.schedule import NoiseSchedule
+    from dreamcore.text.prompts import PromptTable
+    from dreamcore.training.batches import Batcher
+    from dreamcore.training.latents import Images, Latents
+    from dreamcore.training.sample_plan import Plan
 
     def encode(pixels: Any) -> Any:
         n, _, h, w = pixels.shape
@@ -94,7 +95,7 @@ def stream(folder: Path, samples: int) -> dict[str, Any]:
     schedule = NoiseSchedule.from_config({"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"})
     with tempfile.TemporaryDirectory() as scratch:
         latents = Latents(0, {(0, INSTANCE): Images(found, crops)}, encode, 0, Path(scratch))
-        words = Words.collect({(0, INSTANCE): [["a photo"]] * len(found)}, [], empty=False)
+        words = PromptTable.collect({(0, INSTANCE): [["a photo"]] * len(found)}, [], empty=False)
         batcher = Batcher(plan, schedule, latents, words)
         peaks, start = list[int](), time.monotonic()
         for update in range(samples // 4):
@@ -131,7 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=10_000)
-    parser.add_argument("--distinct", type=int, default=12, help="pictures drawn, of which the others are copies")
+    parser.add_argument("--distinct", type=int, default=12, help="images drawn, of which the others are copies")
     parser.add_argument("--samples", type=int, default=400, help="samples streamed through")
     parser.add_argument("--part", choices=PARTS, help="that part alone, in this process")
     asked = parser.parse_args()

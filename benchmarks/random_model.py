@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.tiny import write_tokenizer
+from tests.support.tiny import write_tokenizer
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def main() -> None:
 def _train(asked: argparse.Namespace, model: Path, scratch: Path) -> float:
     """Train; the peak of this process's resident memory in GiB."""
     import dreamcore
-    from tests.tiny import draw_photos
+    from tests.support.tiny import draw_photos
 
     resolution = asked.resolution or GEOMETRIES[asked.geometry].resolution
     measure_whole_run()

@@ -68,7 +68,7 @@ def main() -> None:
 
 def measure_whole_run() -> None:
     """Keep this library from starting its count of memory anew at each stage, which would hide the run's own peak."""
-    from dreamcore.memory import PeakMemory
+    from dreamcore.backends.peak_memory import PeakMemory
 
     PeakMemory._take = lambda self: None  # type: ignore[method-assign]
 

@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 
 import dreamcore
+from dreamcore.commands.data import failure_as_json, in_words
 from dreamcore.config import load_config
 from dreamcore.config.look import DataConfig
-from dreamcore.datareport import failure_as_json, in_words
 from dreamcore.errors import ConfigError
 
 from .flags import parse_settings

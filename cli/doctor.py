@@ -10,8 +10,8 @@ from importlib import import_module
 from importlib.util import find_spec
 
 import dreamcore
-from dreamcore.backend import installed_backends
-from dreamcore.installation import BackendState, Installation, Package
+from dreamcore.backends.installation import BackendState, Installation, Package
+from dreamcore.backends.installed import installed_backends
 
 
 def run(about: str, argv: Sequence[str]) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import functools
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NoReturn
 
 from pydantic import BaseModel
@@ -19,7 +19,10 @@ from pydantic.fields import FieldInfo
 from dreamcore.config import Settings, TrainConfig, preset_names
 from dreamcore.config.base import kinds_of
 from dreamcore.config.names import ALIASES, unknown_name
+from dreamcore.config.used import Context, conditions, elsewhere
 from dreamcore.errors import ConfigError
+
+from .help import help_context
 
 
 def parse_settings(
@@ -41,8 +44,12 @@ def parse_settings(
     Raises:
         ConfigError: a flag without its value.
     """
-    parser = _parser(cls, command, about, own)
     words = [_underscored(word) for word in argv]
+    parser = _parser(cls, command, about, own)
+    if {"-h", "--help"} & set(words):
+        known = vars(parser.parse_known_args([word for word in words if word not in ("-h", "--help")])[0])
+        _parser(cls, command, about, own, help_context(known)).print_help()
+        raise SystemExit(0)
     if words and not words[0].startswith("-") and "instance_data_dir" in cls.model_fields:
         words[0] = f"--instance_data_dir={words[0]}"
     parsed, rest = parser.parse_known_args(words)
@@ -87,12 +94,16 @@ class _StoreConst(argparse._StoreConstAction):
         super().__call__(parser, namespace, values, option_string)
 
 
-def _parser(cls: type[Settings], command: str, about: str, own: str) -> CommandParser:
+def _parser(cls: type[Settings], command: str, about: str, own: str, context: Context | None = None) -> CommandParser:
+    """Args:
+    context: of the run whose help is asked for.
+    """
+    hidden = elsewhere(cls, context or Context())
     parser = CommandParser(
         prog=f"dreambooth {command}",
         usage=f"dreambooth {command} {own}[--config FILE_OR_PRESET] [--SETTING VALUE ...]",
         description=f"{about}  Flags win over the configuration file.",
-        epilog=_about_presets(cls) + _about_file_only(cls),
+        epilog=_about_presets(cls) + _about_file_only(cls) + _about_hidden(hidden),
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34),
@@ -106,10 +117,10 @@ def _parser(cls: type[Settings], command: str, about: str, own: str) -> CommandP
         for name in names:
             if name in _file_only(cls):
                 continue
-            _add_flag(group, name, cls.model_fields[name])
+            _add_flag(group, cls, name, hidden=name in hidden)
     for alias, name in ALIASES.items():
         if name in cls.model_fields and alias not in cls.model_fields and name not in _file_only(cls):
-            _add_flag(parser, alias, cls.model_fields[name], hidden=True)
+            _add_flag(parser, cls, name, alias, hidden=True)
     return parser
 
 
@@ -130,9 +141,23 @@ def _about_file_only(cls: type[Settings]) -> str:
     return f"  In a configuration file only: {', '.join(names)}." if names else ""
 
 
-def _add_flag(group: argparse._ActionsContainer, name: str, field: FieldInfo, hidden: bool = False) -> None:
+def _about_hidden(hidden: Mapping[str, str]) -> str:
+    """Which settings the help does not show, and where they act."""
+    places: dict[str, list[str]] = {}
+    for name, where in hidden.items():
+        places.setdefault(where, []).append(name)
+    listed = "; ".join(f"{where}: {', '.join(names)}" for where, names in places.items())
+    return f"  Not shown, as they act only {_percent(listed)}." if listed else ""
+
+
+def _add_flag(
+    group: argparse._ActionsContainer, cls: type[Settings], field_name: str, name: str = "", hidden: bool = False
+) -> None:
+    name, field = name or field_name, cls.model_fields[field_name]
     kind = _kind(field)
-    help = argparse.SUPPRESS if hidden else _percent(field.description or "") + _percent(_default(field))
+    when = conditions(cls, field_name)
+    said = f"{field.description or ''}{f' Acts only {when}.' if when else ''}{_default(field)}"
+    help = argparse.SUPPRESS if hidden else _percent(said)
     if kind is bool:
         group.add_argument(f"--{name}", nargs="?", const="true", metavar="BOOL", help=help)
         group.add_argument(f"--no_{name}", dest=name, action="store_const", const="false", help=argparse.SUPPRESS)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from dreamcore.backend import choose_backend
+from dreamcore.backends.installed import choose_backend
+from dreamcore.backends.launching import launch_command, run_launched
 from dreamcore.config import TrainConfig, load_config
 from dreamcore.config.used import Context, refuse_idle
 from dreamcore.errors import ConfigError
-from dreamcore.launching import launch_command, run_launched
 
 from .flags import CommandParser, parse_settings
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import dreamcore
+from dreamcore.backends.out_of_memory import during
 from dreamcore.errors import ConfigError, RunError
-from dreamcore.outofmemory import during
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def _write_what_can_be_written() -> None:
 
 
 def _note(error: Exception) -> None:
-    from dreamcore.launching import note_failure
+    from dreamcore.backends.launching import note_failure
 
     note_failure(error)
 
@@ -129,7 +129,7 @@ def _doctor(about: str, argv: Sequence[str]) -> int:
 
 COMMANDS = {
     "train": Command("Personalise a model with photographs of a subject.", _train),
-    "generate": Command("Make pictures with a model, personalised or not.", _generate),
+    "generate": Command("Make images with a model, personalised or not.", _generate),
     "launch": Command("Train on several devices, or in several processes, of this machine.", _launch),
     "data": Command("Show photographs as training would see them, with what may spoil it.", _data),
     "identifiers": Command("Suggest rare words of a model's vocabulary to name a subject by.", _identifiers),

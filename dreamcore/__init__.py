@@ -18,18 +18,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .version import __version__
+
 if TYPE_CHECKING:
+    from .backends.installation import Installation
+    from .commands.data import DataReport
+    from .commands.identifiers import Identifier
     from .config import GenerateConfig, Settings, TrainConfig
     from .config.identifiers import IdentifiersConfig
     from .config.look import DataConfig
-    from .datareport import DataReport
-    from .installation import Installation
-    from .loop import Run
-    from .rarewords import Identifier
+    from .training.loop import Run
 
     S = TypeVar("S", bound=Settings)
 
-__version__ = "0.1.0"
 __all__ = [
     "GenerateConfig",
     "Run",
@@ -74,19 +75,19 @@ def train(config: TrainConfig | str | Path | None = None, **settings: Any) -> Ru
         RunError: the run had started and cannot go on; it says what is kept.
     """
     from .config import TrainConfig
-    from .loop import train
+    from .training.loop import train
 
     return train(_configuration(TrainConfig, config, settings))
 
 
 def generate(config: GenerateConfig | str | Path | None = None, **settings: Any) -> list[Path]:
-    """Make pictures: `dreambooth generate`.  Arguments and errors as for `train`.
+    """Make images: `dreambooth generate`.  Arguments and errors as for `train`.
 
     Returns:
         The files written.
     """
+    from .commands.generate import generate
     from .config import GenerateConfig
-    from .generation import generate
 
     return generate(_configuration(GenerateConfig, config, settings))
 
@@ -107,8 +108,8 @@ def launch(
     Raises:
         ConfigError, RunError: what the process that failed first says of itself.
     """
-    from .backend import choose_backend
-    from .launching import run_launched
+    from .backends.installed import choose_backend
+    from .backends.launching import run_launched
 
     return run_launched(choose_backend(backend), words, devices=[str(d) for d in devices], processes=num_processes)
 
@@ -119,23 +120,23 @@ def data_report(config: DataConfig | str | Path | None = None, **settings: Any) 
     Raises:
         ConfigError: training would not start.
     """
+    from .commands.data import report_data
     from .config.look import DataConfig
-    from .datareport import report_data
 
     return report_data(_configuration(DataConfig, config, settings))
 
 
 def identifiers(config: IdentifiersConfig | str | Path | None = None, **settings: Any) -> list[Identifier]:
     """Rare words to name a subject by, best first: `dreambooth identifiers`.  Arguments and errors as for `train`."""
+    from .commands.identifiers import identifiers
     from .config.identifiers import IdentifiersConfig
-    from .rarewords import identifiers
 
     return identifiers(_configuration(IdentifiersConfig, config, settings))
 
 
 def doctor() -> Installation:
     """What is installed, on which devices, beside the versions that were tested: `dreambooth doctor`."""
-    from .installation import examine
+    from .backends.installation import examine
 
     return examine()
 

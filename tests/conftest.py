@@ -1,10 +1,10 @@
-"""What tests share: small models and pictures, each made once."""
+"""What tests share: small models and images, each made once."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,11 +22,16 @@ import hypothesis
 import pytest
 
 from .crossing.cases import reference
-from .tiny import draw_photos, write_tiny_model
-from .tiny_families import WRITERS
+from .support.fork_server import ForkServer
+from .support.paths import PHOTOGRAPHS
+from .support.tiny import draw_photos, write_tiny_model
+from .support.tiny_families import WRITERS
 
-PHOTOGRAPHS = Path(__file__).parents[2] / "shared" / "data" / "dreambooth" / "dog"
-"""Real photographs of one dog, where someone has put them beside the repository."""
+DOG = PHOTOGRAPHS / "dog"
+
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("fuzz", deadline=None)
+hypothesis.settings.load_profile("fuzz" if os.environ.get("DREAMBOOTH_FUZZ") else "repeatable")
 
 
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -65,8 +70,15 @@ def family_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], P
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five pictures of a subject: real photographs where there are any, drawn ones otherwise."""
+    """Five images of a subject: real photographs where there are any, drawn ones otherwise."""
     folder = tmp_path_factory.mktemp("photos")
-    if PHOTOGRAPHS.is_dir():
-        return Path(shutil.copytree(PHOTOGRAPHS, folder, dirs_exist_ok=True))
+    if DOG.is_dir():
+        return Path(shutil.copytree(DOG, folder, dirs_exist_ok=True))
     return draw_photos(folder)
+
+
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[ForkServer]:
+    """A process that has imported the framework, to start commands from."""
+    with ForkServer() as server:
+        yield server

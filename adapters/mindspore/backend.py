@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamcore.backend import Batch, SampleRequest, StepResult, cut_results
-from dreamcore.choices import family_inputs
+from dreamcore.backends.base import BaseBackend
+from dreamcore.backends.loss_scale import LossScale
+from dreamcore.backends.protocol import Batch, Float, SampleRequest
 from dreamcore.config import TrainConfig
 from dreamcore.config.common import ModelSettings
 from dreamcore.errors import ConfigError
-from dreamcore.families import TextEncoder
-from dreamcore.lora import Lora, save_factors, save_published
-from dreamcore.lossscale import LossScale
-from dreamcore.modelfolder import ModelFolder
-from dreamcore.pipelines import scaled, to_pixels
-from dreamcore.weights import save_component
+from dreamcore.families import Family
+from dreamcore.models.folder import ModelFolder
+from dreamcore.models.settings import family_inputs
+from dreamcore.text import conditioning
+from dreamcore.text.conditioning import LoadedEncoder
 
 from .devices import choose_device  # isort: skip  # before MindSpore: it settles how MindSpore starts
 
@@ -30,13 +30,16 @@ from mindspore import Tensor, ops
 
 from . import lora, models
 from .buckets import flatten_all
+from .ema import EMA
 from .launch import join_world, sum_over_ranks
-from .memory import out_of_memory as out_of_memory
-from .network import LossNetwork, WordsNetwork, gradient_function, recompute
-from .optim import MovingAverage, Optimizer
-from .words import Part, Words
+from .memory import out_of_memory
+from .network import ConditioningNetwork, LossNetwork, Reader, encode, gradient_function, recompute
+from .optim import Optimizer
+from .precision import check_precision
 
-DTYPES = {"no": ms.float32, "fp16": ms.float16, "bf16": ms.bfloat16}
+__all__ = ["MindSporeBackend", "load", "out_of_memory"]
+
+Conditioning = conditioning.Conditioning[Tensor]
 
 
 def load(model: ModelFolder, settings: ModelSettings) -> MindSporeBackend:
@@ -44,36 +47,36 @@ def load(model: ModelFolder, settings: ModelSettings) -> MindSporeBackend:
     return MindSporeBackend(model, settings)
 
 
-class MindSporeBackend:
-    """`dreamcore.backend.Backend` on MindSpore."""
+class MindSporeBackend(BaseBackend[Tensor]):
+    """`dreamcore.backends.protocol.Backend` on MindSpore."""
+
+    optimizer: Optimizer
+    load_tokenizer = staticmethod(models.load_tokenizer)
+    arrays = staticmethod(models.arrays)
+    fill = staticmethod(models.fill)
+    add_lora = staticmethod(lora.add_lora)
+    recompute = staticmethod(recompute)
+    set_seed = staticmethod(ms.set_seed)
+    inference = nullcontext  # gradients are kept where `value_and_grad` asks for them, and nowhere else
 
     def __init__(self, model: ModelFolder, settings: ModelSettings):
-        self.model, self.family = model, model.family
         self.device, self.graph = choose_device(settings)
-        self._check_mode(settings)
-        self.dtype = _check_precision(settings.mixed_precision, self.device)
-        self._compile = partial(ms.jit, jit_level=settings.jit_level) if self.graph else _as_it_is
+        self._check_mode(model.family, settings)
+        self.dtype = check_precision(settings.mixed_precision, self.device)
+        self._compile = partial(ms.jit, jit_level=settings.jit_level) if self.graph else None
         self.world = join_world()
         self._weights: dict[str, models.Weights] = {}
-        self.denoiser = self._load(self.family.denoiser, self.dtype)
-        self.vae = self._load(self.family.vae, ms.float32)
-        self.words = Words(model, [self._load_encoder(e) for e in model.text_encoders])
-        self._trained: dict[str, Any] = {}
-        self._lora: Lora | None = None
-        self._factors: dict[str, models.Weights] = {}
-        self._has_dropout = False
-        self._optimizer: Optimizer | None = None
-        self._average: MovingAverage | None = None
-        self._results: list[tuple[Tensor, Tensor]] = []
+        self._sums: list[Tensor] = []
+        super().__init__(model)
 
-    def _check_mode(self, settings: ModelSettings) -> None:
+    def _check_mode(self, family: Family, settings: ModelSettings) -> None:
         """Refuse what cannot be computed in this mode, before anything is loaded."""
         unsaid = settings.mode is None and settings.device is None  # otherwise the table of uses has judged it
         if unsaid and not self.graph and settings.jit_level != "O1" and "jit_level" not in settings.suggested:
             raise ConfigError(f"jit_level={settings.jit_level!r}: acts only in graph mode; remove it")
-        if self.graph and self.device == "CPU" and self.family.denoiser != "unet":
+        if self.graph and self.device == "CPU" and family.denoiser != "unet":
             raise ConfigError(
-                f"mode: graph needs an Ascend device for {self.family.name} (MindSpore's CPU compiler lacks "
+                f"mode: graph needs an Ascend device for {family.name} (MindSpore's CPU compiler lacks "
                 "operators); use pynative"
             )
         if not isinstance(settings, TrainConfig) or not settings.use_lora or not settings.lora_dropout:
@@ -88,172 +91,130 @@ class MindSporeBackend:
                 "gradient_checkpointing: MindSpore would drop other values the second time; leave out lora_dropout"
             )
 
-    def _load(self, name: str, dtype: Any) -> Any:
-        network, self._weights[name] = models.load_component(self.model, name)
-        if dtype is not ms.float32:
-            ms.amp.auto_mixed_precision(network, "auto", dtype)
+    # Arrays and tensors
+
+    def to_device(self, array: NDArray[Any]) -> Tensor:
+        return Tensor(np.ascontiguousarray(array))
+
+    def to_host(self, tensor: Tensor) -> Float:
+        return tensor.asnumpy().astype(np.float32)
+
+    def concat(self, tensors: Sequence[Tensor], axis: int) -> Tensor:
+        return tensors[0] if len(tensors) == 1 else ops.cat(list(tensors), axis)
+
+    def rows(self, tensor: Tensor, rows: NDArray[np.int64]) -> Tensor:
+        return ops.gather(tensor, self.to_device(rows), 0)
+
+    # Networks
+
+    def load_component(self, model: ModelFolder, name: str) -> Any:
+        network, self._weights[name] = models.load_component(model, name)
+        fits_fp16 = {encoder.network: encoder.fits_fp16 for encoder in model.text_encoders}.get(name, True)
+        in_float32 = name == model.family.vae or (self.dtype is ms.float16 and not fits_fp16)
+        if self.dtype is not ms.float32 and not in_float32:
+            ms.amp.auto_mixed_precision(network, "auto", self.dtype)
         return network
 
-    def _load_encoder(self, encoder: TextEncoder) -> Part:
-        dtype = self.dtype if encoder.fits_fp16 or self.dtype is not ms.float16 else ms.float32
-        tokenizer = models.load_tokenizer(self.model, encoder.tokenizer)
-        return Part(encoder, tokenizer, self._load(encoder.network, dtype))
+    def weights(self, component: str) -> models.Weights:
+        return self._weights[component]
 
-    # -- words
+    def move(self, network: Any, *, away: bool = False) -> None:
+        """Nothing: MindSpore has no way to take a network off its device for a while."""
 
-    def tokenize(self, prompts: Sequence[str], encoder: int = 0) -> list[list[str]]:
-        return [list(self.words.parts[encoder].tokenizer.tokenize(prompt)) for prompt in prompts]
+    def set_mode(self, network: Any, *, train: bool) -> None:
+        network.set_train(train)
 
-    def tokenizer_window(self, encoder: int = 0) -> int:
-        part = self.words.parts[encoder]
-        return part.max_length - int(part.tokenizer.num_special_tokens_to_add())
-
-    def embed(self, prompts: Sequence[str]) -> NDArray[np.float32]:
-        return np.stack([self.words.summary(p) for p in prompts])
-
-    def set_prompts(self, prompts: Sequence[str]) -> None:
-        self.words.set_prompts(prompts)
-
-    # -- pictures to latents and back
-
-    def encode_images(self, pixels: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        moments = self.vae.encode(_tensor(pixels))[0].asnumpy().astype(np.float32)
+    def encode_pixels(self, pixels: Float) -> tuple[Float, Float]:
+        moments = self.to_host(self.vae.encode(self.to_device(pixels))[0])
         mean, log_variance = np.split(moments, 2, axis=1)
-        return scaled(mean, np.exp(0.5 * np.clip(log_variance, -30, 20)), self.model)
+        return mean, np.exp(0.5 * np.clip(log_variance, -30, 20))
 
-    def sample(self, request: SampleRequest) -> NDArray[np.uint8]:
+    def decode_latents(self, latents: Float) -> Float:
+        return self.to_host(self.vae.decode(self.to_device(latents))[0])
+
+    def encode_tokens(self, part: LoadedEncoder[Tensor], ids: Tensor, masks: Tensor) -> Conditioning:
+        return conditioning.Conditioning(*encode(part.network, Reader.of(part), ids, masks))
+
+    def encode_prompt(self, part: LoadedEncoder[Tensor], prompt: str, precision: Any) -> Conditioning:
+        answer = self.encode_tokens(part, *map(self.to_device, part.tokens(prompt)))
+        return answer.each(lambda t: t.astype(ms.float32))
+
+    def make_latents(self, request: SampleRequest, positive: Conditioning, negative: Conditioning) -> Float:
         from .sampling import make_latents  # mindone comes after the device is chosen
 
         parts = {self.family.denoiser: self.denoiser, self.family.vae: self.vae}
-        with self._at_rest():
-            positive = self.words.embeddings(request.prompts)
-            negative = self.words.embeddings([request.negative_prompt] * len(request.prompts))
-            latents = make_latents(self.model, parts, request, positive, negative)
-        return to_pixels(self.vae.decode(_tensor(latents))[0].asnumpy().astype(np.float32), self.model)
+        return make_latents(self.model, parts, request, positive, negative)
 
-    def load_lora(self, file: Path, scale: float) -> None:
+    def apply_lora(self, file: Path, scale: float) -> None:
         lora.fold(file, self._weights, scale)
-        self.words.forget()
 
-    # -- training
+    # Training
 
     def prepare_training(self, config: TrainConfig) -> list[str]:
-        self._trained = {self.family.denoiser: self.denoiser} | self.words.prepare(config)
-        if config.use_lora:
-            self._lora = Lora.of(config, self.model)
-            self._has_dropout = self._lora.dropout > 0
-            self._factors = {name: lora.add_lora(n, name, self._lora) for name, n in self._trained.items()}
-        parameters = self._parameters()
-        for parameter in (p for named in parameters.values() for p in named.values()):
-            parameter.requires_grad = True
-        self._set_modes(config)  # after the line above: recomputation looks at once for what trains
-        for name, parameter in (item for named in parameters.values() for item in named.items()):
-            parameter.name = name  # which recomputation takes from LoRA's, and several bear one name
-        scale = LossScale() if self.dtype is ms.float16 else None
-        self._optimizer = Optimizer(parameters, config, scale)
-        if config.use_ema:
-            self._average = MovingAverage(self._optimizer.buckets, config.ema_decay)
+        trained = super().prepare_training(config)
         self._extra = family_inputs(config, self.model).names
         self._network = self._loss_network()
-        self._gradients = gradient_function(self._network, self._optimizer.all, self._compile)
-        return list(self._trained)
+        self._gradients = gradient_function(self._network, self.optimizer.all, self._compile)
+        return trained
 
     def _loss_network(self) -> LossNetwork:
-        layout, words = self.words.layout(), None
-        if self.words.trains:
-            words = WordsNetwork(self.words.parts, layout, erases=self.model.zeroes_empty)
-        names = ("x", "t", *self._extra, "words", *(["pooled"] if layout.pooled else []))
-        return LossNetwork(self.denoiser, self.family.inputs, names, words)
+        layout, conditioning = self.text.layout(), None
+        if self.text.trains:
+            conditioning = ConditioningNetwork(self.text.encoders, layout, erases=self.model.zeroes_empty)
+        names = ("x", "t", *self._extra, "prompt_embeds", *(["pooled_prompt_embeds"] if layout.pooled else []))
+        return LossNetwork(self.denoiser, self.family.inputs, names, conditioning)
 
-    def _set_modes(self, config: TrainConfig) -> None:
-        """Train mode only where it matters: LoRA's dropout asks for it, nothing else has dropout."""
-        for network in self._trained.values():
-            if config.gradient_checkpointing:
-                recompute(network)
-            if self._has_dropout:
-                network.set_train(True)
+    def place(self, config: TrainConfig) -> None:
+        """Nothing: networks are on the device and in their precision since they were loaded."""
 
-    def _parameters(self) -> dict[str, models.Weights]:
-        """What trains, by component, under published names."""
-        if self._lora:
-            return self._factors
-        found = {name: models.trainable(self._weights[name], self.model.unused(name)) for name in self._trained}
-        return {name: {f"{name}.{p}": w for p, w in weights.items()} for name, weights in found.items()}
+    @staticmethod
+    def require_gradients(weights: Mapping[str, ms.Parameter]) -> None:
+        for weight in weights.values():
+            weight.requires_grad = True
 
-    def park(self) -> None:
-        """Nothing: MindSpore has no way to take a network off its device for a while."""
+    def make_optimizer(self, parameters: Mapping[str, Mapping[str, ms.Parameter]], config: TrainConfig) -> Optimizer:
+        for name, parameter in (item for named in parameters.values() for item in named.items()):
+            parameter.name = name  # which recomputation takes from LoRA's, and several bear one name
+        return Optimizer(parameters, config, LossScale() if self.dtype is ms.float16 else None)
 
-    def train_step(self, micro_batches: Sequence[Batch], lr: Mapping[str, float]) -> None:
-        assert self._optimizer is not None, "prepare_training comes first"
-        scale = self._optimizer.loss_scale.scale if self._optimizer.loss_scale else 1.0
-        errors: list[Tensor] = []
-        total: list[Tensor] = []
-        for batch in micro_batches:
-            if self._has_dropout:
-                ms.set_seed(batch.seed)
-            (_, error), gradients = self._gradients(*self._inputs(batch, scale))
-            vectors = flatten_all(self._optimizer.buckets, gradients)
-            total = [a + b for a, b in zip(total, vectors, strict=True)] if total else vectors
-            errors.append(error)
-        if self.world.size > 1:
-            total = sum_over_ranks(total)
-        norm = self._optimizer.step(total, lr)
-        if self._average:
-            self._average.update()
-        self._results.append((ops.cat(errors), norm))
+    def make_ema(self, decay: float) -> EMA:
+        return EMA(self.optimizer.buckets, decay)
+
+    def errors(self, batch: Batch) -> Tensor:
+        return self._network(*self._inputs(batch))[1]
+
+    def backward(self, batch: Batch) -> Tensor:
+        scale = self.optimizer.loss_scale.scale if self.optimizer.loss_scale else 1.0
+        (_, errors), gradients = self._gradients(*self._inputs(batch, scale))
+        vectors = flatten_all(self.optimizer.buckets, gradients)
+        self._sums = [a + b for a, b in zip(self._sums, vectors, strict=True)] if self._sums else vectors
+        return errors
+
+    def update(self, lr: Mapping[str, float]) -> Tensor:
+        sums, self._sums = self._sums, []
+        return self.optimizer.step(sum_over_ranks(sums) if self.world.size > 1 else sums, lr)
 
     def _inputs(self, batch: Batch, scale: float = 1.0) -> tuple[Tensor, ...]:
         """What `LossNetwork` takes."""
         mask = batch.mask if batch.mask is not None else np.ones(1, np.float32)
         arrays = (batch.target, batch.weight * np.float32(scale), mask, batch.x, batch.t)
-        told = (batch.extra[name] for name in self._extra)
-        return (*map(_tensor, (*arrays, *told)), *self.words.inputs(batch.prompt))
+        extra = (batch.extra[name] for name in self._extra)
+        return (*map(self.to_device, (*arrays, *extra)), *self._prompt_inputs(batch.prompt))
 
-    def loss(self, batch: Batch) -> NDArray[np.float32]:
-        with self._at_rest():
-            return np.array(self._network(*self._inputs(batch))[1].asnumpy())
+    def _prompt_inputs(self, prompt: NDArray[np.int64]) -> tuple[Tensor, ...]:
+        """What `LossNetwork` takes of the prompts of a batch's rows [B]."""
+        if not self.text.trains:
+            return tuple(self.text.condition(prompt).values().values())
+        found: list[Tensor] = []
+        nothing = self.to_device(np.zeros(len(prompt), np.float32))  # for what an encoder does not answer
+        for part in self.text.encoders:
+            pair = (part.ids, part.masks) if part.trains else (part.answers or (None, None))
+            found += [nothing if tensor is None else self.rows(tensor, prompt) for tensor in pair]
+        if self.model.zeroes_empty:
+            found.append(self.to_device(self.text.present[prompt]))
+        return tuple(found)
 
-    def metrics(self) -> list[StepResult]:
-        if not self._results:
-            return []
-        assert self._optimizer is not None
-        flat = ops.cat([ops.cat([e, n.reshape(1)]) for e, n in self._results]).asnumpy()
-        rows = [e.size for e, _ in self._results]
-        self._results.clear()
-        return cut_results(flat, rows, scales=self._optimizer.loss_scale is not None)
-
-    # -- files
-
-    def export(self, folder: Path, *, averaged: bool) -> None:
-        with self._average.in_place() if self._average and averaged else nullcontext():
-            if self._lora:
-                save_published(models.arrays(self._all_factors()), self._lora.scale, folder)
-                return
-            for name in self._trained:
-                save_component(folder / name, self.model.folder(name), models.arrays(self._weights[name]))
-
-    def save_state(self, folder: Path) -> None:
-        assert self._optimizer is not None, "prepare_training comes first"
-        self._optimizer.save(folder)
-        if self._lora:
-            save_factors(models.arrays(self._all_factors()), folder)
-        if self._average:
-            self._average.save(folder)
-
-    def load_state(self, folder: Path, *, reset_optimizer: bool = False) -> None:
-        assert self._optimizer is not None, "prepare_training comes first"
-        if self._lora:
-            lora.restore_factors(self._all_factors(), folder)
-        else:
-            for name in self._trained:
-                models.restore_component(self._weights[name], folder / name)
-        if not reset_optimizer:
-            self._optimizer.load(folder)
-        if self._average:
-            self._average.load(folder)
-
-    def rewrite_weights(self, files: Sequence[Path], folder: Path) -> None:
-        models.rewrite_weights(files, folder)
+    # Facts
 
     def peak_memory(self) -> int | None:
         if self.device == "CPU":
@@ -268,40 +229,3 @@ class MindSporeBackend:
             return f"cpu, {mode}"
         index = ms.get_context("device_id")
         return f"{ms.hal.get_device_name(index)} (ascend:{index}), {mode}"
-
-    # -- small things
-
-    def _all_factors(self) -> models.Weights:
-        return {name: factor for named in self._factors.values() for name, factor in named.items()}
-
-    @contextmanager
-    def _at_rest(self) -> Iterator[None]:
-        """The model as it is judged and used: without dropout, under its moving average where the run keeps one."""
-        training = [network for network in self._trained.values() if network.training]
-        for network in training:
-            network.set_train(False)
-        try:
-            with self._average.in_place() if self._average else nullcontext():
-                yield
-        finally:
-            for network in training:
-                network.set_train(True)
-
-
-def _tensor(array: NDArray[Any]) -> Tensor:
-    return Tensor(np.ascontiguousarray(array))
-
-
-def _as_it_is(function: Any) -> Any:
-    return function
-
-
-def _check_precision(name: str, device: str) -> Any:
-    """The arithmetic's type.
-
-    Raises:
-        ConfigError: the device lacks it.
-    """
-    if name != "no" and device == "CPU":
-        raise ConfigError(f"mixed_precision: {name} needs an Ascend device; a CPU computes in float32 here (no)")
-    return DTYPES[name]

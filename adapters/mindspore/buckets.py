@@ -14,10 +14,13 @@ import numpy as np
 from mindspore import Tensor, mint
 from numpy.typing import NDArray
 
-from .models import Weights
+from dreamcore.backends.bucketing import BUCKET_BYTES, in_buckets
+from dreamcore.formats.weights import Arrays
 
-BUCKET_ELEMENTS = 16 * 2**20
-"""64 MiB in float32: what the update needs beside weights, gradients and moments is a few times as much."""
+from .models import Weights, shapes
+
+BUCKET_ELEMENTS = BUCKET_BYTES // 4
+"""In float32: what the update needs beside weights, gradients and moments is a few times as much."""
 
 
 @dataclass(frozen=True)
@@ -50,19 +53,13 @@ class Bucket:
         return Tensor(np.concatenate([arrays[name].reshape(-1) for name in self.named]).astype(np.float32))
 
 
-def make_buckets(parameters: Mapping[str, Weights], limit: int = BUCKET_ELEMENTS) -> list[Bucket]:
+def make_buckets(parameters: Mapping[str, Mapping[str, ms.Parameter]], limit: int = BUCKET_ELEMENTS) -> list[Bucket]:
     """Distribute each component's parameters, in order, over buckets of about `limit` elements."""
-    buckets: list[Bucket] = []
-    for component, named in parameters.items():
-        some: Weights = {}
-        for name, parameter in named.items():
-            some[name] = parameter
-            if sum(p.size for p in some.values()) >= limit:
-                buckets.append(Bucket(component, some))
-                some = {}
-        if some:
-            buckets.append(Bucket(component, some))
-    return buckets
+    return [
+        Bucket(component, dict(items))
+        for component, named in parameters.items()
+        for items in in_buckets(named.items(), lambda item: int(item[1].size), limit)
+    ]
 
 
 def flatten_all(buckets: Sequence[Bucket], tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -75,3 +72,18 @@ def flatten(tensors: Sequence[Tensor]) -> Tensor:
     """Tensors one after the other as a vector in float32."""
     vector = mint.cat([tensor.reshape(-1) for tensor in tensors])
     return vector if vector.dtype == ms.float32 else vector.astype(ms.float32)
+
+
+def named_arrays(buckets: Sequence[Bucket], given: Sequence[Tensor], ending: str = "") -> Arrays:
+    """Vectors, one for each bucket, as arrays under the parameters' names and an ending."""
+    pairs = (item for bucket, vector in zip(buckets, given, strict=True) for item in bucket.arrays(vector).items())
+    return {name + ending: array for name, array in pairs}
+
+
+def vectors(buckets: Sequence[Bucket], arrays: Arrays, ending: str = "") -> list[Tensor]:
+    """`named_arrays` undone."""
+    return [bucket.vector({name: arrays[name + ending] for name in bucket.named}) for bucket in buckets]
+
+
+def all_shapes(buckets: Sequence[Bucket]) -> dict[str, tuple[int, ...]]:
+    return {name: shape for bucket in buckets for name, shape in shapes(bucket.named).items()}

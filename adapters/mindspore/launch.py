@@ -14,7 +14,7 @@ from mindspore import Tensor, ops
 from mindspore.communication import get_group_size, get_rank, init
 from numpy.typing import NDArray
 
-from dreamcore.backend import Solo, World
+from dreamcore.backends.protocol import Solo, World
 from dreamcore.errors import ConfigError, RunError
 
 JOIN_SECONDS = 180

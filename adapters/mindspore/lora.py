@@ -12,10 +12,11 @@ from pathlib import Path
 import mindspore as ms
 from mindspore import Tensor, mint, nn, ops
 
+from dreamcore.backends.lora import Lora
 from dreamcore.errors import ConfigError
-from dreamcore.lora import DOWN, UP, Lora, factors_for, read_factors
+from dreamcore.formats.lora import DOWN, UP, factors_for
 
-from .models import Weights, fill, shapes
+from .models import Weights
 
 
 class LoraLayer(nn.Cell):
@@ -79,15 +80,6 @@ def _replace(parent: nn.Cell, key: str, cell: nn.Cell) -> None:
         parent[int(key)] = cell
     else:
         setattr(parent, key, cell)
-
-
-def restore_factors(factors: Weights, folder: Path) -> None:
-    """Load raw factors that any backend wrote.
-
-    Raises:
-        RunError: factors that are missing, left over or of another shape.
-    """
-    fill(factors, read_factors(folder, shapes(factors)))
 
 
 def fold(file: Path, weights: Mapping[str, Weights], scale: float) -> None:

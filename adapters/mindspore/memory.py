@@ -6,7 +6,7 @@ import re
 
 import mindspore as ms
 
-from dreamcore.outofmemory import Kind
+from dreamcore.backends.out_of_memory import Kind
 
 WORDS = re.compile(
     r"out of memory|memory (is not|isn't|not) enough|\bm?alloc\w*[^\n]*\bfail|\bfail\w*[^\n]*\bm?alloc|EL0004", re.I

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from dreamcore.words import Layout, Part, joined_words
+from dreamcore.text.conditioning import Layout, LoadedEncoder, join_prompt_embeds
 
 LAYERS = re.compile(r"(^|\.)(resnets|attentions|layers?)\.\d+$|^(single_)?transformer_blocks\.\d+$")
 """Cells of a denoiser and of a text encoder that keep nothing but their inputs when they are recomputed."""
@@ -21,8 +21,8 @@ class Reader(NamedTuple):
     uses_mask: bool
     last: int
     """Place of the last state in the answer."""
-    words: bool
-    """Whether its words are wanted."""
+    embeds: bool
+    """Whether its prompt embeddings are wanted."""
     layer: int
     """Which hidden state they are; 0 for the last, after the final norm."""
     pooled: int
@@ -30,13 +30,13 @@ class Reader(NamedTuple):
     trains: bool
 
     @classmethod
-    def of(cls, part: Part[Tensor]) -> Reader:
+    def of(cls, part: LoadedEncoder[Tensor]) -> Reader:
         wanted = part.description
         projects = wanted.pooled == "text_embeds"  # then the answer begins with them, and the last state follows
         return cls(
             uses_mask=bool(getattr(part.network.config, "use_attention_mask", None)),
             last=1 if projects else 0,
-            words=wanted.group is not None,
+            embeds=wanted.group is not None,
             layer=wanted.layer or 0,
             pooled={None: -1, "text_embeds": 0, "pooler_output": 1}[wanted.pooled],
             trains=part.trains,
@@ -44,39 +44,39 @@ class Reader(NamedTuple):
 
 
 def encode(network: nn.Cell, reader: Reader, ids: Tensor, masks: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """Words [B, tokens, width] and pooled embedding [B, width] of token ids [B, tokens], as far as they are wanted."""
+    """Prompt embeddings [B, tokens, width] and pooled ones [B, width] of token ids [B, tokens], as far as wanted."""
     out = network(
         ids,
         attention_mask=masks if reader.uses_mask else None,
         output_hidden_states=reader.layer != 0,
         return_dict=False,
     )
-    words = None
-    if reader.words:
-        words = out[reader.last] if reader.layer == 0 else out[-1][reader.layer]
-    return words, out[reader.pooled] if reader.pooled >= 0 else None
+    embeds = None
+    if reader.embeds:
+        embeds = out[reader.last] if reader.layer == 0 else out[-1][reader.layer]
+    return embeds, out[reader.pooled] if reader.pooled >= 0 else None
 
 
-class WordsNetwork(nn.Cell):
-    """Words and pooled embeddings from the text encoders that train and the answers of those that do not.
+class ConditioningNetwork(nn.Cell):
+    """Prompt embeddings and pooled ones from the text encoders that train and the answers of those that do not.
 
     Args:
-        erases: whether zeros stand for empty words.
+        erases: whether zeros stand for empty prompts.
     """
 
-    def __init__(self, parts: Sequence[Part[Tensor]], layout: Layout, *, erases: bool):
+    def __init__(self, parts: Sequence[LoadedEncoder[Tensor]], layout: Layout, *, erases: bool):
         super().__init__()
         self.encoders = nn.CellList([part.network for part in parts if part.trains])
         self.readers, self.layout, self.erases = [Reader.of(part) for part in parts], layout, erases
 
     def construct(self, *given: Tensor) -> tuple[Tensor, ...]:
-        """Words [B, tokens, width] and, where the family has them, pooled embeddings [B, width].
+        """Prompt embeddings [B, tokens, width] and, where the family has them, pooled ones [B, width].
 
         Args:
-            given: of each encoder token ids and attention mask [B, length], or its words and pooled embedding; last of
-                all, where empty words are erased, [B] 0 for such rows.
+            given: of each encoder token ids and attention mask [B, length], or its prompt embeddings and pooled
+                one; last of all, where empty prompts are erased, [B] 0 for such rows.
         """
-        words: list[Any] = []
+        embeds: list[Any] = []
         pooled: list[Any] = []
         trained = 0
         for i in range(len(self.readers)):
@@ -85,9 +85,9 @@ class WordsNetwork(nn.Cell):
                 trained += 1
             else:
                 answer = (given[2 * i], given[2 * i + 1])
-            words.append(answer[0])
+            embeds.append(answer[0])
             pooled.append(answer[1])
-        found = [joined_words(self.layout, words, given[0].shape[0], _cat, _zeros)]
+        found = [join_prompt_embeds(self.layout, embeds, given[0].shape[0], _cat, _zeros)]
         if len(self.layout.pooled) > 0:
             found.append(_cat([pooled[k] for k in self.layout.pooled], -1))
         if self.erases:
@@ -101,16 +101,20 @@ class LossNetwork(nn.Cell):
 
     Args:
         inputs: the denoiser's argument (or ARGUMENT.KEY) -> the name of what it gets (`Family.inputs`).
-        names: of what is given in their order, words and pooled embeddings last.
-        words: makes these two from what is given in their place.
+        names: of what is given in their order, prompt embeddings and pooled ones last.
+        conditioning: makes these two from what is given in their place.
     """
 
     def __init__(
-        self, denoiser: nn.Cell, inputs: Mapping[str, str], names: Sequence[str], words: WordsNetwork | None = None
+        self,
+        denoiser: nn.Cell,
+        inputs: Mapping[str, str],
+        names: Sequence[str],
+        conditioning: ConditioningNetwork | None = None,
     ):
         super().__init__()
-        self.denoiser, self.words = denoiser, words
-        self.told = len([name for name in names if name not in ("words", "pooled")])
+        self.denoiser, self.conditioning = denoiser, conditioning
+        self.before = len([name for name in names if name not in ("prompt_embeds", "pooled_prompt_embeds")])
         places = {argument: names.index(name) for argument, name in inputs.items() if name in names}
         self.outer, self.flat, self.inner = "", list[tuple[str, int]](), list[tuple[str, int]]()
         for argument, place in places.items():
@@ -131,8 +135,8 @@ class LossNetwork(nn.Cell):
             given: the inputs, in the order of the names.
         """
         values = given
-        if self.words is not None:
-            values = given[: self.told] + self.words(*given[self.told :])
+        if self.conditioning is not None:
+            values = given[: self.before] + self.conditioning(*given[self.before :])
         arguments: dict[str, Any] = {}
         for name, place in self.flat:
             arguments[name] = values[place]
@@ -176,11 +180,13 @@ def recompute(network: nn.Cell) -> None:
             cell.recompute()
 
 
-def gradient_function(network: LossNetwork, weights: ms.ParameterTuple, compile: Callable[[Any], Any]) -> Any:
-    """A function of the network's inputs that returns ((loss, errors), gradients)."""
+def gradient_function(
+    network: LossNetwork, weights: ms.ParameterTuple, compile: Callable[[Any], Any] | None = None
+) -> Any:
+    """A function of the network's inputs that returns ((loss, errors), gradients), compiled where it is said how."""
     differentiated = ms.value_and_grad(network, None, weights, has_aux=True)
 
     def run(*inputs: Tensor) -> Any:
         return differentiated(*inputs)
 
-    return compile(run)
+    return compile(run) if compile else run

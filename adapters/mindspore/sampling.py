@@ -1,4 +1,4 @@
-"""Latents of pictures through mindone's own pipelines; what they are told stands in `dreamcore.pipelines`.
+"""Latents of images through mindone's own pipelines; their arguments are chosen in `dreamcore.backends.pipelines`.
 
 Imported after the device is chosen, as mindone must be.
 """
@@ -13,17 +13,20 @@ import numpy as np
 from mindone import diffusers
 from numpy.typing import NDArray
 
-from dreamcore import pipelines
-from dreamcore.backend import SampleRequest
-from dreamcore.modelfolder import ModelFolder
-
-from .words import Condition
+from dreamcore.backends import pipelines
+from dreamcore.backends.protocol import SampleRequest
+from dreamcore.models.folder import ModelFolder
+from dreamcore.text.conditioning import Conditioning
 
 
 def make_latents(
-    model: ModelFolder, parts: Mapping[str, Any], request: SampleRequest, positive: Condition, negative: Condition
+    model: ModelFolder,
+    parts: Mapping[str, Any],
+    request: SampleRequest,
+    positive: Conditioning[ms.Tensor],
+    negative: Conditioning[ms.Tensor],
 ) -> NDArray[np.float32]:
-    """Latents [N, C, h, w] of the pictures, as the autoencoder decodes them."""
+    """Latents [N, C, h, w] of the images, as the autoencoder decodes them."""
     return pipelines.make_latents(
         pipelines.make_pipeline(diffusers, model, parts, request.scheduler),
         model,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,10 @@ import paddle
 import paddle.distributed as dist
 from numpy.typing import NDArray
 
-from dreamcore.backend import Solo, World
+from dreamcore.backends.bucketing import BUCKET_BYTES, in_buckets
+from dreamcore.backends.launching import all_alive
+from dreamcore.backends.protocol import Solo, World
 from dreamcore.errors import ConfigError
-from dreamcore.launching import all_alive
-
-BUCKET_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -117,22 +116,10 @@ def check_log_folder(output: str) -> None:
 @paddle.no_grad()
 def sum_gradients(parameters: Sequence[paddle.Tensor]) -> None:
     """Replace every gradient by its sum over all ranks, in buckets."""
-    for bucket in _buckets([p.grad for p in parameters if p.grad is not None]):
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    for bucket in in_buckets(gradients, lambda g: g.size * g.element_size(), BUCKET_BYTES):
         flat = paddle.concat([g.flatten() for g in bucket])
         with all_alive():
             dist.all_reduce(flat)
         for gradient, summed in zip(bucket, paddle.split(flat, [g.size for g in bucket]), strict=True):
             paddle.assign(summed.reshape(gradient.shape), gradient)
-
-
-def _buckets(tensors: Iterable[paddle.Tensor]) -> Iterable[list[paddle.Tensor]]:
-    bucket: list[paddle.Tensor] = []
-    size = 0
-    for tensor in tensors:
-        bucket.append(tensor)
-        size += tensor.size * tensor.element_size()
-        if size >= BUCKET_BYTES:
-            yield bucket
-            bucket, size = [], 0
-    if bucket:
-        yield bucket

@@ -12,11 +12,11 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from dreamcore.backends.lora import Lora
 from dreamcore.errors import ConfigError
-from dreamcore.lora import DOWN, UP, Lora, factors_for, read_factors
-from dreamcore.weights import Arrays
+from dreamcore.formats.lora import DOWN, UP, factors_for
 
-from .models import Named, published, published_shape, put
+from .models import published_shape, put
 
 
 class Factors(nn.Layer):
@@ -94,19 +94,3 @@ def apply_file(networks: Mapping[str, nn.Layer], file: Path, scale: float) -> No
         put(UP, factors.lora_B.weight, pair.up)
         factors.eval()
         _attach(layer, factors)
-
-
-def arrays(factors: Named) -> Arrays:
-    """Factors as files hold them."""
-    return {name: published(name, factor) for name, factor in factors.items()}
-
-
-def restore_factors(factors: Named, folder: Path) -> None:
-    """Load raw factors that any backend wrote.
-
-    Raises:
-        RunError: factors that are missing, left over or of another shape.
-    """
-    stored = read_factors(folder, {name: published_shape(name, factor) for name, factor in factors.items()})
-    for name, factor in factors.items():
-        put(name, factor, stored[name])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from dreamcore.outofmemory import Kind
+from dreamcore.backends.out_of_memory import Kind
 
 OURS = re.compile(r"ResourceExhausted|out of memory|Cannot allocate|ALLOC_FAILED", re.I)
 DEVICE = re.compile(r"\b(GPU|CUDA|CUBLAS|CUDNN|NCCL)", re.I)

@@ -7,10 +7,8 @@ their configuration here, and filled by core's strict reader; Paddle's layout of
 from __future__ import annotations
 
 import importlib
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,25 +17,15 @@ from numpy.typing import NDArray
 from paddle.distributed import fleet
 from paddle.nn.initializer import Constant, set_global_initializer
 
-from dreamcore.bpe import with_old_files
-from dreamcore.errors import ConfigError, RunError
-from dreamcore.layouts import PUBLISHED
-from dreamcore.modelfields import building
-from dreamcore.modelfolder import ModelFolder
-from dreamcore.weights import (
-    TABLE,
-    Arrays,
-    component_file,
-    is_linear,
-    known_names,
-    misfit,
-    read_weights,
-    swap_layout,
-    write_safetensors,
-)
+from dreamcore.backends.loading import fitting, network_class
+from dreamcore.formats.ppdiffusers import PUBLISHED
+from dreamcore.formats.weights import TABLE, Arrays, is_linear, read_weights, swap_layout
+from dreamcore.models.fields import building
+from dreamcore.models.folder import ModelFolder
+from dreamcore.text.tokenizer import with_old_files
 
 Named = Mapping[str, paddle.Tensor]
-"""Trained weights by COMPONENT.PARAMETER as published."""
+"""Weights by published name."""
 LIBRARIES = {
     "diffusers": "ppdiffusers",
     "ppdiffusers": "ppdiffusers",
@@ -57,16 +45,13 @@ def load_component(model: ModelFolder, name: str) -> Any:
         ConfigError: a class that is not known, weights missing from the file, or weights that the network lacks.
     """
     library, class_name = model.index[name]
-    cls = getattr(imported(LIBRARIES[library]), class_name, None) if library in LIBRARIES else None
-    if cls is None:
-        raise ConfigError(f"{model.path}: {name} is a {library}.{class_name}, which this ppdiffusers lacks")
+    cls = network_class(model, name, imported(LIBRARIES[library]) if library in LIBRARIES else None)
     files = model.weight_files(name)
     arrays = read_weights(files, paddles=library in PUBLISHED)
     with building(model.folder(name) / "config.json", class_name):
         network = _build(cls, model.config(name))
-    if problem := fill(network, arrays):
-        kind, _, names = problem.partition(": ")
-        raise ConfigError(f"{files[0]}: {kind} for {class_name}: {names}")
+    weights = weights_of(network)
+    fill(weights, fitting(arrays, shapes(weights), files[0], class_name))
     network.eval()
     for parameter in network.parameters():
         parameter.stop_gradient = True
@@ -106,6 +91,7 @@ def recompute(network: paddle.nn.Layer) -> None:
         network.enable_gradient_checkpointing()
     else:
         network._set_gradient_checkpointing(True)
+    network.train()
 
 
 def _recomputed(block: paddle.nn.Layer, forward: Callable[..., Any], **inputs: paddle.Tensor) -> Any:
@@ -122,24 +108,24 @@ def _recomputed(block: paddle.nn.Layer, forward: Callable[..., Any], **inputs: p
 def weights_of(network: paddle.nn.Layer) -> dict[str, paddle.Tensor]:
     """A network's weights under their published names, tables of positions included: without zeros that only
     ppdiffusers has."""
-    tables = {name: table for name, table in network.named_buffers() if name == TABLE}
-    return trainable(network) | tables
+    weights = {name: weight for name, weight in network.named_parameters() if not name.endswith(ZEROS)}
+    return weights | {name: table for name, table in network.named_buffers() if name == TABLE}
 
 
-def trainable(network: paddle.nn.Layer) -> dict[str, paddle.Tensor]:
-    """Those of a network's weights that can train."""
-    return {name: weight for name, weight in network.named_parameters() if not name.endswith(ZEROS)}
+def shapes(weights: Named) -> dict[str, tuple[int, ...]]:
+    """Of weights, as files hold them."""
+    return {name: published_shape(name, weight) for name, weight in weights.items()}
 
 
-def fill(network: paddle.nn.Layer, arrays: Arrays) -> str | None:
-    """Give a network published weights; or say what does not fit, and leave it as it was."""
-    weights = weights_of(network)
-    arrays = known_names(arrays, weights)
-    if problem := misfit(arrays, {name: published_shape(name, w) for name, w in weights.items()}):
-        return problem
+def arrays(weights: Named) -> Arrays:
+    """Weights as files hold them."""
+    return {name: published(name, weight) for name, weight in weights.items()}
+
+
+def fill(weights: Named, arrays: Arrays) -> None:
+    """Give weights what files hold."""
     for name, weight in weights.items():
         put(name, weight, arrays[name])
-    return None
 
 
 def published_shape(name: str, weight: paddle.Tensor) -> tuple[int, ...]:
@@ -163,31 +149,3 @@ def load_tokenizer(model: ModelFolder, name: str) -> Any:
     class_name = model.class_name(name).removesuffix("Fast")  # of which there is none here
     with building(model.folder(name), class_name), with_old_files(model.folder(name)) as folder:
         return getattr(imported("ppdiffusers.transformers"), class_name).from_pretrained(str(folder))
-
-
-def exported(network: paddle.nn.Layer) -> Arrays:
-    """A trained network's weights, as files hold them."""
-    return {name: published(name, weight) for name, weight in weights_of(network).items()}
-
-
-def restore_component(network: paddle.nn.Layer, folder: Path) -> None:
-    """Load weights that this backend or another exported into a network.
-
-    Raises:
-        RunError: names or shapes that do not fit.
-    """
-    file = component_file(folder)
-    if problem := fill(network, read_weights([file])):
-        raise RunError(f"{file}: does not fit this model: {problem}")
-
-
-def rewrite_weights(files: Sequence[Path], folder: Path, *, paddles: bool) -> None:
-    """Write a component's weights, a variant's or Paddle's own, as one plain safetensors file.
-
-    Pickled weights of PyTorch, which are not opened here, are carried over as they are.
-    """
-    if files[0].suffix == ".bin":
-        for file in files:
-            shutil.copyfile(file, folder / file.name)
-        return
-    write_safetensors(component_file(folder), read_weights(files, paddles=paddles))

@@ -1,30 +1,27 @@
-"""The update: AdamW with its state under published names, clipping, fp16's loss scale, the moving average."""
+"""The update: AdamW with its state under published names, clipping, fp16's loss scale."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paddle
 from numpy.typing import NDArray
 
-from dreamcore import average
-from dreamcore.choices import weight_decays
+from dreamcore.backends.adamw import StoredAdamW, weight_decays
+from dreamcore.backends.loss_scale import LossScale
 from dreamcore.config import TrainConfig
-from dreamcore.lossscale import LossScale
-from dreamcore.moments import ADAMW, FIRST, SECOND, Counters, read_counters, read_moments, save_optimizer
-from dreamcore.weights import Arrays
+from dreamcore.formats.optimizer_state import FIRST, SECOND
+from dreamcore.formats.weights import Arrays
 
-from .models import Named, published, published_shape, put
+from .models import Named, published, put, shapes
 
 MOMENTS = {FIRST: "moment1", SECOND: "moment2"}
 """Endings of the moments' names in checkpoints, and Paddle's names."""
 
 
-class Optimizer:
+class Optimizer(StoredAdamW):
     """AdamW over the trained parameters of each component: PyTorch's formula, which Paddle's kernel computes too.
 
     Args:
@@ -34,9 +31,9 @@ class Optimizer:
     """
 
     def __init__(self, parameters: Mapping[str, Named], config: TrainConfig, loss_scale: LossScale | None):
+        super().__init__(loss_scale)
         self.named = {name: p for named in parameters.values() for name, p in named.items()}
         self.all = list(self.named.values())
-        self.loss_scale = loss_scale
         self._max_norm = config.max_grad_norm
         self._betas = {"beta1": config.adam_beta1, "beta2": config.adam_beta2}
         decays = weight_decays(config, list(parameters))
@@ -47,7 +44,6 @@ class Optimizer:
             )
             for component, named in parameters.items()
         }
-        self._steps = 0
 
     @paddle.no_grad()
     def step(self, lr: Mapping[str, float]) -> paddle.Tensor:
@@ -63,7 +59,7 @@ class Optimizer:
             for component, adamw in self._adamw.items():
                 adamw.set_lr(lr[component])
                 adamw.step()
-            self._steps += 1
+            self.steps += 1
         if self.loss_scale:
             self.loss_scale.update(overflow=overflow)
         for parameter in self.all:
@@ -82,35 +78,20 @@ class Optimizer:
         for gradient in gradients:
             gradient.multiply_(factor)
 
-    def save(self, folder: Path) -> None:
-        """Write the moments and the counters."""
+    def moments(self) -> Arrays:
         state: dict[str, Any] = {}
         for adamw in self._adamw.values():
             state |= adamw.state_dict()
-        arrays = {
+        return {
             name + ending: published(name, state[f"{p.name}_{paddles}_0"])
             for name, p in self.named.items()
             for ending, paddles in MOMENTS.items()
-            if self._steps
         }
-        save_optimizer(folder, arrays, Counters(ADAMW, self._steps, asdict(self.loss_scale) if self.loss_scale else {}))
 
-    def load(self, folder: Path) -> None:
-        """Read what `save`, of this backend or another, wrote.
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return shapes(self.named)
 
-        Raises:
-            ConfigError: the state of another optimizer.
-            RunError: moments that are missing, left over or of another shape.
-        """
-        counters = read_counters(folder)
-        arrays = read_moments(folder, {n: published_shape(n, p) for n, p in self.named.items()}, counters)
-        self._steps = counters.step
-        if arrays:
-            self._put_moments(arrays)
-        if self.loss_scale and counters.scaler:
-            self.loss_scale = LossScale(**counters.scaler)
-
-    def _put_moments(self, arrays: Arrays) -> None:
+    def put_moments(self, arrays: Arrays) -> None:
         state: dict[str, Any] = {}
         for name, parameter in self.named.items():
             for ending, paddles in MOMENTS.items():
@@ -118,43 +99,9 @@ class Optimizer:
                 put(name, value, arrays[name + ending])
                 state[f"{parameter.name}_{paddles}_0"] = value
             for beta, value in self._betas.items():
-                state[f"{parameter.name}_{beta}_pow_acc_0"] = paddle.to_tensor(_power(value, self._steps + 1))
+                state[f"{parameter.name}_{beta}_pow_acc_0"] = paddle.to_tensor(_power(value, self.steps + 1))
         for adamw in self._adamw.values():
             adamw.set_state_dict(state)
-
-
-class MovingAverage(average.MovingAverage[dict[str, paddle.Tensor]]):
-    """Of Paddle's parameters."""
-
-    def __init__(self, named: Named, decay: float):
-        self._named = named
-        super().__init__(decay)
-
-    def copies(self) -> dict[str, paddle.Tensor]:
-        return {name: p.detach().clone() for name, p in self._named.items()}
-
-    @paddle.no_grad()
-    def put(self, values: dict[str, paddle.Tensor]) -> None:
-        for name, parameter in self._named.items():
-            parameter.set_value(values[name])
-
-    @paddle.no_grad()
-    def mix(self, averages: dict[str, paddle.Tensor], share: float) -> dict[str, paddle.Tensor]:
-        for name, mean in averages.items():
-            mean.lerp_(self._named[name].detach(), share)
-        return averages
-
-    def to_arrays(self, values: dict[str, paddle.Tensor]) -> Arrays:
-        return {name: published(name, value) for name, value in values.items()}
-
-    def from_arrays(self, arrays: Arrays) -> dict[str, paddle.Tensor]:
-        made = self.copies()
-        for name, value in made.items():
-            put(name, value, arrays[name])
-        return made
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: published_shape(name, p) for name, p in self._named.items()}
 
 
 def _power(beta: float, exponent: int) -> NDArray[np.float32]:

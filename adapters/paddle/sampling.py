@@ -1,4 +1,4 @@
-"""Latents of pictures through ppdiffusers' own pipelines; what they are told stands in `dreamcore.pipelines`.
+"""Latents of images through ppdiffusers' own pipelines; their arguments are chosen in `dreamcore.backends.pipelines`.
 
 Imported after the device is chosen, as ppdiffusers must be.
 """
@@ -13,19 +13,23 @@ import numpy as np
 import paddle
 from numpy.typing import NDArray
 
-from dreamcore import pipelines
-from dreamcore.backend import SampleRequest
-from dreamcore.modelfolder import ModelFolder
+from dreamcore.backends import pipelines
+from dreamcore.backends.protocol import SampleRequest
+from dreamcore.models.folder import ModelFolder
+from dreamcore.text.conditioning import Conditioning
 
 from .models import imported
-from .words import Condition
 
 
 @paddle.no_grad()
 def make_latents(
-    model: ModelFolder, parts: Mapping[str, Any], request: SampleRequest, positive: Condition, negative: Condition
+    model: ModelFolder,
+    parts: Mapping[str, Any],
+    request: SampleRequest,
+    positive: Conditioning[paddle.Tensor],
+    negative: Conditioning[paddle.Tensor],
 ) -> NDArray[np.float32]:
-    """Latents [N, C, h, w] of the pictures, as the autoencoder decodes them."""
+    """Latents [N, C, h, w] of the images, as the autoencoder decodes them."""
     pipeline = pipelines.make_pipeline(imported("ppdiffusers"), model, parts, request.scheduler)
     with _equations_of_one_type():
         return pipelines.make_latents(

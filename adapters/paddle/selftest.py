@@ -8,14 +8,15 @@ from functools import partial
 import paddle
 from paddle.nn import functional
 
-from dreamcore import selftest as core
-from dreamcore.backend import World
+from dreamcore.backends import selftest as core
+from dreamcore.backends.protocol import World
 from dreamcore.config import TrainConfig
 from dreamcore.families import STABLE_DIFFUSION
 
 from .launch import choose_device, join_world, sum_gradients
 from .models import imported, published, published_shape, put
 from .optim import Optimizer
+from .precision import autocast
 
 
 def selftest(device: str | None = None) -> Iterable[core.Outcome]:
@@ -26,7 +27,7 @@ def selftest(device: str | None = None) -> Iterable[core.Outcome]:
     bf16 = on_card and paddle.amp.is_bfloat16_supported()
     return core.attempt(
         [
-            ("float32", partial(_step, None, core.FLOAT32)),
+            ("float32", partial(_step, "float32", core.FLOAT32)),
             ("bf16", partial(_step, "bfloat16", core.BFLOAT16) if bf16 else None),
             ("fp16", partial(_step, "float16", core.FLOAT16) if on_card else None),
             ("the update moves every weight", _update),
@@ -36,7 +37,7 @@ def selftest(device: str | None = None) -> Iterable[core.Outcome]:
     )
 
 
-def _network(dtype: str | None = None) -> tuple[dict[str, paddle.Tensor], float]:
+def _network(dtype: str = "float32") -> tuple[dict[str, paddle.Tensor], float]:
     """The network's weights with their gradients, and its loss."""
     unet = imported("ppdiffusers").UNet2DConditionModel(**core.UNET)
     named = dict(unet.named_parameters())
@@ -45,15 +46,15 @@ def _network(dtype: str | None = None) -> tuple[dict[str, paddle.Tensor], float]
         put(name, named[name], array)
     unet.eval()
     given = {name: paddle.to_tensor(array) for name, array in core.inputs().items()}
-    with paddle.amp.auto_cast(enable=dtype is not None, dtype=dtype or "bfloat16"):
-        answer = unet(**STABLE_DIFFUSION.arguments({name: given[name] for name in ("x", "t", "words")})).sample
+    with autocast(dtype):
+        answer = unet(**STABLE_DIFFUSION.arguments({name: given[name] for name in ("x", "t", "prompt_embeds")})).sample
     errors = (answer.cast("float32") - given["target"]).square().flatten(1).mean(1)
     loss = (errors * given["weight"]).sum()
     loss.backward()
     return named, float(loss)
 
 
-def _step(dtype: str | None, tolerance: float) -> tuple[bool, str]:
+def _step(dtype: str, tolerance: float) -> tuple[bool, str]:
     named, loss = _network(dtype)
     return core.judge_step(loss, [p.grad.numpy() for p in named.values()], tolerance)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -13,16 +13,16 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
-from dreamcore.backend import Solo, World
+from dreamcore.backends.bucketing import BUCKET_BYTES, in_buckets
+from dreamcore.backends.launching import all_alive
+from dreamcore.backends.protocol import Solo, World
 from dreamcore.errors import ConfigError
-from dreamcore.launching import all_alive
 
 TIMEOUT = timedelta(minutes=10)
 """For joining, and for gradients: in the middle of training all ranks are in step."""
 PATIENCE = timedelta(hours=12)
-"""For everything else: rank 0 may be making pictures or waiting for another run.  A rank that dies is noticed at once
+"""For everything else: rank 0 may be making images or waiting for another run.  A rank that dies is noticed at once
 all the same, for its connections close."""
-BUCKET_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -91,22 +91,10 @@ def join_world(device: torch.device) -> World:
 
 def sum_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:
     """Replace every gradient by its sum over all ranks, in buckets."""
-    for bucket in _buckets([p.grad for p in parameters if p.grad is not None]):
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    for bucket in in_buckets(gradients, lambda g: g.numel() * g.element_size(), BUCKET_BYTES):
         flat = torch.cat([g.reshape(-1) for g in bucket])
         with all_alive():
             dist.all_reduce(flat)
         parts = flat.split([g.numel() for g in bucket])
         torch._foreach_copy_(bucket, [part.view_as(g) for part, g in zip(parts, bucket, strict=True)])
-
-
-def _buckets(tensors: Iterable[torch.Tensor]) -> Iterable[list[torch.Tensor]]:
-    bucket: list[torch.Tensor] = []
-    size = 0
-    for tensor in tensors:
-        bucket.append(tensor)
-        size += tensor.numel() * tensor.element_size()
-        if size >= BUCKET_BYTES:
-            yield bucket
-            bucket, size = [], 0
-    if bucket:
-        yield bucket

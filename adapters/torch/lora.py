@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,12 @@ import torch
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 
+from dreamcore.backends.lora import Lora
 from dreamcore.errors import ConfigError
-from dreamcore.lora import DOWN, UP, Lora, factors_for, read_factors, refuse_other_kinds, understood
-from dreamcore.weights import Arrays, read_safetensors
+from dreamcore.formats.lora import DOWN, UP, factors_for, refuse_other_kinds, understood
+from dreamcore.formats.weights import Arrays, read_safetensors
 
-from .models import weight_prefix
-from .optim import Named
+from .models import Named, weight_prefix
 
 ADAPTER, FILE = "default", "lora"
 """What peft calls the factors of a run, and those of a file."""
@@ -79,19 +80,22 @@ def apply_file(pipeline: Any, networks: Mapping[str, Any], file: Path, scale: fl
         up = pair.up.astype(np.float32) * np.float32(pair.scale)
         tensors |= {f"{component}.{layer}{DOWN}": torch.from_numpy(pair.down.astype(np.float32))}
         tensors |= {f"{component}.{layer}{UP}": torch.from_numpy(up)}
-    try:
-        pipeline.load_lora_weights(tensors, adapter_name=FILE)
-    except (OSError, ValueError, RuntimeError, LookupError) as error:
-        raise ConfigError(f"lora: {file}: cannot be loaded into this model: {error}") from None
-    there = {
-        (component, weight_prefix(network) + name)
-        for component, network in networks.items()
-        for name, layer in network.named_modules()
-        if isinstance(layer, LoraLayer) and FILE in layer.lora_A
-    }
-    if left_out := sorted(wanted.keys() - there):
-        raise ConfigError(f"lora: {file}: {'.'.join(left_out[0])}: diffusers loads no factors of this layer")
-    pipeline.set_adapters([FILE], [scale])
+    with ExitStack() as undo:
+        undo.callback(pipeline.unload_lora_weights)
+        try:
+            pipeline.load_lora_weights(tensors, adapter_name=FILE)
+        except (OSError, ValueError, RuntimeError, LookupError) as error:
+            raise ConfigError(f"lora: {file}: cannot be loaded into this model: {error}") from None
+        there = {
+            (component, weight_prefix(network) + name)
+            for component, network in networks.items()
+            for name, layer in network.named_modules()
+            if isinstance(layer, LoraLayer) and FILE in layer.lora_A
+        }
+        if left_out := sorted(wanted.keys() - there):
+            raise ConfigError(f"lora: {file}: {'.'.join(left_out[0])}: diffusers loads no factors of this layer")
+        pipeline.set_adapters([FILE], [scale])
+        undo.pop_all()
 
 
 def _in_diffusers_names(pipeline: Any, file: Path, networks: Mapping[str, Any]) -> Arrays:
@@ -111,20 +115,3 @@ def _in_diffusers_names(pipeline: Any, file: Path, networks: Mapping[str, Any]) 
     }
     strengths = {name: np.array(float(alpha)) for name, alpha in layers.items()}
     return {name: tensor.numpy() for name, tensor in converted.items()} | strengths
-
-
-def arrays(factors: Named) -> Arrays:
-    """Factors as files hold them."""
-    return {name: factor.detach().cpu().numpy() for name, factor in factors.items()}
-
-
-def restore_factors(factors: Named, folder: Path) -> None:
-    """Load raw factors that any backend wrote.
-
-    Raises:
-        RunError: factors that are missing, left over or of another shape.
-    """
-    stored = read_factors(folder, {name: factor.shape for name, factor in factors.items()})
-    with torch.no_grad():
-        for name, factor in factors.items():
-            factor.copy_(torch.from_numpy(stored[name].copy()))

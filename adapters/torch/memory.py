@@ -6,7 +6,7 @@ import re
 
 import torch
 
-from dreamcore.outofmemory import Kind
+from dreamcore.backends.out_of_memory import Kind
 
 DEVICE = re.compile(r"out of memory|_STATUS_ALLOC_FAILED", re.I)
 HOST = re.compile(r"DefaultCPUAllocator|can't allocate memory|unable to mmap", re.I)

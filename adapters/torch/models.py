@@ -15,13 +15,13 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from dreamcore.errors import ConfigError, RunError
-from dreamcore.modelfields import building
-from dreamcore.modelfolder import ModelFolder
-from dreamcore.weights import Arrays, component_file
+from dreamcore.backends.loading import network_class, refuse_problems
+from dreamcore.formats.weights import IGNORED, Arrays, component_file
+from dreamcore.models.fields import building
+from dreamcore.models.folder import ModelFolder
 
-IGNORED = ("position_ids",)
-"""Endings of names in published files that hold no weight: position numbers, which old versions stored."""
+Named = Mapping[str, torch.nn.Parameter]
+"""Weights by published name."""
 LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
 
 
@@ -32,9 +32,7 @@ def load_component(model: ModelFolder, name: str) -> Any:
         ConfigError: a class that is not known, weights missing from the file, or weights that the network lacks.
     """
     library, class_name = model.index[name]
-    cls = getattr(LIBRARIES.get(library), class_name, None)
-    if cls is None:
-        raise ConfigError(f"{model.path}: {name} is a {library}.{class_name}, which this torch environment lacks")
+    cls = network_class(model, name, LIBRARIES.get(library))
     files = model.weight_files(name)
     with building(files[0], class_name):
         network, info = cls.from_pretrained(
@@ -45,18 +43,14 @@ def load_component(model: ModelFolder, name: str) -> Any:
             output_loading_info=True,
             local_files_only=True,
         )
-    _refuse_gaps(files[0], class_name, info)
+    reported = {
+        kind: [str(n) for n in info.get(f"{kind}_keys", ())] for kind in ("missing", "unexpected", "mismatched")
+    }
+    problems = {f"{kind} keys": [n for n in names if not n.endswith(IGNORED)] for kind, names in reported.items()}
+    refuse_problems(problems, files[0], class_name)
     for tensor in (*network.parameters(), *network.buffers()):
         tensor.data = tensor.data.clone()  # out of the mapped file, whose alignment would show in the last bits
     return network.eval().requires_grad_(False)
-
-
-def _refuse_gaps(file: Path, class_name: str, info: Mapping[str, Any]) -> None:
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        names = sorted(str(n) for n in info.get(kind, ()) if not str(n).endswith(IGNORED))
-        if names:
-            some = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-            raise ConfigError(f"{file}: {kind.replace('_', ' ')} for {class_name}: {some}")
 
 
 def load_tokenizer(model: ModelFolder, name: str) -> Any:
@@ -71,25 +65,24 @@ def weight_prefix(network: torch.nn.Module) -> str:
     return "text_model." if flattened else ""
 
 
-def exported(network: torch.nn.Module) -> Arrays:
-    """A trained network's weights under published names."""
+def weights_of(network: torch.nn.Module) -> Named:
+    """A network's weights under published names."""
     prefix = weight_prefix(network)
-    return {prefix + name: tensor.cpu().numpy() for name, tensor in network.state_dict().items()}
+    return {prefix + name: tensor for name, tensor in network.state_dict(keep_vars=True).items()}
 
 
-def restore_component(network: torch.nn.Module, folder: Path) -> None:
-    """Load weights that this backend or another exported into a network.
+@torch.no_grad()
+def fill(weights: Named, arrays: Arrays) -> None:
+    """Give weights what files hold."""
+    for name, weight in weights.items():
+        weight.copy_(torch.from_numpy(arrays[name].copy()))
 
-    Raises:
-        RunError: names or shapes that do not fit.
-    """
-    file = component_file(folder)
-    prefix = weight_prefix(network)
-    tensors = {name.removeprefix(prefix): tensor for name, tensor in load_file(file).items()}
-    try:
-        network.load_state_dict(tensors, strict=True)
-    except RuntimeError as error:
-        raise RunError(f"{file}: does not fit this model: {error}") from None
+
+def recompute(network: torch.nn.Module) -> None:
+    """Compute activations again in the backward pass, which these libraries do in train mode alone."""
+    diffusers_name, transformers_name = "enable_gradient_checkpointing", "activation_checkpointing_enable"
+    getattr(network, diffusers_name if hasattr(network, diffusers_name) else transformers_name)()
+    network.train()
 
 
 def rewrite_weights(files: Sequence[Path], folder: Path) -> None:

@@ -9,16 +9,17 @@ from typing import Any
 
 import torch
 
-from dreamcore.checkpoint import OPTIMIZER_FILE
-from dreamcore.choices import weight_decays
+from dreamcore.backends.adamw import weight_decays
 from dreamcore.config import TrainConfig
 from dreamcore.errors import ConfigError, RunError
-from dreamcore.moments import ADAMW, Counters, read_counters, read_moments, save_optimizer
-from dreamcore.weights import read_safetensors
+from dreamcore.formats.optimizer_state import ADAMW, Counters, read_counters, read_moments, save_optimizer
+from dreamcore.formats.weights import read_safetensors
+from dreamcore.io.names import OPTIMIZER_FILE
+
+from .models import Named
 
 ADAMW_8BIT = "adamw8bit"
 """The name that its state is kept under."""
-Named = Mapping[str, torch.nn.Parameter]
 
 
 class Optimizer:
@@ -52,6 +53,15 @@ class Optimizer:
             **options,
         )
 
+    @property
+    def scales(self) -> bool:
+        """Whether the loss is scaled, for fp16."""
+        return self.scaler.is_enabled()
+
+    def scaled(self, loss: torch.Tensor) -> torch.Tensor:
+        """What the backward pass starts from."""
+        return self.scaler.scale(loss)
+
     def step(self, lr: Mapping[str, float]) -> torch.Tensor:
         """Clip and update from the gradients, then free them; returns their norm [], on the device.
 
@@ -69,12 +79,14 @@ class Optimizer:
         return norm.detach()
 
     def _clip(self, norm: torch.Tensor) -> None:
-        """Scale the gradients down to the norm that is allowed: in the update's own pass over them where AdamW is fused
-        and takes a divisor, which fp16's loss scale uses otherwise."""
-        if self.kind == ADAMW and not self.scaler.is_enabled():
-            self._adamw.grad_scale = ((norm + 1e-6) / self._max_norm).clamp(min=1.0)
-        else:
+        """Scale the gradients down to the norm that is allowed."""
+        if self.kind != ADAMW or self.scaler.is_enabled():
             torch.nn.utils.clip_grads_with_norm_(self.all, self._max_norm, norm)
+            return
+        # Fused AdamW divides by this (where there is one, by fp16's loss scale) on its own way through the gradients.
+        # So it moves 32 bytes a weight, and 36 with a division before the step: 151 ms instead of 172 for 50 million
+        # weights on one core; not measured on a GPU.  `clip_grads_with_norm_` multiplies instead: other last bits.
+        self._adamw.grad_scale = ((norm + 1e-6) / self._max_norm).clamp(min=1.0)
 
     def save(self, folder: Path) -> None:
         """Write the moments and the counters."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.nn.functional import conv2d, linear, scaled_dot_product_attention
-from torch.overrides import TorchFunctionMode
 
 from dreamcore.errors import ConfigError
 
@@ -58,42 +56,3 @@ def set_tf32(allow: bool, device: torch.device) -> None:
 def autocast(device: torch.device, dtype: torch.dtype) -> Any:
     """A context in which products and convolutions are computed in `dtype`."""
     return torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)
-
-
-def quicken_products(network: torch.nn.Module, device: torch.device, dtype: torch.dtype) -> None:
-    """Let matrix products and attention be computed in float32 where that is quicker; convolutions stay in `dtype`.
-
-    It is with bfloat16 on a CPU without matrix units (AMX), and saves casts of the weights (`benchmarks/README.md`).
-    """
-    if device.type != "cpu" or dtype is not torch.bfloat16 or torch.cpu._is_amx_tile_supported():
-        return
-    for module in network.modules():
-        if isinstance(module, torch.nn.Linear) or getattr(module, "kernel_size", None) == (1, 1):
-            module.forward = _InFloat32(module.forward)
-        elif hasattr(module, "processor"):
-            module.processor = _InFloat32(module.processor)
-
-
-class _InFloat32:
-    """Part of a network; a context around the update would not reach what gradient checkpointing recomputes."""
-
-    def __init__(self, inner: Any):
-        self.inner = inner
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with _Float32Products():
-            return self.inner(*args, **kwargs)
-
-
-class _Float32Products(TorchFunctionMode):
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        held = args[1].dtype if func in (linear, conv2d) else torch.float32  # a weight held in bfloat16 stays in it
-        if func not in (linear, conv2d, scaled_dot_product_attention) or held is not torch.float32:
-            return func(*args, **kwargs)
-        with torch.autocast("cpu", enabled=False):
-            return func(*map(_wide, args), **{name: _wide(value) for name, value in kwargs.items()})
-
-
-def _wide(value: Any) -> Any:
-    return value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value

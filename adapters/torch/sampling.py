@@ -1,4 +1,4 @@
-"""Latents of pictures through diffusers' own pipelines; what they are told stands in `dreamcore.pipelines`."""
+"""Latents of images through diffusers' own pipelines; their arguments are chosen in `dreamcore.backends.pipelines`."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dreamcore import pipelines
-from dreamcore.backend import SampleRequest
-from dreamcore.modelfolder import ModelFolder
+from dreamcore.backends import pipelines
+from dreamcore.backends.protocol import SampleRequest
+from dreamcore.models.folder import ModelFolder
+from dreamcore.text import conditioning
 
-from .words import Condition
+Conditioning = conditioning.Conditioning[torch.Tensor]
 
 
 @torch.no_grad()
 def make_latents(
-    model: ModelFolder, denoiser: Any, request: SampleRequest, positive: Condition, negative: Condition
+    model: ModelFolder, denoiser: Any, request: SampleRequest, positive: Conditioning, negative: Conditioning
 ) -> NDArray[np.float32]:
-    """Latents [N, C, h, w] of the pictures, as the autoencoder decodes them."""
-    words = positive.words
-    assert words is not None
+    """Latents [N, C, h, w] of the images, as the autoencoder decodes them."""
+    embeddings = positive.prompt_embeds
+    assert embeddings is not None
     return pipelines.make_latents(
         pipelines.make_pipeline(diffusers, model, {model.family.denoiser: denoiser}, request.scheduler),
         model,
         request,
         (positive, negative),
-        lambda noise: torch.from_numpy(noise).to(words.device, words.dtype),
+        lambda noise: torch.from_numpy(noise).to(embeddings.device, embeddings.dtype),
         lambda latents: latents.float().cpu().numpy(),
         generator=[torch.Generator().manual_seed(seed) for seed in request.seeds],
     )

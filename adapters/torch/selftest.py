@@ -8,8 +8,8 @@ from functools import partial
 import torch
 from diffusers import UNet2DConditionModel
 
-from dreamcore import selftest as core
-from dreamcore.backend import World
+from dreamcore.backends import selftest as core
+from dreamcore.backends.protocol import World
 from dreamcore.config import TrainConfig
 from dreamcore.families import STABLE_DIFFUSION
 
@@ -46,7 +46,7 @@ def _network(place: torch.device, dtype: torch.dtype = torch.float32) -> tuple[t
     unet.to(place).eval()
     given = {name: torch.from_numpy(array).to(place) for name, array in core.inputs().items()}
     with autocast(place, dtype):
-        answer = unet(**STABLE_DIFFUSION.arguments({name: given[name] for name in ("x", "t", "words")})).sample
+        answer = unet(**STABLE_DIFFUSION.arguments({name: given[name] for name in ("x", "t", "prompt_embeds")})).sample
     errors = (answer.float() - given["target"]).square().flatten(1).mean(1)
     loss = (errors * given["weight"]).sum()
     loss.backward()

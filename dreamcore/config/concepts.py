@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .base import Strict, setting
+from .places import place_in
 
 
 class Concept(Strict):
@@ -47,8 +48,6 @@ class Concept(Strict):
         Args:
             prefix: put before the settings' names in messages.
         """
-        from ..data.wording import place_in  # NumPy and Pillow come with it
-
         if self.instance_data_dir is None and self.dataset_name is None:
             yield f"{prefix}instance_data_dir: required, but not given (or dataset_name)"
         if self.instance_data_dir is not None and self.dataset_name is not None:

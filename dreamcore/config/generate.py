@@ -12,18 +12,18 @@ from .files import read_config_file
 
 
 class GenerateConfig(ModelSettings):
-    """Pictures from a model folder, a finished run among them, with or without a LoRA file."""
+    """Images from a model folder, a finished run among them, with or without a LoRA file."""
 
     prompt: str | None = setting(None, may_be_empty=True)
-    """Words for the picture."""
+    """Words for the image."""
     prompt_file: str | None = setting(None)
     """Text file with one prompt a line, in place of `prompt`."""
     negative_prompt: str = setting("", may_be_empty=True)
-    """What the pictures should not show."""
+    """What the images should not show."""
     num_images: int = setting(1, ge=1)
-    """Pictures of each prompt; the k-th is made from seed + k."""
+    """Images of each prompt; the k-th is made from seed + k."""
     seed: int = setting(0, ge=0, lt=2**63)
-    """Seed of a prompt's first picture: the same seed gives the same picture, whatever the batch size."""
+    """Seed of a prompt's first image: the same seed gives the same image, whatever the batch size."""
     num_inference_steps: int = setting(30, ge=1)
     """Denoising steps."""
     guidance_scale: float | None = setting(None, ge=0)
@@ -35,15 +35,15 @@ class GenerateConfig(ModelSettings):
     width: int | None = setting(None, gt=0)
     """Width in pixels; the default is the model's own."""
     batch_size: int = setting(4, ge=1)
-    """Pictures made at a time."""
+    """Images made at a time."""
     lora: str | None = setting(None)
     """LoRA file, or the run folder that holds one, whose own configuration then says model and size."""
     lora_scale: float = setting(1.0)
     """Strength of the LoRA."""
     output_dir: str = setting("samples")
-    """Folder for the pictures; those that are there stay, and numbers go on after them."""
+    """Folder for the images; those that are there stay, and numbers go on after them."""
     contact_sheet: bool = setting(True)
-    """Write all pictures into one, sheet.png, as well."""
+    """Write all images into one, sheet.png, as well."""
 
     def contradictions(self) -> Iterator[str]:
         if (self.prompt is None) == (self.prompt_file is None):
@@ -94,9 +94,7 @@ def _same_place(one: Any, other: Any) -> bool:
 def _configuration_of(name: Any) -> Path | None:
     """The configuration of the LoRA run that a folder, or a checkpoint in it, or its file, is of; None where it is of
     none."""
-    from ..checkpoint import LORA_FILE  # NumPy comes with them
-    from ..modelfolder import INDEX
-    from ..runs import CONFIG
+    from ..io.names import CONFIG, INDEX, LORA_FILE
 
     if not isinstance(name, str) or not name.strip():
         return None

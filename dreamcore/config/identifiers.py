@@ -16,11 +16,11 @@ class IdentifiersConfig(ModelSettings):
     num_candidates: int = setting(200, ge=1)
     """Rare tokens to measure, the rarest of the vocabulary."""
     grid: str | None = setting(None)
-    """PNG file for one picture of each identifier beside the class word, from one seed; where there is one already, the
+    """PNG file for one image of each identifier beside the class word, from one seed; where there is one already, the
     new one's name gets a number."""
     num_inference_steps: int = setting(30, ge=1)
-    """Denoising steps of a picture."""
+    """Denoising steps of a image."""
     seed: int = setting(0, ge=0, lt=2**63)
-    """Seed of the pictures."""
+    """Seed of the images."""
     batch_size: int = setting(4, ge=1)
-    """Pictures made at a time."""
+    """Images made at a time."""

@@ -19,7 +19,7 @@ class DataSettings(Settings):
     dataset_config_name: str | None = setting(None)
     """Configuration of the dataset, where it has several."""
     image_column: str = setting("image")
-    """Column of the pictures in the dataset."""
+    """Column of the images in the dataset."""
     instance_prompt: str | None = setting(None, may_be_empty=True)
     """Words for the subject: an identifier and its class, "a photo of sks dog"; may hold {identifier} and {class}."""
     concepts: list[Concept] | None = setting(None)

@@ -11,6 +11,7 @@ from .common import ModelSettings, Scheduler, WeightingScheme
 from .concepts import Concept
 from .files import preset_names
 from .photographs import DataSettings, ImageSettings, WordSettings
+from .places import place_in
 
 ExportFormat = Literal["diffusers", "ppdiffusers"]
 LRScheduler = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
@@ -20,7 +21,7 @@ class PriorSettings(Settings):
     """Prior preservation (DreamBooth, arXiv 2208.12242, section 3.3)."""
 
     with_prior_preservation: bool = setting(False)
-    """Train on pictures of the class beside the subject's, so that the class is not forgotten."""
+    """Train on images of the class beside the subject's, so that the class is not forgotten."""
     prior_loss_weight: float = setting(1.0, gt=0)
     """Weight λ of the class images' loss."""
     class_data_dir: str | None = setting(None, may_change=True)
@@ -30,7 +31,7 @@ class PriorSettings(Settings):
     num_class_images: int = setting(100, ge=1)
     """Class images to train on; the user's own in the folder count."""
     sample_batch_size: int = setting(4, ge=1, may_change=True)
-    """Pictures generated at a time, for class images and validation."""
+    """Images generated at a time, for class images and validation."""
     prior_num_inference_steps: int = setting(50, ge=1)
     """Denoising steps for a class image."""
     prior_guidance_scale: float | None = setting(None, ge=0)
@@ -72,7 +73,7 @@ class MethodSettings(Settings):
     snr_gamma: float | None = setting(None, gt=0)
     """γ of min-SNR weighting (arXiv 2303.09556); 5 is usual. Left out: every timestep weighs the same."""
     noise_offset: float = setting(0.0, ge=0)
-    """Amount of noise that is constant over a channel; 0.1 is usual for very dark or bright pictures."""
+    """Amount of noise that is constant over a channel; 0.1 is usual for very dark or bright images."""
     weighting_scheme: WeightingScheme | None = setting(None)
     """Flow matching: how timesteps are drawn or weighed; the family's default is logit_normal for SD3, else none."""
     logit_mean: float = setting(0.0)
@@ -84,7 +85,7 @@ class MethodSettings(Settings):
     precondition_outputs: bool = setting(False)
     """Flow matching: weigh the error in the clean latent in place of the velocity's, as diffusers' SD3 script does."""
     resolution_shift: bool = setting(False)
-    """Flow matching: train larger pictures at more noise, as their sampling begins with more."""
+    """Flow matching: train larger images at more noise, as their sampling begins with more."""
     guidance_scale: float = setting(3.5, ge=0)
     """Strength that a model with an input for it (Flux.1 dev) is told in training."""
     tokenizer_max_length: int | None = setting(None, ge=3)
@@ -137,25 +138,25 @@ class OptimizerSettings(Settings):
 
 
 class ValidationSettings(Settings):
-    """Pictures and losses along the way.  They never disturb the training's random numbers."""
+    """Images and losses along the way.  They never disturb the training's random numbers."""
 
     validation_prompt: str | None = setting(None, may_change=True, may_be_empty=True)
-    """Prompt of the pictures made before update 1, along the way and at the end, from the same seeds each time;
+    """Prompt of the images made before update 1, along the way and at the end, from the same seeds each time;
     {instance_prompt} stands for the first concept's words.  The presets have one."""
     validation_negative_prompt: str = setting("", may_change=True, may_be_empty=True)
-    """What those pictures should not show."""
+    """What those images should not show."""
     num_validation_images: int = setting(4, ge=1, may_change=True)
-    """Pictures each time."""
+    """Images each time."""
     validation_steps: int = setting(100, ge=1, may_change=True)
     """Updates between validations."""
     validation_epochs: int | None = setting(None, ge=1, may_change=True)
     """Epochs between validations, in place of `validation_steps`."""
     validation_num_inference_steps: int = setting(25, ge=1, may_change=True)
-    """Denoising steps of a validation picture."""
+    """Denoising steps of a validation image."""
     validation_guidance_scale: float | None = setting(None, ge=0, may_change=True)
-    """Classifier-free guidance of validation pictures; the default is the family's: 7.5 for SD and SDXL."""
+    """Classifier-free guidance of validation images; the default is the family's: 7.5 for SD and SDXL."""
     validation_scheduler: Scheduler | None = setting(None, may_change=True)
-    """Sampler of validation pictures; the default is dpmsolver++ where the noise levels admit it, else euler."""
+    """Sampler of validation images; the default is dpmsolver++ where the noise levels admit it, else euler."""
     validation_data_dir: str | None = setting(None, may_change=True)
     """Folder of photographs held out of training; their loss, at fixed noise and timesteps, is logged."""
 
@@ -207,8 +208,6 @@ class TrainConfig(
         return f"{said}; a preset brings one: --config {' | '.join(preset_names())}"
 
     def contradictions(self) -> Iterator[str]:
-        from ..data.wording import place_in  # NumPy and Pillow come with it
-
         if wrong := place_in("validation_prompt", self.validation_prompt):
             yield wrong
         if (self.height is None) != (self.width is None):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import ConfigError
 from .base import Settings, shown
@@ -30,10 +30,10 @@ class ModelFacts:
     """Flow matching."""
     weighting_scheme: str
     """The family's own, of flow matching."""
-    told_guidance: bool
+    embeds_guidance: bool
     """Whether the denoiser has an input for the strength of guidance."""
     classifier_free: bool
-    """Whether pictures are guided by a second answer."""
+    """Whether images are guided by a second answer."""
     optional_encoder: bool
     """Whether the family can do without one of its text encoders."""
     long_words: bool
@@ -58,6 +58,8 @@ class When:
     words: str
     """It, after "acts only"."""
     remedy: str = "remove it"
+    of: Literal["settings", "backend", "model"] = "settings"
+    """What it asks; the settings are None where it asks one of the others."""
 
 
 class Use:
@@ -78,11 +80,11 @@ def _given(name: str) -> When:
 
 
 def _on(backend: str) -> When:
-    return When(lambda _, r: r.backend in (None, backend) or r.backend not in OURS, f"on {backend}")
+    return When(lambda _, r: r.backend in (None, backend) or r.backend not in OURS, f"on {backend}", of="backend")
 
 
 def _of_model(fact: Callable[[ModelFacts], bool], words: str) -> When:
-    return When(lambda _, r: r.model is None or fact(r.model), words)
+    return When(lambda _, r: r.model is None or fact(r.model), words, of="model")
 
 
 def _schedule(*names: str) -> When:
@@ -126,7 +128,7 @@ RANDOM = When(
     "where photographs are cropped or flipped at random",
     "leave out center_crop, give random_flip, or remove it",
 )
-PICTURES = _given("validation_prompt")
+VALIDATION_IMAGES = _given("validation_prompt")
 CLASSES = _given("with_prior_preservation")
 VALIDATION = When(
     lambda c, _: (
@@ -137,7 +139,7 @@ VALIDATION = When(
 )
 SAMPLING = When(
     lambda c, _: c.validation_prompt is not None or c.with_prior_preservation,
-    "where pictures are made",
+    "where images are made",
     "give validation_prompt or with_prior_preservation, or remove it",
 )
 LORA, EMA, CACHE, TEXT_ENCODER = (
@@ -210,7 +212,9 @@ TRAIN: dict[str, Use] = {
     "mode_scale": Use(FLOW, _weighted("mode")),
     "precondition_outputs": Use(FLOW),
     "resolution_shift": Use(FLOW),
-    "guidance_scale": Use(_of_model(lambda m: m.told_guidance, "on models that are told it in training (Flux.1 dev)")),
+    "guidance_scale": Use(
+        _of_model(lambda m: m.embeds_guidance, "on models that are told it in training (Flux.1 dev)")
+    ),
     "max_sequence_length": Use(
         _of_model(lambda m: m.long_words, "on models with a T5 text encoder (Stable Diffusion 3, Flux)")
     ),
@@ -226,11 +230,11 @@ TRAIN: dict[str, Use] = {
     "lr_num_cycles": Use(_schedule("cosine_with_restarts")),
     "lr_power": Use(_schedule("polynomial")),
     "use_8bit_adam": Use(_on("torch")),
-    "validation_negative_prompt": Use(PICTURES, WORDED, _guided("validation_guidance_scale")),
-    "num_validation_images": Use(PICTURES),
-    "validation_num_inference_steps": Use(PICTURES),
-    "validation_guidance_scale": Use(PICTURES),
-    "validation_scheduler": Use(PICTURES),
+    "validation_negative_prompt": Use(VALIDATION_IMAGES, WORDED, _guided("validation_guidance_scale")),
+    "num_validation_images": Use(VALIDATION_IMAGES),
+    "validation_num_inference_steps": Use(VALIDATION_IMAGES),
+    "validation_guidance_scale": Use(VALIDATION_IMAGES),
+    "validation_scheduler": Use(VALIDATION_IMAGES),
     "validation_steps": Use(VALIDATION, When(lambda c, _: c.validation_epochs is None, "without validation_epochs")),
     "validation_epochs": Use(VALIDATION),
     "reset_optimizer": Use(_given("resume_from_checkpoint")),
@@ -250,13 +254,25 @@ PHOTOGRAPHS = frozenset({*DataSettings.model_fields, *WordSettings.model_fields,
 """The settings that `dreambooth data` looks at; a run's own configuration serves it as it is."""
 
 
-def _table(config: Settings) -> dict[str, Use]:
-    return next(USED_IF[cls] for cls in type(config).__mro__ if cls in USED_IF)
+def _table(cls: type[Settings]) -> dict[str, Use]:
+    return next((USED_IF[base] for base in cls.__mro__ if base in USED_IF), {})
+
+
+def conditions(cls: type[Settings], name: str) -> str:
+    """When a setting acts, in words after "acts only"; empty where it always does."""
+    uses = _table(cls)
+    return " and ".join(when.words for when in uses[name].conditions) if name in uses else ""
+
+
+def elsewhere(cls: type[Settings], context: Context) -> dict[str, str]:
+    """The settings that cannot act on this backend or model whatever the other settings are, each with where it can."""
+    of_others = ((n, when) for n, use in _table(cls).items() for when in use.conditions if when.of != "settings")
+    return {name: when.words for name, when in of_others if not when.holds(None, context)}
 
 
 def idle(config: Settings, context: Context) -> dict[str, When]:
     """The settings that cannot act, each with the first of its conditions that does not hold."""
-    table = _table(config)
+    table = _table(type(config))
     first = {n: next((w for w in use.conditions if not w.holds(config, context)), None) for n, use in table.items()}
     return {name: when for name, when in first.items() if when is not None}
 
@@ -270,7 +286,7 @@ def refuse_idle(config: Settings, context: Context, only: Collection[str] | None
     Raises:
         ConfigError: naming all of them, each with what it would need.
     """
-    refused, table, given = [], _table(config), config.given()
+    refused, table, given = [], _table(type(config)), config.given()
     for name, when in idle(config, context).items():
         if name not in given or name in config.suggested or (only is not None and name not in only):
             continue

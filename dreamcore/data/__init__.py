@@ -9,7 +9,6 @@ from .folder import ImageFolder, TrainingImage
 from .masks import latent_weights
 from .photo import Photo
 from .table import Table
-from .wording import Wording
 
 __all__ = [
     "WHITE",
@@ -21,7 +20,6 @@ __all__ = [
     "Photo",
     "Table",
     "TrainingImage",
-    "Wording",
     "bucket_crops",
     "bucket_shapes",
     "decode",

@@ -1,6 +1,6 @@
 """Aspect-ratio buckets: a few shapes of about equal pixel count, so that little of any photograph is cropped away.
 
-Integration: `bucket_crops` gives each photograph its `Crop`; the plan draws samples as ever, and the loop splits a
+`bucket_crops` gives each photograph its `Crop`; the plan draws samples as ever, and training splits a
 device's samples of an update into micro-batches of one shape.  Weights belong to the update, so nothing else changes:
 an update may mix shapes, a micro-batch not.  Class images are called with the same buckets and form micro-batches of
 their own.  No photograph is ever left out for its shape.

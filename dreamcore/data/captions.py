@@ -14,8 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from dreamcore.errors import ConfigError
-
+from ..errors import ConfigError
 from .finding import CAPTION_ENDINGS, METADATA_NAMES, some
 
 CaptionSource = Literal["auto", "files", "metadata", "file_names"]

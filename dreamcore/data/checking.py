@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dreamcore.errors import ConfigError
-
+from ..errors import ConfigError
 from .decode import decode_bytes, read_bytes
 from .finding import some
 from .header import read_header

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from PIL import Image
 class CropRecord:
     """What was cut out of which photograph: the micro-conditioning of families that know it (SDXL, 2307.01952, 2.2).
 
-    Integration: a family's extra inputs are formed from it per sample; class images bring records of their own.
+    A family's extra inputs are formed from it for each sample; class images have records of their own.
     """
 
     original: tuple[int, int]
@@ -23,6 +23,14 @@ class CropRecord:
     """(top, left) of the crop in the scaled photograph, which was mirrored first where the sample is."""
     target: tuple[int, int]
     """(H, W) of the training image."""
+    mirrored: bool
+
+
+class Place(NamedTuple):
+    """Where a crop lies in a scaled image; its corner counts before it is mirrored."""
+
+    left: int
+    top: int
     mirrored: bool
 
 
@@ -47,21 +55,21 @@ class Crop:
         return self.random_flip or not self.center_crop
 
     def scaled_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(W, H) of the smallest picture of the photograph's aspect ratio that covers the crop."""
+        """(W, H) of the smallest image of the photograph's aspect ratio that covers the crop."""
         scale = max(self.width / size[0], self.height / size[1])
         return max(self.width, round(size[0] * scale)), max(self.height, round(size[1] * scale))
 
     def scale(self, image: Image.Image) -> Image.Image:
-        """The picture at `scaled_size`, antialiased (Lanczos)."""
+        """The image at `scaled_size`, antialiased (Lanczos)."""
         return image.resize(self.scaled_size(image.size), Image.Resampling.LANCZOS)
 
     def place(
         self, size: tuple[int, int], rng: np.random.Generator | None, box: tuple[int, int, int, int] | None = None
-    ) -> tuple[int, int, bool]:
-        """(left, top, mirrored) of the crop in a scaled picture; the corner counts before it is mirrored.
+    ) -> Place:
+        """Where the crop lies in a scaled image.
 
         Args:
-            size: (W, H) of the scaled picture.
+            size: (W, H) of the scaled image.
             rng: may be None where nothing is random.
             box: (left, top, right, bottom) of the subject in it.
         """
@@ -70,9 +78,9 @@ class Crop:
         left = self._along(size[0] - self.width, self.width, box[0], box[2], rng)
         top = self._along(size[1] - self.height, self.height, box[1], box[3], rng)
         if not self.random_flip:
-            return left, top, False
+            return Place(left, top, mirrored=False)
         assert rng is not None, "a random flip needs a generator"
-        return left, top, bool(rng.random() < 0.5)
+        return Place(left, top, mirrored=bool(rng.random() < 0.5))
 
     def _along(self, free: int, length: int, start: int, end: int, rng: np.random.Generator | None) -> int:
         """Where the crop begins on one axis: in 0…free, and such that the subject start…end is in it if it can be."""
@@ -83,7 +91,7 @@ class Crop:
         return int(rng.integers(low, high + 1))
 
     def reach(self, size: tuple[int, int], box: tuple[int, int, int, int] | None = None) -> tuple[int, int, int, int]:
-        """(left, top, right, bottom) of what any crop of a scaled picture can show; arguments as of `place`."""
+        """(left, top, right, bottom) of what any crop of a scaled image can show; arguments as of `place`."""
         if not self.subject or box is None:
             box = (0, 0, 0, 0)
         left, x, right = self._range(size[0] - self.width, self.width, box[0], box[2])
@@ -104,13 +112,13 @@ class Crop:
             middle = min(max(middle, low), high)
         return low, middle, high
 
-    def cut(self, scaled: Image.Image, place: tuple[int, int, bool]) -> NDArray[np.uint8]:
-        """[height, width, …] of a picture or mask that `scale` gave."""
+    def cut(self, scaled: Image.Image, place: Place) -> NDArray[np.uint8]:
+        """[height, width, …] of an image or mask that `scale` gave."""
         left, top, mirrored = place
         part = scaled.crop((left, top, left + self.width, top + self.height))
         return np.asarray(part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else part)
 
-    def record(self, original: tuple[int, int], place: tuple[int, int, bool]) -> CropRecord:
+    def record(self, original: tuple[int, int], place: Place) -> CropRecord:
         """The record of a crop at `place` of a photograph whose upright size is `original`, (W, H)."""
         left, top, mirrored = place
         if mirrored:

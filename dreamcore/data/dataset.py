@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dreamcore.errors import ConfigError
-
+from ..errors import ConfigError
 from .finding import natural_key
 from .formats import hidden_name
 from .table import ENDINGS, TableFile

@@ -17,8 +17,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image, ImageCms, PngImagePlugin
 
-from dreamcore.errors import ConfigError
-
+from ..errors import ConfigError
 from .formats import HEAD_BYTES, require_decoder, sniff
 
 MAX_PIXELS = 120_000_000
@@ -41,7 +40,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation (tag 0x0112) -> what makes the picture upright."""
+"""EXIF orientation (tag 0x0112) -> what makes the image upright."""
 
 
 class Decoded(NamedTuple):
@@ -56,7 +55,7 @@ class Decoded(NamedTuple):
     orientation: int
     """EXIF orientation, 1…8; 1 is upright."""
     frames: int
-    """Frames of an animation or pages of a document; 1 for a still picture."""
+    """Frames of an animation or pages of a document; 1 for a still image."""
 
 
 def decode(path: str | Path, background: Colour = WHITE) -> Image.Image:

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dreamcore.errors import ConfigError
-from dreamcore.files import RECORDS
-
+from ..errors import ConfigError
+from ..io.names import RECORDS
 from .formats import HEAD_BYTES, hidden_name, image_name, raw_name, sniff
 
 MASK_ENDING = "-mask"

@@ -17,11 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dreamcore.errors import ConfigError
-
+from ..errors import ConfigError
 from . import checking
 from .captions import CaptionSource, read_captions
-from .crop import Crop, CropRecord, to_planes
+from .crop import Crop, CropRecord, Place, to_planes
 from .decode import WHITE, Colour, decode_bytes
 from .finding import look, some
 from .header import edge_digest
@@ -193,7 +192,7 @@ class ImageFolder:
         """A photograph scaled to cover the crop, kept for `sample`."""
         return self._scaled_photo(index, crop).image
 
-    def place(self, index: int, crop: Crop, rng: np.random.Generator | None) -> tuple[int, int, bool]:
+    def place(self, index: int, crop: Crop, rng: np.random.Generator | None) -> Place:
         """(left, top, mirrored) of the crop that `sample` would make with the same `rng` (see `Crop.place`)."""
         photo = self.photos[index]
         box = self._scaled_photo(index, crop).box if crop.subject and photo.mask is not None else None

@@ -7,7 +7,7 @@ import re
 
 from PIL import Image
 
-from dreamcore.errors import ConfigError
+from ..errors import ConfigError
 
 HEAD_BYTES = 64
 """Bytes of a file that `sniff` looks at."""

@@ -14,8 +14,7 @@ from typing import BinaryIO, NamedTuple
 
 from PIL import Image
 
-from dreamcore.errors import ConfigError
-
+from ..errors import ConfigError
 from .decode import open_image, orientation, upright_size
 
 EDGE = 1 << 16
@@ -82,7 +81,7 @@ def _size_and_alpha(image: Image.Image, kind: str, tail: bytes) -> tuple[tuple[i
 
 def _complete(image: Image.Image, kind: str, file: BinaryIO, length: int, tail: bytes) -> bool:
     """Whether a file's end is where its format says."""
-    if kind == "JPEG":  # phones append a film or a second picture, so the mark is looked for in the whole tail
+    if kind == "JPEG":  # phones append a film or a second image, so the mark is looked for in the whole tail
         return length > 2 * EDGE and b"\xff\xd9" in tail
     if kind == "PNG":
         return b"IEND" in tail[-64:]

@@ -1,6 +1,6 @@
 """What training would see of a folder, and what may spoil it: the substance of `dreambooth data FOLDER`.
 
-Integration: the command opens the folder (a ConfigError there means that training would not start, and is its exit
+The command opens the folder (a ConfigError there means that training would not start, and is its exit
 status), calls `inspect` with the crops, prompts and tokenizer of the configuration, prints `table()` or, with --json,
 `as_dict()`, and writes `sheet.draw_sheet`.  Warnings never stop a run.
 """
@@ -215,11 +215,11 @@ def _throughout(rings: np.ndarray[Any, Any], shapes: np.ndarray[Any, Any]) -> li
     """What all of the photographs have in common."""
     remarks = []
     if median_distance(rings) < SAME_SURROUNDINGS:
-        text = "the surroundings look alike in all pictures and may be learnt as part of the subject: vary the place"
+        text = "the surroundings look alike in all images and may be learnt as part of the subject: vary the place"
         remarks.append(Remark("one background", text))
     if median_likeness(shapes) > SAME_VIEW:
-        text = "the middle looks alike in all pictures, as if in one pose at one distance, and the model may know no "
-        remarks.append(Remark("one pose", text + "other: add pictures from other sides, nearer and farther"))
+        text = "the middle looks alike in all images, as if in one pose at one distance, and the model may know no "
+        remarks.append(Remark("one pose", text + "other: add images from other sides, nearer and farther"))
     return remarks
 
 
@@ -239,28 +239,28 @@ def _remarks(size: tuple[int, int], enlarged: float, blurred: float, mask: Box |
     remarks = []
     w, h = size
     if enlarged > ENLARGED:
-        text = f"{w}×{h} is enlarged {enlarged:.1f} times: use a larger picture or train at a lower resolution"
+        text = f"{w}×{h} is enlarged {enlarged:.1f} times: use a larger image or train at a lower resolution"
         remarks.append(Remark("too small", text))
     elif blurred > BLURRED:  # what is enlarged looks blurred anyway
-        remarks.append(Remark("blurred", "hardly any fine detail: replace it by a sharp picture, or leave it out"))
+        remarks.append(Remark("blurred", "hardly any fine detail: replace it by a sharp image, or leave it out"))
     used = (cut[2] - cut[0]) * (cut[3] - cut[1]) / (w * h)
     if used < LITTLE_USED:
-        text = f"the crop shows {used:.0%} of the picture: cut it to the subject yourself, or use aspect-ratio buckets"
+        text = f"the crop shows {used:.0%} of the image: cut it to the subject yourself, or use aspect-ratio buckets"
         remarks.append(Remark("little used", text))
     if mask and (mask[0] == 0 or mask[1] == 0 or mask[2] == w or mask[3] == h):
-        remarks.append(Remark("at the border", "the subject touches the border: use a picture with room around it"))
+        remarks.append(Remark("at the border", "the subject touches the border: use an image with room around it"))
     elif mask and (mask[0] < cut[0] or mask[1] < cut[1] or mask[2] > cut[2] or mask[3] > cut[3]):
-        text = "the crop cuts the subject: cut the picture to its shape, crop around the mask, or use buckets"
+        text = "the crop cuts the subject: cut the image to its shape, crop around the mask, or use buckets"
         remarks.append(Remark("subject cut", text))
     return remarks
 
 
 def _count(count: int) -> list[Remark]:
     if count < FEW:
-        text = f"{count} picture{'s' * (count != 1)}: the model sees little else and may copy; 3–5 views are usual"
+        text = f"{count} image{'s' * (count != 1)}: the model sees little else and may copy; 3–5 views are usual"
         return [Remark("few", text)]
     if count > MANY:
-        text = f"{count} pictures: far more than a subject needs; give them captions, train longer, or choose the best"
+        text = f"{count} images: far more than a subject needs; give them captions, train longer, or choose the best"
         return [Remark("many", text)]
     return []
 

@@ -3,7 +3,7 @@
 A mask is NAME-mask.png beside the photograph (white: subject, black: the rest, greys between), or else the
 photograph's own alpha channel.  It serves a crop that keeps the subject inside, and a loss weighted by place.
 
-Integration: the loop asks `ImageFolder.sample` for image and mask together and hands `latent_weights` of the mask to
+Training asks `ImageFolder.sample` for image and mask together and hands `latent_weights` of the mask to
 the backend as `Batch.mask`; latents that are cached need their masks cached beside them, under the same key.
 """
 
@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
-from dreamcore.errors import ConfigError
-
+from ..errors import ConfigError
 from .decode import decode_bytes
 
 Box = tuple[int, int, int, int]
@@ -59,7 +58,7 @@ def subject_box(mask: Image.Image) -> Box | None:
 
 
 def scaled_box(box: Box, size: tuple[int, int], scaled: tuple[int, int]) -> Box:
-    """A box of a picture of `size` in the same picture at size `scaled`, rounded outwards."""
+    """A box of an image of `size` in the same image at size `scaled`, rounded outwards."""
     fx, fy = scaled[0] / size[0], scaled[1] / size[1]
     right, bottom = (int(np.ceil(v - 1e-9)) for v in (box[2] * fx, box[3] * fy))
     return int(box[0] * fx), int(box[1] * fy), min(right, scaled[0]), min(bottom, scaled[1])
@@ -68,7 +67,7 @@ def scaled_box(box: Box, size: tuple[int, int], scaled: tuple[int, int]) -> Box:
 def latent_weights(mask: NDArray[np.float32], shape: tuple[int, int], outside: float) -> NDArray[np.float32]:
     """[1, h, w] weights of a latent's squared errors: 1 on the subject, `outside` elsewhere, scaled to mean 1.
 
-    Mean 1 keeps the size of the loss, and so the learning rate's meaning, whatever the subject's share of the picture.
+    Mean 1 keeps the size of the loss, and so the learning rate's meaning, whatever the subject's share of the image.
     A crop without any weight (no subject in it, and `outside` 0) teaches nothing: all zero.
 
     Args:

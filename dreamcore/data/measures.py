@@ -56,7 +56,7 @@ def near_duplicates(hashes: NDArray[np.bool_], others: NDArray[np.bool_] | None 
 
 
 def blur(image: Image.Image, side: int = BLUR_SIDE) -> float:
-    """0 (crisp) … 1 (no detail): how little is lost when the picture is blurred again (Crété et al. 2007).
+    """0 (crisp) … 1 (no detail): how little is lost when the image is blurred again (Crété et al. 2007).
 
     It is measured with the short side scaled down to `side`: blur that training never sees does not count.
     """

@@ -7,8 +7,7 @@ import unicodedata
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 
-from dreamcore.pictures import contact_sheet
-
+from ..io.images import contact_sheet
 from .inspection import THUMBNAIL, Inspection, Row
 from .masks import Box
 

@@ -1,9 +1,9 @@
-"""Photographs in the rows of parquet or Arrow files: one column of pictures, and perhaps one of words.
+"""Photographs in the rows of parquet or Arrow files: one column of images, and perhaps one of words.
 
 That is what Hugging Face's `datasets` saves (`save_to_disk`: Arrow) and its Hub holds (parquet).  pyarrow alone reads
-both; `datasets` would bring it too, and a dozen packages besides.  A picture is read when it is asked for, whatever the
-size of the table.  Of a parquet file memory then holds about three times the pictures of one row group (pyarrow, like
-most writers, makes them a single page); `datasets` writes groups of at most 100 pictures.  Arrow files are mapped.
+both; `datasets` would bring it too, and a dozen packages besides.  An image is read when it is asked for, whatever the
+size of the table.  Of a parquet file memory then holds about three times the images of one row group (pyarrow, like
+most writers, makes them a single page); `datasets` writes groups of at most 100 images.  Arrow files are mapped.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from dreamcore.errors import ConfigError, to_install
+from ..errors import ConfigError, to_install
 
 BUFFER = 1 << 20
 """Bytes that are read from a parquet file at a time."""
@@ -48,7 +48,7 @@ class Table:
     Args:
         name: what messages call it; the files lie below it.
         files: parquet or Arrow files of the same columns.
-        image_column: the column of pictures: bytes, or a structure with `bytes`, as `datasets` writes it.
+        image_column: the column of images: bytes, or a structure with `bytes`, as `datasets` writes it.
         caption_column: the column of words; None where they are not wanted.
 
     Raises:
@@ -92,7 +92,7 @@ class _Part:
         with _explained(where):
             data = self.columns.picture(number)
         if data is None:
-            raise ConfigError(f"{where}: holds no picture, at most its name; save the dataset with its pictures inside")
+            raise ConfigError(f"{where}: holds no image, at most its name; save the dataset with its images inside")
         return data
 
 

@@ -84,7 +84,8 @@ class Family:
     denoiser: str
     """Sub-folder of the network that is trained."""
     inputs: Mapping[str, str]
-    """The denoiser's argument (or ARGUMENT.KEY) -> what it gets: x, t, words, pooled, or the name of an extra."""
+    """The denoiser's argument (or ARGUMENT.KEY) -> what it gets: x, t, prompt_embeds,
+    pooled_prompt_embeds, or the name of an extra."""
     text_encoders: tuple[TextEncoder, ...]
     lora_layers: tuple[str, ...]
     """Endings of the denoiser's layer names that get LoRA factors unless the user says otherwise."""
@@ -104,9 +105,9 @@ class Family:
     lora_updates: int = 500
     """Usual number of updates of LoRA: diffusers' READMEs of LoRA, SDXL, SD 3 and Flux, and the presets."""
     guidance_scale: float = 7.5
-    """Of pictures, unless the user says otherwise."""
+    """Of images, unless the user says otherwise."""
     classifier_free: bool = True
-    """Whether pictures are guided by a second answer, without or to negative words; otherwise by an input."""
+    """Whether images are guided by a second answer, without or to negative words; otherwise by an input."""
     zeroes_empty: bool = False
     """Whether zeros stand for empty words, unless model_index.json says so itself (force_zeros_for_empty_prompt)."""
     vae: str = "vae"

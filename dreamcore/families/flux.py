@@ -17,7 +17,7 @@ def image_ids(rows: Rows) -> NDArray[np.float32]:
     return np.stack([np.zeros_like(row), row, column], 1).astype(np.float32)
 
 
-def word_ids(rows: Rows) -> NDArray[np.float32]:
+def text_ids(rows: Rows) -> NDArray[np.float32]:
     """[tokens, 3] zeros: words have no position."""
     return np.zeros((rows.tokens, 3), np.float32)
 
@@ -36,10 +36,10 @@ FLUX = Family(
     inputs={
         "hidden_states": "x",
         "timestep": "t",
-        "encoder_hidden_states": "words",
-        "pooled_projections": "pooled",
+        "encoder_hidden_states": "prompt_embeds",
+        "pooled_projections": "pooled_prompt_embeds",
         "img_ids": "image_ids",
-        "txt_ids": "word_ids",
+        "txt_ids": "text_ids",
         "guidance": "guidance",
     },
     text_encoders=(
@@ -51,7 +51,7 @@ FLUX = Family(
         *("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out"),
         *("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"),
     ),
-    extra={"image_ids": image_ids, "word_ids": word_ids, "guidance": guidance},
+    extra={"image_ids": image_ids, "text_ids": text_ids, "guidance": guidance},
     patch=PATCH,
     time_scale=1 / 1000,
     guidance_scale=3.5,

@@ -1,4 +1,4 @@
-"""Squares of latents as tokens: how Flux receives a picture."""
+"""Squares of latents as tokens: how Flux receives a image."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ STABLE_DIFFUSION = Family(
     pipelines=("StableDiffusionPipeline",),
     backends=("torch", "paddle", "mindspore"),
     denoiser="unet",
-    inputs={"sample": "x", "timestep": "t", "encoder_hidden_states": "words"},
+    inputs={"sample": "x", "timestep": "t", "encoder_hidden_states": "prompt_embeds"},
     text_encoders=(TextEncoder("text_encoder", "tokenizer"),),
     lora_layers=("to_q", "to_k", "to_v", "to_out.0"),
 )

@@ -1,4 +1,4 @@
-"""Stable Diffusion 3 and 3.5 (2403.03206): flow matching by a transformer that joins words and picture; three text
+"""Stable Diffusion 3 and 3.5 (2403.03206): flow matching by a transformer that joins words and image; three text
 encoders, of which T5 may be left out."""
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ STABLE_DIFFUSION_3 = Family(
     inputs={
         "hidden_states": "x",
         "timestep": "t",
-        "encoder_hidden_states": "words",
-        "pooled_projections": "pooled",
+        "encoder_hidden_states": "prompt_embeds",
+        "pooled_projections": "pooled_prompt_embeds",
     },
     text_encoders=(
         TextEncoder("text_encoder", "tokenizer", layer=-2, pooled="text_embeds"),

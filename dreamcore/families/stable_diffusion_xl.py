@@ -21,8 +21,8 @@ STABLE_DIFFUSION_XL = Family(
     inputs={
         "sample": "x",
         "timestep": "t",
-        "encoder_hidden_states": "words",
-        "added_cond_kwargs.text_embeds": "pooled",
+        "encoder_hidden_states": "prompt_embeds",
+        "added_cond_kwargs.text_embeds": "pooled_prompt_embeds",
         "added_cond_kwargs.time_ids": "time_ids",
     },
     text_encoders=(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dreamcore.files import RECORDS
+from .names import RECORDS
 
 
 class BusyError(Exception):

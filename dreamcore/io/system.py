@@ -1,6 +1,6 @@
 """What one operating system has and another has not, each with what takes its place.
 
-Tested on Linux; a test takes away what macOS and Windows lack (tests/test_other_systems.py).
+Tested on Linux; a test takes away what macOS and Windows lack (tests/house/test_other_systems.py).
 """
 
 from __future__ import annotations

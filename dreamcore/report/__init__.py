@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dreamcore.files import explain_disk_errors, write_atomically
-
+from ..io.files import explain_disk_errors, write_atomically
+from ..io.names import REPORT, REPORT_SHEET
 from .collect import RunData, collect
 from .page import render_page
 from .sheet import render_sheet
@@ -27,7 +27,7 @@ def write_report(run_folder: Path) -> tuple[Path, Path]:
         RunError: they cannot be written.
     """
     data = collect(run_folder)
-    page, sheet = run_folder / "report.html", run_folder / "report.png"
+    page, sheet = run_folder / REPORT, run_folder / REPORT_SHEET
     with explain_disk_errors(f"writing the report to {run_folder}"):
         write_atomically(page, render_page(data).encode("utf-8", "replace"))
         write_atomically(sheet, render_sheet(data))

@@ -13,10 +13,11 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamcore.checkpoint import list_checkpoints
-from dreamcore.config import read_config_file
-from dreamcore.errors import ConfigError
-from dreamcore.track import read_lines
+from ..config import read_config_file
+from ..errors import ConfigError
+from ..io.names import METRICS, SAMPLES, VALIDATION
+from ..runs.checkpoint import list_checkpoints
+from ..track import read_lines
 
 _SAMPLE = re.compile(r"step-(\d+)-(\d+)\.png")
 
@@ -31,7 +32,7 @@ class RunData:
     metrics: list[dict[str, Any]] = field(default_factory=list)
     """Records of metrics.jsonl, in order."""
     samples: dict[int, dict[int, Path]] = field(default_factory=dict)
-    """Update (0: before training) -> picture's number -> file, both ascending."""
+    """Update (0: before training) -> image's number -> file, both ascending."""
     instance_images: list[Path] = field(default_factory=list)
     class_images: list[Path] = field(default_factory=list)
     held_out: list[tuple[int, float]] = field(default_factory=list)
@@ -62,8 +63,8 @@ def collect(folder: Path) -> RunData:
         data.config = read_config_file(folder / "config.yaml")
     except ConfigError as error:
         data.problems.append(str(error))
-    data.metrics = read_lines(folder / "metrics.jsonl")
-    data.samples = _samples(folder / "samples")
+    data.metrics = read_lines(folder / METRICS)
+    data.samples = _samples(folder / SAMPLES)
     data.instance_images = _paths(folder, extras.get("instance_images"))
     data.class_images = _paths(folder, extras.get("class_images"))
     data.held_out = _held_out(folder, extras.get("validation_loss"))
@@ -103,7 +104,7 @@ def _samples(folder: Path) -> dict[int, dict[int, Path]]:
 
 def _held_out(folder: Path, extra: Any) -> list[tuple[int, float]]:
     """Held-out losses, one an update: a resumed run may have measured one twice."""
-    pairs: list[Any] = [(r["step"], r.get("validation_loss")) for r in read_lines(folder / "validation.jsonl")]
+    pairs: list[Any] = [(r["step"], r.get("validation_loss")) for r in read_lines(folder / VALIDATION)]
     pairs += [pair for pair in extra if isinstance(pair, list) and len(pair) == 2] if isinstance(extra, list) else []
     return sorted({int(step): float(loss) for step, loss in pairs if is_number(step) and is_number(loss)}.items())
 

@@ -17,15 +17,15 @@ import numpy as np
 from .collect import RunData, is_number
 from .curves import curves
 from .facts import facts
-from .pictures import SMALL, data_uri, load
+from .images import SMALL, data_uri, load
 from .style import STYLE
 
 MOST_INSTANCES, MOST_CLASS_IMAGES = 24, 12
-"""Pictures that are shown of the subject and of its class."""
+"""Images that are shown of the subject and of its class."""
 MOST_SEEDS = 12
-"""Validation pictures that are shown of one update."""
+"""Validation images that are shown of one update."""
 MOST_STEPS = 12
-"""Updates whose pictures are shown side by side, the first and the last among them."""
+"""Updates whose images are shown side by side, the first and the last among them."""
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -89,7 +89,7 @@ def _image(path: Path, most: int, alt: str) -> str:
 
 def _instance(data: RunData) -> str:
     if not data.instance_images:
-        return _missing("The run folder does not say which pictures were trained on.")
+        return _missing("The run folder does not say which images were trained on.")
     return _gallery(data.instance_images, "instance image", MOST_INSTANCES)
 
 
@@ -106,14 +106,14 @@ def _gallery(paths: list[Path], what: str, most: int) -> str:
 
 def _before_after(data: RunData) -> str:
     if not data.samples:
-        return _missing("No validation pictures: set validation_prompt to have them made before and during training.")
+        return _missing("No validation images: set validation_prompt to have them made before and during training.")
     last = max(data.samples)
     if 0 not in data.samples or last == 0:
-        return _missing("There are pictures from " + ("before training only." if last == 0 else "after training only."))
+        return _missing("There are images from " + ("before training only." if last == 0 else "after training only."))
     numbers = sorted(set(data.samples[0]) & set(data.samples[last]))[:MOST_SEEDS]
     pairs = "".join(
         f'<figure><div class="pair">{_sample(data, 0, n, 512)}{_sample(data, last, n, 512)}</div>'
-        f"<figcaption>Picture {n + 1}: before training, and after {last:,} updates</figcaption></figure>"
+        f"<figcaption>Image {n + 1}: before training, and after {last:,} updates</figcaption></figure>"
         for n in numbers
     )
     return f'{_prompt(data)}<div class="pairs">{pairs}</div>'
@@ -149,8 +149,8 @@ def spread(items: list[int], most: int) -> list[int]:
 
 def _sample(data: RunData, step: int, number: int, most: int) -> str:
     when = "before training" if step == 0 else f"after {step:,} updates"
-    prompt = data.config.get("validation_prompt", "validation picture")
-    return _image(data.samples[step][number], most, f"{prompt}: picture {number + 1}, {when}")
+    prompt = data.config.get("validation_prompt", "validation image")
+    return _image(data.samples[step][number], most, f"{prompt}: image {number + 1}, {when}")
 
 
 def _prompt(data: RunData) -> str:

@@ -1,4 +1,4 @@
-"""report.png: the subject's pictures, and below them what the model drew from the same seeds as it learned."""
+"""report.png: the subject's images, and below them what the model drew from the same seeds as it learned."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .collect import RunData
 from .facts import facts
+from .images import load
 from .page import spread
-from .pictures import load
 
 CELL, GAP, MARGIN = 128, 8, 24
 COLUMNS = 8
-"""Pictures in a row."""
+"""Images in a row."""
 MOST_ROWS = 8
 """Seeds that are shown."""
 PAPER, INK, SOFT = "#ffffff", "#1b1f24", "#57606a"
@@ -39,12 +39,12 @@ def render_sheet(data: RunData) -> bytes:
         for number in numbers:
             sheet.row([data.samples[step].get(number) for step in steps])
     if not instance and not steps:
-        sheet.heading("No pictures in this run folder.")
+        sheet.heading("No images in this run folder.")
     return sheet.png()
 
 
 class _Sheet:
-    """A picture that grows downwards."""
+    """An image that grows downwards."""
 
     def __init__(self) -> None:
         self._width = 2 * MARGIN + COLUMNS * (CELL + GAP) - GAP
@@ -97,7 +97,7 @@ class _Sheet:
 
 
 def _fitted(path: Path) -> Image.Image | None:
-    """The picture within a cell: larger ones scaled down, small ones enlarged by a whole number."""
+    """The image within a cell: larger ones scaled down, small ones enlarged by a whole number."""
     picture = load(path, CELL)
     if picture is None:
         return None

@@ -1,7 +1,7 @@
-"""A run's folder: whose it is, what runs have written there, and what may be replaced."""
+"""A run's folder: whose it is, what runs have written there, what may be replaced, and its checkpoints."""
 
 from __future__ import annotations
 
-from .folder import CONFIG, METRICS, REPORT_DATA, SAMPLES, SUBJECT, RunFolder
+from .folder import RunFolder
 
-__all__ = ["CONFIG", "METRICS", "REPORT_DATA", "SAMPLES", "SUBJECT", "RunFolder"]
+__all__ = ["RunFolder"]

@@ -13,42 +13,47 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from dreamcore import checkpoint
-from dreamcore.errors import ConfigError
-from dreamcore.files import (
-    RECORDS,
+from ..errors import ConfigError
+from ..io.files import (
     disk_trouble,
     explain_disk_errors,
     free_name,
-    fsync,
     move,
     numbered,
     settle_tree,
     usable_folder,
     write_atomically,
 )
-from dreamcore.io.locks import BusyError, held
-from dreamcore.layouts import PADDLE_LORA_FILE
-from dreamcore.modelfolder import INDEX
-from dreamcore.track.files import LOG, write_entry
+from ..io.locks import BusyError, held
+from ..io.names import (
+    CONFIG,
+    FINAL,
+    INDEX,
+    LOG,
+    LORA_FILE,
+    MANIFEST,
+    METRICS,
+    PADDLE_LORA_FILE,
+    RECORDS,
+    REPORT,
+    REPORT_DATA,
+    REPORT_SHEET,
+    SAMPLES,
+    SUBJECT,
+    VALIDATION,
+)
+from ..io.system import fsync
+from ..track.files import write_entry
+from . import checkpoint
+from .manifest import Manifest
 
-from .manifest import MANIFEST, Manifest
-
-CONFIG = "config.yaml"
-METRICS = "metrics.jsonl"
-SAMPLES = "samples"
-SUBJECT = "subject"
-"""Copies of photographs that are no files, for the report."""
-REPORT_DATA = "report_data.json"
-FINAL = "final"
-"""The finished model before it is published, among the records."""
 REPLACED, GOING = "replaced-", "going-"
 """Sub-folders of the records: an earlier run's files, kept until this run's are published; and on their way out."""
 
-RESULTS = (CONFIG, METRICS, "validation.jsonl", LOG, REPORT_DATA, "report.html", "report.png")
-MODEL_FILES = (INDEX, checkpoint.LORA_FILE, PADDLE_LORA_FILE)
-PICTURES = {SAMPLES: re.compile(r"step-\d{6,}-\d+\.png"), SUBJECT: re.compile(r"\d{2,}\.png")}
-"""Sub-folder -> the names of the pictures that runs write there."""
+RESULTS = (CONFIG, METRICS, VALIDATION, LOG, REPORT_DATA, REPORT, REPORT_SHEET)
+MODEL_FILES = (INDEX, LORA_FILE, PADDLE_LORA_FILE)
+IMAGE_NAMES = {SAMPLES: re.compile(r"step-\d{6,}-\d+\.png"), SUBJECT: re.compile(r"\d{2,}\.png")}
+"""Sub-folder -> the names of the images that runs write there."""
 HALF_WRITTEN = re.compile(r"\.(.+)\.\d+\.tmp")
 """What a run that was killed leaves of the file that it was writing (`files.write_atomically`)."""
 
@@ -87,7 +92,7 @@ class RunFolder:
         for left in self.manifest.records.iterdir():
             if left.is_dir() and not left.name.startswith(REPLACED):
                 shutil.rmtree(left, ignore_errors=True)
-        for folder in (self.manifest.records, self.path, *(self.path / name for name in PICTURES)):
+        for folder in (self.manifest.records, self.path, *(self.path / name for name in IMAGE_NAMES)):
             for left in folder.glob(".*.tmp"):
                 of = HALF_WRITTEN.fullmatch(left.name)
                 if of and (self._name(folder / of[1]) in self.manifest.files or folder == self.manifest.records):
@@ -129,9 +134,9 @@ class RunFolder:
         return [n for place in places if place.exists() and (n := self._name(place)) not in self.manifest.files]
 
     def _results(self) -> list[Path]:
-        """Where runs write but for checkpoints and components: their files' places, and the pictures that are there."""
+        """Where runs write but for checkpoints and components: their files' places, and the images that are there."""
         places = [self.path / name for name in (*RESULTS, *MODEL_FILES)]
-        for name, pattern in PICTURES.items():
+        for name, pattern in IMAGE_NAMES.items():
             places += [file for file in sorted((self.path / name).glob("*")) if pattern.fullmatch(file.name)]
         return places
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from dreamcore.files import RECORDS, write_atomically
+from ..io.files import write_atomically
+from ..io.names import MANIFEST, RECORDS
 
-MANIFEST = "manifest.json"
 FORMAT = 1
 
 

@@ -11,13 +11,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dreamcore.config import TrainConfig
-from dreamcore.config.concepts import Concept
-from dreamcore.errors import ConfigError
-from dreamcore.files import RECORDS, free_name
-from dreamcore.modelfolder import ModelFolder
-
-from .folder import MODEL_FILES, RESULTS, SAMPLES, SUBJECT
+from ..config import TrainConfig
+from ..config.concepts import Concept
+from ..errors import ConfigError
+from ..io.files import free_name
+from ..io.names import RECORDS, SAMPLES, SUBJECT
+from ..models.folder import ModelFolder
+from .folder import MODEL_FILES, RESULTS
 
 CHECKPOINT = re.compile(r"checkpoint-\d+.*")
 

@@ -6,14 +6,7 @@ the scenes' truth is known.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from .scenes import SIZE, Scene, draw, scene_at
 from .subjects import QUICKSTART, SUBJECTS, Subject
 
-__all__ = ["QUICKSTART", "SIZE", "SUBJECTS", "Scene", "Subject", "draw", "model_path", "scene_at"]
-
-
-def model_path() -> Path:
-    """Folder of the embedded model, in diffusers layout."""
-    return Path(__file__).parent / "model"
+__all__ = ["QUICKSTART", "SIZE", "SUBJECTS", "Scene", "Subject", "draw", "scene_at"]

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from dreamcore.errors import ConfigError
-from dreamcore.files import usable_folder
-from dreamcore.pictures import png_bytes
-
+from ..errors import ConfigError
+from ..io.files import usable_folder
+from ..io.images import png_bytes
+from ..io.names import REPORT
 from . import QUICKSTART, SUBJECTS
-from .words import PLACES
+from .vocabulary import PLACES
 
 IDENTIFIER = "sks"
 """The rare word that stands for the subject in its captions."""
@@ -62,7 +62,7 @@ def main() -> None:
             print(f"{name}: {words}")
     except ConfigError as error:
         sys.exit(str(error))
-    print(f"report: {args.folder / 'report.html'}")
+    print(f"report: {args.folder / REPORT}")
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from .pen import Points, ellipse, rectangle
-from .words import RGB
+from .placement import Points, ellipse, rectangle
+from .vocabulary import RGB
 
 Paint = Literal["body", "dark", "pale"] | RGB
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from .words import CLASSES, COLOURS, PATTERNS, PLACES
+from .vocabulary import CLASSES, COLOURS, PATTERNS, PLACES
 
 Float = NDArray[np.float32]
 

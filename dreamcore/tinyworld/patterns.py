@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image
 
-from .pen import Pen, Points, ellipse, rectangle
+from .placement import Placement, Points, ellipse, rectangle
 
 KINDS = ("plain", "stripe", "spots", "checks", "zigzag", "diamonds", "diagonals", "bars", "chequers", "rings", "halves")
 """All patterns; scenes in named colours wear the first four (`words.PATTERNS`), wild scenes and subjects all."""
@@ -56,9 +56,9 @@ def _zigzag(y: float, thickness: float) -> Points:
     return top + [(x, v + thickness) for x, v in reversed(top)]
 
 
-def mask(size: tuple[int, int], kind: str, stripe: Points, pen: Pen) -> Image.Image:
+def mask(size: tuple[int, int], kind: str, stripe: Points, placement: Placement) -> Image.Image:
     """The pattern over the whole canvas, 255 where the second colour goes."""
     canvas = Image.new("L", size)
     for points in figures(kind, stripe):
-        pen.fill(canvas, points, 255)
+        placement.fill(canvas, points, 255)
     return canvas

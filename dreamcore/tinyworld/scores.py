@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dreamcore.errors import ConfigError
-from dreamcore.files import write_atomically
-from dreamcore.report import collect, write_report
-from dreamcore.runs import REPORT_DATA
-
+from ..errors import ConfigError
+from ..io.files import write_atomically
+from ..io.names import REPORT_DATA
+from ..report import collect, write_report
 from . import judge
 from .subjects import Subject
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from .dice import Dice
+from .draws import Draws
 from .scenes import Scene, draw
-from .words import PLACES, RGB
+from .vocabulary import PLACES, RGB
 
 TEAL: RGB = (20, 176, 170)
 PINK: RGB = (242, 92, 168)
@@ -34,7 +34,7 @@ class Subject:
 
     def draw(self, place: str, seed: int, index: int = 0) -> Image.Image:
         """The subject in a place, RGB, 64 x 64."""
-        return draw(self.scene(place), Dice(seed, index))
+        return draw(self.scene(place), Draws(seed, index))
 
     def pictures(self, count: int = 5, seed: int = 0) -> list[Image.Image]:
         """`count` pictures, each in the next place."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from dreamcore.errors import ConfigError, RunError
+from ..errors import ConfigError, RunError
 
 Level = Literal["info", "warning"]
 
@@ -46,7 +46,7 @@ class Tracker(Protocol):
         ...
 
     def images(self, step: int, paths: Sequence[Path], prompt: str) -> None:
-        """Validation pictures after update `step` (0: before training), saved as PNG, in the order of their seeds."""
+        """Validation images after update `step` (0: before training), saved as PNG, in the order of their seeds."""
         ...
 
     def message(self, text: str, level: Level = "info") -> None:

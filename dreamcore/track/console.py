@@ -60,7 +60,7 @@ class Console:
 
     def images(self, step: int, paths: Sequence[Path], prompt: str) -> None:
         if paths:
-            self._print(f"update {step}: pictures of {prompt!r} in {paths[0].parent}")
+            self._print(f"update {step}: images of {prompt!r} in {paths[0].parent}")
 
     def message(self, text: str, level: Level = "info") -> None:
         if level == "warning":

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.util import find_spec
 
-from dreamcore.config.names import nearest
-from dreamcore.errors import ConfigError
-
+from ..config.names import nearest
+from ..errors import ConfigError
 from .base import Tracker, Trackers
 from .console import Console
 from .files import LogFile

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from ..io.names import LOG
 from .base import Level, RunInfo
-
-LOG = "log.txt"
 
 
 class LogFile:
@@ -30,7 +29,7 @@ class LogFile:
         self._write("info", f"update {step}: " + ", ".join(f"{name} {value:.6g}" for name, value in values.items()))
 
     def images(self, step: int, paths: Sequence[Path], prompt: str) -> None:
-        self._write("info", f"update {step}: {len(paths)} pictures of {prompt!r}")
+        self._write("info", f"update {step}: {len(paths)} images of {prompt!r}")
 
     def message(self, text: str, level: Level = "info") -> None:
         self._write(level, text)

@@ -18,13 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from dreamcore.errors import RunError
-from dreamcore.files import write_atomically
-
+from ..errors import RunError
+from ..io.files import write_atomically
+from ..io.names import METRICS, VALIDATION
 from .base import Level, RunInfo
-
-METRICS = "metrics.jsonl"
-VALIDATION = "validation.jsonl"
 
 
 class MetricsFile:

@@ -20,7 +20,7 @@ from .base import Level, RunInfo
 
 
 class TensorBoard:
-    """Scalars under train/ and validation/, validation pictures by seed, the configuration as text."""
+    """Scalars under train/ and validation/, validation images by seed, the configuration as text."""
 
     def __init__(self) -> None:
         self._writer: Any = None

@@ -24,7 +24,7 @@ NAMES = {"loss": "step_loss"}
 
 
 class VisualDL:
-    """Scalars under train/ and validation/, validation pictures by seed; `visualdl --logdir LOGGING_DIR` shows them."""
+    """Scalars under train/ and validation/, validation images by seed; `visualdl --logdir LOGGING_DIR` shows them."""
 
     def __init__(self) -> None:
         self._file: FileIO | None = None

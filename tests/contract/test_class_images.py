@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from dreamcore.errors import ConfigError
-from dreamcore.loop import Run
-from dreamcore.prior import MANIFEST
+from dreamcore.io.names import CLASS_IMAGES
+from dreamcore.training.loop import Run
 
-from .runs import PRIOR, numbers, small_run
+from ..support.runs import PRIOR, numbers, small_run
 
 
 def run_with(model: Path, photos: Path, output: Path, classes: Path, **settings: Any) -> Run:
@@ -25,7 +25,7 @@ def test_missing_images_are_made_and_recorded(tiny_model: Path, photos: Path, tm
     classes = tmp_path / "classes"
     run_with(tiny_model, photos, tmp_path / "a", classes)
     pictures = sorted(classes.glob("*.png"))
-    manifest = json.loads((classes / MANIFEST).read_text())["images"]
+    manifest = json.loads((classes / CLASS_IMAGES).read_text())["images"]
     assert [manifest[p.name]["seed"] for p in pictures] == [0, 1, 2]
     assert {e["prompt"] for e in manifest.values()} == {"a photo of dog"}
     assert len({p.read_bytes() for p in pictures}) == 3, "each from its own seed"
@@ -81,6 +81,6 @@ def test_a_damaged_image_of_the_users_is_named_first(tiny_model: Path, photos: P
 def test_a_damaged_manifest_is_named(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
     classes = tmp_path / "classes"
     run_with(tiny_model, photos, tmp_path / "a", classes)
-    (classes / MANIFEST).write_text("{")
-    with pytest.raises(ConfigError, match=f"{MANIFEST}: damaged"):
+    (classes / CLASS_IMAGES).write_text("{")
+    with pytest.raises(ConfigError, match=f"{CLASS_IMAGES}: damaged"):
         run_with(tiny_model, photos, tmp_path / "b", classes)

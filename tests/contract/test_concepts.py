@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from dreamcore.config import TrainConfig, load_config
+from dreamcore.data.image_set import CLASS, INSTANCE
 from dreamcore.errors import ConfigError
-from dreamcore.loop import train
-from dreamcore.plan import CLASS, INSTANCE
+from dreamcore.training.loop import train
 
-from ..tiny import draw_photos
-from .runs import CONCEPTS, PRIOR, configuration, numbers, prepared, small_run, texts
+from ..support.runs import CONCEPTS, PRIOR, configuration, numbers, prepared, small_run, texts
+from ..support.tiny import draw_photos
 
 
 def test_one_concept_in_a_list_is_the_run_without_it(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
@@ -48,11 +48,11 @@ def test_each_concept_has_its_words_share_and_prior(tiny_model: Path, tmp_path: 
     counts = dict.fromkeys(wanted, 0)
     for batch, some in zip(batches, rows, strict=True):
         for row, text, weight in zip(some, texts(run, batch), batch.weight, strict=True):
-            counts[row.concept, row.row] += 1
-            assert (text, pytest.approx(float(weight) * 4)) == wanted[row.concept, row.row]
+            counts[row.concept, row.kind] += 1
+            assert (text, pytest.approx(float(weight) * 4)) == wanted[row.concept, row.kind]
     assert counts == {(0, INSTANCE): 4, (1, INSTANCE): 12, (0, CLASS): 4}
     latents = {
-        (row.concept, row.image): run.batcher.latents(row).mean for some in rows for row in some if row.row == INSTANCE
+        (row.concept, row.image): run.batcher.latents(row).mean for some in rows for row in some if row.kind == INSTANCE
     }
     assert len({latent.tobytes() for latent in latents.values()}) == 4, "every photograph is its own"
 
@@ -89,9 +89,9 @@ def test_each_concept_has_held_out_photographs_of_its_own(tiny_model: Path, tmp_
     with ExitStack() as stack:
         run = prepared(tiny_model, folders[0], tmp_path / "out", stack, **CONCEPTS, concepts=concepts)
         assert run.held_out is not None
-        words = [run.batcher.words.prompts[number] for number in run.held_out.prompts]
+        words = [run.batcher.prompts.prompts[number] for number in run.held_out.prompts]
     assert words == ["a red toy", "a red toy"]
-    (part,) = run.inputs.held_out
+    (part,) = run.data.held_out
     assert {photo.path.parent for photo in part.images.photos} == {folders[2]}
     with pytest.raises(ConfigError, match="validation_data_dir: given together with concepts; put it into each"):
         configuration(

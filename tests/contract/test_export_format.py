@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dreamcore.backend import installed_backends
+from dreamcore.backends.installed import installed_backends
 from dreamcore.errors import ConfigError
-from dreamcore.layouts import PADDLE_LORA_FILE, to_ppdiffusers
-from dreamcore.modelfolder import ModelFolder
-from dreamcore.pdparams import read_pdparams
-from dreamcore.weights import read_safetensors
+from dreamcore.formats.pdparams import read_pdparams
+from dreamcore.formats.ppdiffusers import to_ppdiffusers
+from dreamcore.formats.weights import read_safetensors
+from dreamcore.io.names import PADDLE_LORA_FILE
+from dreamcore.models.folder import ModelFolder
 
-from .runs import small_run
+from ..support.runs import small_run
 
 
 def test_a_pipeline(tiny_model: Path, photos: Path, tmp_path: Path) -> None:

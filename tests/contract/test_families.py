@@ -15,18 +15,18 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from dreamcore.backend import RANK_VARIABLES, installed_backends
+from dreamcore.backends.installed import RANK_VARIABLES, installed_backends
+from dreamcore.commands.generate import generate
 from dreamcore.config import GenerateConfig
+from dreamcore.data.image_set import CLASS, INSTANCE
 from dreamcore.errors import ConfigError
 from dreamcore.families import FAMILIES
-from dreamcore.generation import generate
-from dreamcore.modelfolder import ModelFolder
-from dreamcore.plan import CLASS, INSTANCE
-from dreamcore.setup import prepare
+from dreamcore.models.folder import ModelFolder
+from dreamcore.training.setup import prepare
 
-from ..tiny import draw_photos
-from ..tiny_families import WRITERS
-from .runs import PRIOR, configuration, numbers, small_run
+from ..support.runs import PRIOR, configuration, numbers, small_run
+from ..support.tiny import draw_photos
+from ..support.tiny_families import WRITERS
 
 BACKEND = installed_backends()[0]
 PIPELINES = {"sdxl": "StableDiffusionXLPipeline", "sd3": "StableDiffusion3Pipeline", "flux": "FluxPipeline"}
@@ -95,7 +95,7 @@ def test_a_run_broken_off_and_gone_on_with(
     assert len(list((whole.folder / "samples").glob("*.png"))) == 3
     told = json.loads((whole.folder / "report_data.json").read_text())["timing"]
     log = (whole.folder / "log.txt").read_text()
-    for stage in ("making class images", "encoding words", "encoding images", "training"):
+    for stage in ("generating class images", "encoding prompts", "encoding images", "training"):
         assert float(told[f"peak memory, {stage}"].removesuffix(" GiB")) > 0.05
         assert f"peak memory while {stage}: " in log
 
@@ -119,7 +119,7 @@ def test_words_wider_than_the_denoiser_takes_are_cut(family_models: Models, phot
         with ExitStack() as stack:
             config = configuration(model, photos, tmp_path / f"{number}", drop_t5=True if number == 0 else None)
             backend: Any = prepare(config, stack).backend
-            words.append(np.asarray(backend.words.embeddings(["a photo of sks dog"]).words))
+            words.append(np.asarray(backend.text.embeddings(["a photo of sks dog"]).prompt_embeds))
     assert words[0].shape == (1, 77 + 256, 96) and (words[0][:, :77, 80:] == 0).all()
     np.testing.assert_array_equal(words[1], words[0][..., :48])
     settings = {"use_lora": True, "rank": 2, "train_text_encoder": True, "max_train_steps": 1}
@@ -156,7 +156,7 @@ def test_every_tokenizer_warns_of_what_it_cuts(
 
 @pytest.mark.parametrize("family", [f for f in FEW if f == "sdxl"])
 def test_every_sample_brings_its_own_size_and_crop(family: str, family_models: Models, tmp_path: Path) -> None:
-    """Class images too, which are no part of the photographs; a mirrored sample's corner is of the mirrored picture."""
+    """Class images too, which are no part of the photographs; a mirrored sample's corner is of the mirrored image."""
     photos = draw_photos(tmp_path / "photos", count=2, size=64)
     classes = draw_photos(tmp_path / "classes", count=2, size=40, seed=4)
     settings = PRIOR | {"class_data_dir": str(classes), "num_class_images": 2, "train_batch_size": 2}

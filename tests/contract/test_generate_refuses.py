@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from dreamcore import generation
+from dreamcore.commands import generate as command
+from dreamcore.commands.generate import generate
 from dreamcore.config import GenerateConfig
 from dreamcore.errors import ConfigError
-from dreamcore.generation import generate
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ from dreamcore.generation import generate
 def test_bad_settings(
     settings: dict[str, Any], words: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generation, "load_backend", None)
+    monkeypatch.setattr(command, "load_backend", None)
     given = {"pretrained_model_name_or_path": str(tiny_model), "output_dir": str(tmp_path / "out"), **settings}
     with pytest.raises(ConfigError, match=words):
         generate(GenerateConfig.from_mapping(given))

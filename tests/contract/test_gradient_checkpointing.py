@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from dreamcore.backend import StepResult, installed_backends
+from dreamcore.backends.installed import installed_backends
+from dreamcore.backends.protocol import StepResult
 
-from .runs import prepared
+from ..support.runs import prepared
 from .test_families import RUNS
 
 BACKEND = installed_backends()[0]
@@ -36,7 +37,7 @@ def two_updates(model: Path, photos: Path, output: Path, family: str, **settings
         layer.register_forward_pre_hook(lambda *_: calls.append(1))
         for update in range(2):
             batches, _ = run.batcher.update(update)
-            backend.train_step(batches, run.decided.rates.at(update))
+            backend.train_step(batches, run.resolved.rates.at(update))
         return backend.metrics(), len(calls)
 
 

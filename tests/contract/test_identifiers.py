@@ -11,14 +11,15 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from dreamcore import rarewords
-from dreamcore.backend import installed_backends, load_backend
-from dreamcore.bpe import Tokenizer
+from dreamcore.backends.installed import installed_backends
+from dreamcore.backends.registry import load_backend
 from dreamcore.cli.main import main
+from dreamcore.commands import identifiers
 from dreamcore.config import GenerateConfig
-from dreamcore.modelfolder import ModelFolder
+from dreamcore.models.folder import ModelFolder
+from dreamcore.text.tokenizer import Tokenizer
 
-from .. import needs
+from ..support import needs
 
 pytestmark = needs.backend
 Float = np.ndarray
@@ -85,7 +86,7 @@ def test_words_come_by_their_distance_and_are_drawn(
     assert found[0]["distance"] <= found[1]["distance"]
     sheet = np.asarray(Image.open(grid))
     assert sheet.shape == (32, 32 + 4 + 32, 3) and (sheet[:, 32:36] == 255).all()
-    assert (sheet[:, :32] != sheet[:, 36:]).any(), "one picture of each word"
+    assert (sheet[:, :32] != sheet[:, 36:]).any(), "one image of each word"
     assert main(["identifiers", *flags[:-1]]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == [one["word"] for one in found]
 
@@ -93,6 +94,6 @@ def test_words_come_by_their_distance_and_are_drawn(
 def test_settings_of_pictures_that_nobody_asked_for_are_refused(
     tiny_model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rarewords, "load_backend", None)
+    monkeypatch.setattr(identifiers, "load_backend", None)
     assert main(["identifiers", "--model", str(tiny_model), "--seed", "3", "--batch_size", "4"]) == 2
     assert capsys.readouterr().err == "dreambooth: error: seed=3: acts only with grid; give grid, or remove it\n"

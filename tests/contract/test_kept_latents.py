@@ -14,14 +14,14 @@ from PIL import Image
 
 from dreamcore.errors import ConfigError
 
-from ..tiny import draw_photos
-from .runs import numbers, small_run
+from ..support.runs import numbers, small_run
+from ..support.tiny import draw_photos
 
 
 def test_kept_latents_are_used_again_and_never_wrongly(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dreamcore.latents import Latents
+    from dreamcore.training.latents import Latents
 
     encoded = []
     whole = Latents._planes
@@ -81,7 +81,7 @@ def test_two_runs_share_kept_latents(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 import numpy as np
-from dreamcore.latentcache import LatentCache
+from dreamcore.training.latent_cache import LatentCache
 
 cache = LatentCache(Path(sys.argv[1]), "encoder")
 for turn in range(40):

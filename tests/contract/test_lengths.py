@@ -11,7 +11,7 @@ import pytest
 from dreamcore.config import TrainConfig, load_config
 from dreamcore.families import FAMILIES
 
-from .runs import prepared
+from ..support.runs import prepared
 
 CASES: dict[str, tuple[dict[str, Any], int, str]] = {
     "full": ({}, 400, "400 updates, usual for full fine-tuning of Stable Diffusion 1.x / 2.x; max_train_steps or"),
@@ -29,7 +29,7 @@ def test_a_length_is_given_or_the_usual_one_is_taken_and_said(
     settings: dict[str, Any] = {"max_train_steps": None, "cache_latents": False, **given}
     with ExitStack() as stack:
         run = prepared(tiny_model, photos, tmp_path / "out", stack, **settings)
-    assert run.decided.rates.total == updates
+    assert run.resolved.rates.total == updates
     printed = capsys.readouterr().err
     assert said in printed and ("usual" in printed) == bool(said)
     again = load_config(TrainConfig, tmp_path / "out" / "config.yaml")
@@ -55,6 +55,6 @@ def test_a_warm_up_that_outlasts_the_run_is_said(
     settings = {"lr_scheduler": "constant_with_warmup", "lr_warmup_steps": warmup, "cache_latents": False}
     with ExitStack() as stack:
         run = prepared(tiny_model, photos, tmp_path / "out", stack, **settings)
-    rates = [run.decided.rates.at(update)["unet"] for update in range(4)]
+    rates = [run.resolved.rates.at(update)["unet"] for update in range(4)]
     assert (max(rates) < 1e-4) == warned, "the rate that was asked for is never reached"
     assert (f"lr_warmup_steps: {warmup} is not less than the 4 updates" in capsys.readouterr().err) == warned

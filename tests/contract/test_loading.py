@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from dreamcore import hub
 from dreamcore.errors import ConfigError
-from dreamcore.modelfolder import ModelFolder, choose_weights
+from dreamcore.formats.weight_files import choose_weights
+from dreamcore.hub import models as hub
+from dreamcore.models.folder import ModelFolder
 
-from ..tiny import in_one_file
-from .runs import PRIOR, numbers, small_run
+from ..support.runs import PRIOR, numbers, small_run
+from ..support.tiny import in_one_file
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 TEXT = "text_encoder/model.safetensors"
@@ -259,7 +260,7 @@ def test_only_one_form_of_the_weights_is_fetched() -> None:
 def test_a_backend_that_is_not_installed_says_how(
     monkeypatch: pytest.MonkeyPatch, tiny_model: Path, photos: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("dreamcore.backend.find_spec", lambda name: None)
+    monkeypatch.setattr("dreamcore.backends.installed.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"backend: torch is not installed; pip install '\.\[torch\]' in a clone"):
         small_run(tiny_model, photos, tmp_path, backend="torch")
     with pytest.raises(ConfigError, match="backend: none is installed"):
@@ -269,7 +270,7 @@ def test_a_backend_that_is_not_installed_says_how(
 def test_several_backends_are_asked_about(
     monkeypatch: pytest.MonkeyPatch, tiny_model: Path, photos: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("dreamcore.backend._entry_points", lambda: {"torch": "a:b", "elsewhere": "c:d"})
-    monkeypatch.setattr("dreamcore.backend.find_spec", lambda name: object())
+    monkeypatch.setattr("dreamcore.backends.installed.entry_points", lambda: {"torch": "a:b", "elsewhere": "c:d"})
+    monkeypatch.setattr("dreamcore.backends.installed.find_spec", lambda name: object())
     with pytest.raises(ConfigError, match=r"several are installed \(torch, elsewhere\); choose one with --backend"):
         small_run(tiny_model, photos, tmp_path)

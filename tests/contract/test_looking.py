@@ -1,4 +1,4 @@
-"""What presets look at without being asked: pictures of the instance prompt, before training and after it."""
+"""What presets look at without being asked: images of the instance prompt, before training and after it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 import yaml
 
 from dreamcore.config import TrainConfig, load_config, preset_names
-from dreamcore.inputs import check_inputs
-from dreamcore.loop import train
-from dreamcore.validation import ValidationPictures
+from dreamcore.training.loop import train
+from dreamcore.training.training_data import open_training_data
+from dreamcore.training.validation import ValidationImages
 
-from .runs import CONCEPTS, SMALL, configuration, numbers
+from ..support.runs import CONCEPTS, SMALL, configuration, numbers
 
 YOURS = {"instance_data_dir": "photos", "instance_prompt": "a photo of sks dog"}
 CHEAP = {"num_validation_images": 2, "validation_num_inference_steps": 2}
@@ -29,7 +29,7 @@ def test_a_preset_shows_the_result_and_trains_as_without(tiny_model: Path, photo
     made = sorted(f.name for f in (looking.folder / "samples").iterdir())
     assert made == [f"step-{step:06}-{k}.png" for step in (0, 4) for k in range(2)]
     assert yaml.safe_load((looking.folder / "config.yaml").read_text())["validation_prompt"] == "a photo of sks dog"
-    assert "No validation pictures" not in (looking.folder / "report.html").read_text()
+    assert "No validation images" not in (looking.folder / "report.html").read_text()
     plain = train(of_preset(tiny_model, photos, tmp_path / "b", validation_prompt=None))
     assert not (plain.folder / "samples").exists()
     assert numbers(looking) == numbers(plain)
@@ -55,7 +55,7 @@ def test_the_first_concepts_words_are_taken(
         concept["instance_data_dir"] = str(tmp_path / "photos")
     asked = {"validation_prompt": "{instance_prompt} in snow", **settings}
     config = configuration(tiny_model, tmp_path / "photos", tmp_path / "run", **asked)
-    looked_at = ValidationPictures.from_config(config, check_inputs(config, print))
+    looked_at = ValidationImages.from_config(config, open_training_data(config, print))
     assert looked_at is not None
     assert looked_at.pictures.prompt == f"{prompt} in snow"
 

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dreamcore.backend import Backend, installed_backends, load_backend
+from dreamcore.backends.installed import installed_backends
+from dreamcore.backends.protocol import Backend
+from dreamcore.backends.registry import load_backend
 from dreamcore.config import GenerateConfig
 from dreamcore.errors import ConfigError
-from dreamcore.modelfolder import ModelFolder
-from dreamcore.weights import Arrays, read_weights, write_safetensors
+from dreamcore.formats.weights import Arrays, read_weights, write_safetensors
+from dreamcore.models.folder import ModelFolder
 
-from .pictures import distance, ours
+from ..support.images import distance, ours
 
 UNET = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1"
 ENCODER = "text_encoder.text_model.encoder.layers.0"

@@ -1,4 +1,4 @@
-"""An autoencoder whose answers are not finite: one clear error, and no black picture."""
+"""An autoencoder whose answers are not finite: one clear error, and no black image."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from dreamcore.commands.generate import generate
 from dreamcore.config import GenerateConfig
 from dreamcore.errors import RunError
-from dreamcore.generation import generate
 
-from .runs import PRIOR, small_run
+from ..support.runs import PRIOR, small_run
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 BLAMED = r"the autoencoder \(.*vae\) answers with numbers that are not finite.*--pretrained_vae_model_name_or_path"

@@ -11,24 +11,28 @@ from typing import Any, NoReturn
 
 import pytest
 
-from dreamcore import outofmemory
-from dreamcore.backend import installed_backends
+from dreamcore.backends import out_of_memory
+from dreamcore.backends.installed import installed_backends
+from dreamcore.backends.out_of_memory import OutOfMemory
 from dreamcore.cli.main import main
+from dreamcore.commands.generate import generate
 from dreamcore.config import GenerateConfig, TrainConfig
 from dreamcore.errors import ConfigError
-from dreamcore.generation import generate
-from dreamcore.outofmemory import OutOfMemory
 
-from .. import needs
-from .runs import PRIOR, configuration, small_run
+from ..support import needs
+from ..support.runs import PRIOR, configuration, small_run
 
 BACKEND = installed_backends()[0]
 LOOKING = {"validation_prompt": "a dog", "num_validation_images": 1, "validation_num_inference_steps": 1}
 STAGES: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "loading the model": ("prepare_training", {"use_ema": True}, ["--use_lora", "--no-use_ema"]),
-    "encoding words": ("set_prompts", {}, []),
+    "encoding prompts": ("set_prompts", {}, []),
     "encoding images": ("encode_images", {}, ["--resolution below 32", "--cache_memory_gb"]),
-    "making class images": ("sample", PRIOR, ["--sample_batch_size 1", "--resolution below 32", "--class_data_dir"]),
+    "generating class images": (
+        "sample",
+        PRIOR,
+        ["--sample_batch_size 1", "--resolution below 32", "--class_data_dir"],
+    ),
     "training": (
         "train_step",
         {"train_batch_size": 2, "gradient_accumulation_steps": 2},
@@ -107,7 +111,7 @@ def test_a_device_is_told_from_the_host(
     """By the command, as a user meets it."""
     if BACKEND == "mindspore":
         monkeypatch.setattr("mindspore.get_context", lambda name: "Ascend")
-        recognised = outofmemory.memory_trouble(RuntimeError(ON_A_DEVICE[BACKEND]))
+        recognised = out_of_memory.memory_trouble(RuntimeError(ON_A_DEVICE[BACKEND]))
         assert recognised == ("device", ON_A_DEVICE[BACKEND])
         return
     fail_in("train_step", on_a_device, monkeypatch)
@@ -124,13 +128,27 @@ def test_a_device_is_told_from_the_host(
 def test_pictures(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fail_in("sample", exhaust, monkeypatch)
     given = {"pretrained_model_name_or_path": str(tiny_model), "prompt": "a dog", "output_dir": str(tmp_path)}
-    with pytest.raises(OutOfMemory, match=r"while making pictures \(.*--batch_size 1; .*smaller --height and --width"):
+    with pytest.raises(
+        OutOfMemory, match=r"while generating images \(.*--batch_size 1; .*smaller --height and --width"
+    ):
         generate(GenerateConfig.from_mapping(given))
     assert "in exhaust" in (tmp_path / "log.txt").read_text()
 
 
+def test_what_was_moved_for_an_image_goes_back(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved: list[bool] = []
+    fail_in("decode_latents", exhaust, monkeypatch)
+    fail_in("move", lambda backend, network, *, away=False: moved.append(away), monkeypatch)
+    given = {"pretrained_model_name_or_path": str(tiny_model), "prompt": "a dog", "output_dir": str(tmp_path)}
+    with pytest.raises(OutOfMemory):
+        generate(GenerateConfig.from_mapping(given | {"num_inference_steps": 1}))
+    assert moved[-2:] == [True, True], "the autoencoder and the text encoder"
+
+
 def test_every_setting_that_is_advised_exists() -> None:
-    told = [words for words, *_ in outofmemory.REMEDIES if isinstance(words, str)]
+    told = [words for words, *_ in out_of_memory.REMEDIES if isinstance(words, str)]
     names = {name for words in told for name in re.findall(r"--(?:no-)?(\w+)", words)}
     assert len(names) > 8
     assert names <= TrainConfig.model_fields.keys() | GenerateConfig.model_fields.keys()
@@ -155,7 +173,7 @@ def test_an_error_that_comes_of_another_is_seen_through() -> None:
         except MemoryError:
             raise ConfigError("unet: cannot be loaded") from None
     except ConfigError as error:
-        assert outofmemory.memory_trouble(error) == ("host", "MemoryError")
+        assert out_of_memory.memory_trouble(error) == ("host", "MemoryError")
 
 
 @needs.torch

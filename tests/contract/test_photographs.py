@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dreamcore.data.image_set import CLASS
 from dreamcore.errors import ConfigError
-from dreamcore.plan import CLASS
 from dreamcore.track import read_lines
 
-from ..tiny import draw_photos
-from .runs import PRIOR, prepared, small_run
+from ..support.runs import PRIOR, prepared, small_run
+from ..support.tiny import draw_photos
 
 
 def test_buckets_leave_the_update_as_it_is(tiny_model: Path, tmp_path: Path) -> None:
@@ -120,8 +120,8 @@ def test_the_colour_behind_transparent_photographs(tiny_model: Path, tmp_path: P
 def test_a_share_is_held_out(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
     with ExitStack() as stack:
         run = prepared(tiny_model, photos, tmp_path / "out", stack, validation_share=0.4)
-        names = [photo.path.name for photo in run.inputs.subjects[0].images.photos]
-        held = [photo.path.name for photo in run.inputs.held_out[0].images.photos]
+        names = [photo.path.name for photo in run.data.subjects[0].images.photos]
+        held = [photo.path.name for photo in run.data.held_out[0].images.photos]
     assert len(held) == round(0.4 * (len(names) + len(held))) and not set(names) & set(held)
     assert run.held_out is not None and len(run.held_out.latents) == len(held)
     with pytest.raises(ConfigError, match="validation_share: .* leaves none to train on"):

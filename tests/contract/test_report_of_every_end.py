@@ -11,19 +11,19 @@ from typing import Any
 
 import pytest
 
-from dreamcore import reporting
 from dreamcore.errors import RunError
-from dreamcore.ledger import Ledger
-from dreamcore.loop import _Loop, train
 from dreamcore.report import collect
+from dreamcore.training import run_report
+from dreamcore.training.loop import _Loop, train
+from dreamcore.training.metrics_recorder import MetricsRecorder
 
-from .runs import configuration, small_run
+from ..support.paths import ROOT
+from ..support.runs import configuration, small_run
 
 LOOKING = {
     "validation_prompt": "a sks dog", "validation_steps": 2, "num_validation_images": 1, "max_train_steps": 6,
     "validation_num_inference_steps": 1,
 }  # fmt: skip
-ROOT = Path(__file__).parents[2]
 
 
 def state(run: Path) -> str:
@@ -35,14 +35,14 @@ def state(run: Path) -> str:
 
 def at_update(number: int, act: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Do something when an update has been made."""
-    note = Ledger.note
+    note = MetricsRecorder.note
 
-    def noted(self: Ledger, update: int, *rest: Any) -> None:
+    def noted(self: MetricsRecorder, update: int, *rest: Any) -> None:
         note(self, update, *rest)
         if update == number:
             act()
 
-    monkeypatch.setattr(Ledger, "note", noted)
+    monkeypatch.setattr(MetricsRecorder, "note", noted)
 
 
 def fail(error: BaseException) -> Any:
@@ -88,8 +88,8 @@ def test_each_end_has_its_report(
 def test_after_a_kill_the_last_one_stands(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
     program = f"""
 import os, signal, sys
-from dreamcore.ledger import Ledger
-from tests.contract.runs import small_run
+from dreamcore.training.metrics import Ledger
+from tests.support.runs import small_run
 note = Ledger.note
 def noted(self, update, *rest):
     note(self, update, *rest)
@@ -109,7 +109,7 @@ def test_a_run_that_goes_on_says_so(
 ) -> None:
     small_run(tiny_model, photos, tmp_path, max_train_steps=2, checkpointing_steps=2)
     monkeypatch.setattr(_Loop, "update", lambda *_: fail(SystemExit("killed"))())
-    monkeypatch.setattr(reporting.RunReport, "failed", lambda *_: None)  # SIGKILL leaves no time for it
+    monkeypatch.setattr(run_report.RunReport, "failed", lambda *_: None)  # SIGKILL leaves no time for it
     with pytest.raises(SystemExit, match="killed"):
         small_run(tiny_model, photos, tmp_path, max_train_steps=4, resume_from_checkpoint="latest")
     assert state(tmp_path) == "not ended when this was written, 2 of 4 updates done"
@@ -126,7 +126,7 @@ def test_a_report_that_cannot_be_written_hides_no_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def act() -> None:
-        monkeypatch.setattr(reporting, "write_report", fail_with)
+        monkeypatch.setattr(run_report, "write_report", fail_with)
         raise error
 
     def fail_with(folder: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_report_that_cannot_be_written_along_the_way_ends_nothing(
         if len(written) < 3:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(reporting, "write_report", failing)
+    monkeypatch.setattr(run_report, "write_report", failing)
     run = small_run(tiny_model, photos, tmp_path, **{**LOOKING, "max_train_steps": 2})
     assert run.updates == 2
     assert len(written) == 3, "before training, after it, and at the end"

@@ -13,11 +13,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from dreamcore.errors import ConfigError, RunError
-from dreamcore.files import RECORDS
-from dreamcore.ledger import Ledger
-from dreamcore.loop import Run
+from dreamcore.io.names import RECORDS
+from dreamcore.training.loop import Run
+from dreamcore.training.metrics_recorder import MetricsRecorder
 
-from .runs import PRIOR, numbers, small_run
+from ..support.runs import PRIOR, numbers, small_run
 
 FILE = "unet/diffusion_pytorch_model.safetensors"
 METHODS: dict[str, dict[str, Any]] = {
@@ -255,15 +255,15 @@ def test_a_signal_finishes_the_update_and_saves(
     run_of_four: Run,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    note = Ledger.note
+    note = MetricsRecorder.note
 
-    def interrupted(self: Ledger, update: int, *rest: Any) -> None:
+    def interrupted(self: MetricsRecorder, update: int, *rest: Any) -> None:
         note(self, update, *rest)
         if update == 3:
             signal.raise_signal(number)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Ledger, "note", interrupted)
+        patched.setattr(MetricsRecorder, "note", interrupted)
         run = small_run(tiny_model, photos, tmp_path)
     assert (run.updates, run.exit_code) == (3, 128 + number)
     assert (tmp_path / "checkpoint-3").is_dir()

@@ -14,15 +14,14 @@ import yaml
 from PIL import Image
 from safetensors.numpy import load_file
 
-from dreamcore.checkpoint import LORA_FILE
 from dreamcore.config import TrainConfig, load_config
 from dreamcore.errors import ConfigError, RunError
-from dreamcore.files import RECORDS
 from dreamcore.io.locks import held
-from dreamcore.loop import train
-from dreamcore.setup import prepare
+from dreamcore.io.names import LORA_FILE, RECORDS
+from dreamcore.training.loop import train
+from dreamcore.training.setup import prepare
 
-from .runs import PRIOR, configuration, numbers, small_run
+from ..support.runs import PRIOR, configuration, numbers, small_run
 
 FULL = {"unet", "vae", "text_encoder", "tokenizer", "scheduler", "model_index.json"}
 
@@ -254,7 +253,7 @@ def test_a_failure_while_the_model_is_judged_changes_nothing(tiny_model: Path, p
         p.backend.train_step(batches, {"unet": 1e-2})
         (tmp_path / "before").mkdir()
         p.backend.export(tmp_path / "before", averaged=False)
-        with pytest.raises(ZeroDivisionError), backend._at_rest():
+        with pytest.raises(ZeroDivisionError), backend._evaluating():
             assert not any(network.training for network in backend._trained.values())
             raise ZeroDivisionError
         assert all(network.training for network in backend._trained.values())

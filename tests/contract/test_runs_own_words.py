@@ -15,7 +15,7 @@ from dreamcore.config import GenerateConfig, load_config
 from dreamcore.config.base import Settings
 from dreamcore.errors import ConfigError
 
-from .runs import small_run
+from ..support.runs import small_run
 
 FEW = ["--prompt", "a sks dog", "--num_inference_steps", "1"]
 

@@ -8,12 +8,14 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from dreamcore.backend import SampleRequest, installed_backends, load_backend
+from dreamcore.backends.installed import installed_backends
+from dreamcore.backends.protocol import SampleRequest
+from dreamcore.backends.registry import load_backend
 from dreamcore.config.common import Scheduler
-from dreamcore.modelfolder import ModelFolder
-from dreamcore.pipelines import SAMPLERS
+from dreamcore.diffusion.samplers import SAMPLERS
+from dreamcore.models.folder import ModelFolder
 
-from .runs import configuration
+from ..support.runs import configuration
 
 
 def test_every_name_of_the_settings_is_a_sampler() -> None:
@@ -22,7 +24,7 @@ def test_every_name_of_the_settings_is_a_sampler() -> None:
 
 @pytest.mark.parametrize("scheduler", get_args(Scheduler))
 def test_every_sampler(scheduler: Scheduler, tiny_model: Path) -> None:
-    """A picture does not depend on its neighbours (to one grey level, for sums run in another order)."""
+    """An image does not depend on its neighbours (to one grey level, for sums run in another order)."""
     config = configuration(tiny_model, Path("photos"), Path("out"), device="cpu")
     backend: Any = load_backend(installed_backends()[0], ModelFolder.open(str(tiny_model)), config)
     noise = np.random.default_rng(0).standard_normal((2, 4, 8, 8), np.float32)

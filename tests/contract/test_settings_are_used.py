@@ -13,17 +13,18 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dreamcore import choices, setup
-from dreamcore.backend import RANK_VARIABLES, installed_backends
+from dreamcore.backends.installed import RANK_VARIABLES, installed_backends
 from dreamcore.cli.main import main
 from dreamcore.config import Settings, TrainConfig, load_config, used
 from dreamcore.config.used import Context, idle, refuse_idle
 from dreamcore.errors import ConfigError
-from dreamcore.modelfolder import ModelFolder
-from dreamcore.setup import prepare
+from dreamcore.models.folder import ModelFolder
+from dreamcore.models.settings import model_facts
+from dreamcore.training import setup
+from dreamcore.training.setup import prepare
 
-from ..tables import as_parquet
-from .runs import PRIOR, configuration
+from ..support.runs import PRIOR, configuration
+from ..support.tables import as_parquet
 from .test_families import RUNS
 
 LORA = {"use_lora": True}
@@ -300,7 +301,7 @@ def test_what_cannot_act_is_refused_before_the_model_loads(
         given |= {"dataset_name": str(as_parquet(photos, tmp_path / "table")), "instance_data_dir": None}
         given |= {"caption_column": "text"}
     config = configuration(tiny_model, photos, tmp_path / "out", **given)
-    if name in idle(config, Context(BACKEND, choices.model_facts(ModelFolder.open(str(tiny_model))), frozenset())):
+    if name in idle(config, Context(BACKEND, model_facts(ModelFolder.open(str(tiny_model))), frozenset())):
         with pytest.raises(ConfigError, match=f"^{name}=.*: acts only .*remove it"), ExitStack() as stack:
             prepare(config, stack)
         assert not (tmp_path / "out").exists()
@@ -331,9 +332,9 @@ def test_a_value_that_changes_nothing_is_accepted(tiny_model: Path, photos: Path
     given |= {} if BACKEND == "mindspore" else {"mode": "pynative"}
     config = configuration(tiny_model, photos, tmp_path / "out", **{"validation_steps": None} | given)
     with ExitStack() as stack:
-        decided = prepare(config, stack).decided
+        resolved = prepare(config, stack).resolved
     acting = used.acting(plain, Context(BACKEND, None, frozenset())).keys() - FLOW.keys()
-    assert decided.settings.keys() == acting - {"reset_optimizer", "overwrite_output_dir"}
+    assert resolved.settings.keys() == acting - {"reset_optimizer", "overwrite_output_dir"}
 
 
 def test_what_a_preset_suggests_is_accepted(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
@@ -341,8 +342,8 @@ def test_what_a_preset_suggests_is_accepted(tiny_model: Path, photos: Path, tmp_
     given |= {"use_lora": "false", "resolution": 32, "output_dir": str(tmp_path / "out"), "report_to": "none"}
     config = load_config(TrainConfig, "sd15-lora", given)
     with ExitStack() as stack:
-        decided = prepare(config, stack).decided
-    assert "rank" in config.given().keys() - decided.settings.keys()
+        resolved = prepare(config, stack).resolved
+    assert "rank" in config.given().keys() - resolved.settings.keys()
 
 
 def test_another_backends_settings_are_refused_at_the_launch(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from dreamcore.checkpoint import OPTIMIZER_FILE
+from dreamcore.backends.loss_scale import LossScale
 from dreamcore.errors import ConfigError, RunError
-from dreamcore.lossscale import LossScale
+from dreamcore.io.names import OPTIMIZER_FILE
 
-from .benches import SHAPES, Values, adamw_by_hand, bench, numbers
+from ..support.benches import SHAPES, Values, adamw_by_hand, bench, numbers
 
 
 def scaled(seed: int, scale: float) -> Values:

@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dreamcore.backend import SampleRequest, installed_backends, load_backend
+from dreamcore.backends.installed import installed_backends
+from dreamcore.backends.protocol import SampleRequest
+from dreamcore.backends.registry import load_backend
 from dreamcore.config import GenerateConfig, TrainConfig, load_config
+from dreamcore.diffusion.randomness import first_noise
 from dreamcore.errors import ConfigError
-from dreamcore.loop import train
-from dreamcore.modelfolder import ModelFolder
-from dreamcore.pictures import first_noise
+from dreamcore.models.folder import ModelFolder
+from dreamcore.training.loop import train
 
-from ..tables import CAPTIONS, as_parquet, as_saved
-from ..tiny import draw_photos
-from .runs import numbers, prepared, small_run, texts
+from ..support.runs import numbers, prepared, small_run, texts
+from ..support.tables import CAPTIONS, as_parquet, as_saved
+from ..support.tiny import draw_photos
 
 
 def test_every_photograph_gets_its_words(tiny_model: Path, tmp_path: Path) -> None:
@@ -104,5 +106,5 @@ def test_pictures_of_prompts_that_batches_number(tiny_model: Path, monkeypatch: 
     request = SampleRequest(["a cat", "a dog"], first_noise([1, 2], shape), [1, 2], 2, 4.0, "ddim", "a car")
     pictures = backend.sample(request)
     backend.set_prompts(["a dog", "a photo of sks dog", "a cat", "a car"])
-    monkeypatch.setattr(backend.words, "answer", None)
+    monkeypatch.setattr(backend, "encode_prompt", None)
     np.testing.assert_array_equal(backend.sample(request), pictures)

@@ -10,9 +10,11 @@ import numpy as np
 from PIL import Image
 
 from dreamcore.families import FAMILIES
-from dreamcore.modelfolder import ModelFolder
+from dreamcore.models.folder import ModelFolder
 
-BUILD = Path(__file__).parents[2] / "build"
+from ..support.paths import ROOT
+
+BUILD = ROOT / "build"
 REFERENCE = BUILD / "reference"
 """What PyTorch writes for the others to be compared with (`python -m tests.crossing.write_reference`)."""
 WRITTEN = BUILD / "written"
@@ -27,7 +29,7 @@ IN_TURN_METHODS = ("full with prior", "lora")
 TOLERANCES = {"paddle": 1e-5, "mindspore": 1e-4}
 """Backend -> the largest relative distance of a loss or gradient norm from PyTorch's in all its updates."""
 GREY_LEVELS = {"paddle": 1, "mindspore": 2}
-"""Backend -> the largest distance of a picture's pixel from PyTorch's."""
+"""Backend -> the largest distance of an image's pixel from PyTorch's."""
 PICTURES: dict[str, Any] = {
     "prompt": "a photo of sks dog in snow",
     "num_images": 2,
@@ -99,7 +101,7 @@ def settings(case: str, output: Path, updates: int) -> dict[str, Any]:
 
 
 def pictures_of(case: str) -> dict[str, Any]:
-    """Settings of a case's pictures, with a sampler that its model knows."""
+    """Settings of a case's images, with a sampler that its model knows."""
     few = {"num_inference_steps": 3, "height": 32, "width": 32} if case in FAMILY_CASES else {}
     return PICTURES | few | {"scheduler": ModelFolder.open(str(model_of(case))).schedule.samplers[0]}
 
@@ -155,5 +157,5 @@ def furthest(records: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str,
 
 
 def pictures(folder: Path) -> np.ndarray:
-    """[N, H, W, 3] the pictures of a folder."""
+    """[N, H, W, 3] the images of a folder."""
     return np.stack([np.asarray(Image.open(f)) for f in sorted(folder.glob("0*.png"))]).astype(int)

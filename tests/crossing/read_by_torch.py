@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import dreamcore
+from dreamcore.diffusion.randomness import first_noise
 from dreamcore.families.packing import pack
-from dreamcore.modelfolder import ModelFolder
-from dreamcore.pictures import first_noise
+from dreamcore.models.folder import ModelFolder
 from dreamcore.track.metrics import read_lines
 
 from .cases import (
@@ -68,7 +68,7 @@ def test_diffusers_makes_the_same_pictures(backend: str, case: str) -> None:
         guidance_scale=PICTURES["guidance_scale"],
         output_type="np",
     ).images
-    theirs = pictures(written_by(backend, f"pictures/{case}"))
+    theirs = pictures(written_by(backend, f"images/{case}"))
     assert np.abs(np.round(made * 255) - theirs).max() <= 2
 
 

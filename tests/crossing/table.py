@@ -6,16 +6,16 @@
 from __future__ import annotations
 
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 
 from dreamcore.track.metrics import read_lines
 
+from ..support.paths import ROOT
 from .cases import CASES, GREY_LEVELS, TOLERANCES, UPDATES, furthest, pictures, reference, reference_run, written_by
 
-README = Path(__file__).parents[2] / "README.md"
-HEAD = "| | loss | gradient norm | DDIM picture, in grey levels of 255 |\n|---|---|---|---|\n"
+README = ROOT / "README.md"
+HEAD = "| | loss | gradient norm | DDIM image, in grey levels of 255 |\n|---|---|---|---|\n"
 LIMITS = {"loss": max(TOLERANCES.values()), "grad_norm": max(TOLERANCES.values()), "picture": max(GREY_LEVELS.values())}
 """The largest distance that the tests allow, relative or in grey levels."""
 
@@ -31,7 +31,7 @@ def measure() -> dict[str, dict[str, float]]:
 
 def _measure(case: str) -> dict[str, float]:
     runs = {"torch": reference_run(case), **{b: written_by(b, f"runs/{case}") for b in TOLERANCES}}
-    made = {b: pictures(written_by(b, f"pictures of PyTorch's weights/{case}")) for b in TOLERANCES}
+    made = {b: pictures(written_by(b, f"images of PyTorch's weights/{case}")) for b in TOLERANCES}
     made["torch"] = pictures(reference("pictures") / str(UPDATES["torch"]) / case)
     updates = min(UPDATES.values())
     metrics = {backend: read_lines(folder / "metrics.jsonl")[:updates] for backend, folder in runs.items()}

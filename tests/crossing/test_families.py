@@ -1,5 +1,5 @@
 """Every family on every backend beside PyTorch that runs it: the same losses and gradients update for update, the same
-pictures, PyTorch's checkpoints gone on with."""
+images, PyTorch's checkpoints gone on with."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import dreamcore
-from dreamcore.backend import installed_backends
+from dreamcore.backends.installed import installed_backends
 from dreamcore.track.metrics import read_lines
 
 from .cases import (

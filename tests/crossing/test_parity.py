@@ -1,4 +1,4 @@
-"""Every backend beside PyTorch: the same losses and gradients update for update, the same pictures, one's checkpoints
+"""Every backend beside PyTorch: the same losses and gradients update for update, the same images, one's checkpoints
 gone on with by the other.
 
 PyTorch's runs are files that its environment has just written; without them these tests fail.
@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 import dreamcore
-from dreamcore.backend import installed_backends
+from dreamcore.backends.installed import installed_backends
 from dreamcore.track.metrics import read_lines
 
-from .. import needs
+from ..support import needs
 from .cases import (
     CASES,
     GREY_LEVELS,
@@ -77,7 +77,7 @@ def test_pictures(backend: str, case: str, run: dreamcore.Run, tmp_path: Path) -
     """From PyTorch's trained weights, and from those trained here."""
     is_lora = bool(CASES[case].get("use_lora"))
     for where, updates, kept in (
-        (reference_run(case), UPDATES["torch"], "pictures of PyTorch's weights"),
+        (reference_run(case), UPDATES["torch"], "images of PyTorch's weights"),
         (run.folder, UPDATES[backend], "pictures"),
     ):
         expected = pictures(reference("pictures") / str(updates) / case)
@@ -85,7 +85,7 @@ def test_pictures(backend: str, case: str, run: dreamcore.Run, tmp_path: Path) -
         made = generated(backend, model, lora, WRITTEN / backend / kept / case)
         assert np.abs(made - expected).max() <= GREY_LEVELS[backend], where
     start = generated(backend, model_of(case), None, tmp_path / "untrained")
-    assert np.abs(start - expected).max() > 8, "training shows in the pictures"
+    assert np.abs(start - expected).max() > 8, "training shows in the images"
 
 
 @pytest.mark.parametrize("method", IN_TURN_METHODS)

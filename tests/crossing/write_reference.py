@@ -12,12 +12,12 @@ import torch
 from torch.nn import functional
 
 import dreamcore
-from dreamcore.backend import load_backend
+from dreamcore.backends.registry import load_backend
 from dreamcore.config import TrainConfig
-from dreamcore.modelfolder import ModelFolder
+from dreamcore.models.folder import ModelFolder
 
-from ..tiny import draw_photos, write_tiny_model
-from ..tiny_families import WRITERS
+from ..support.tiny import draw_photos, write_tiny_model
+from ..support.tiny_families import WRITERS
 from .cases import CASES, COMMON, FAMILY_CASES, FAMILY_UPDATES, REFERENCE, UPDATES, model_of, pictures_of, settings
 from .operators import OPERATORS, direction, inputs
 
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def write_run(case: str, updates: int) -> None:
-    """Train, or go on, to so many updates, and make pictures with what has come of it."""
+    """Train, or go on, to so many updates, and make images with what has come of it."""
     where = {"backend": "torch", "device": "cpu"}
     folder = REFERENCE / "runs" / case
     run = dreamcore.train(**where, **settings(case, folder, updates), resume_from_checkpoint="latest")

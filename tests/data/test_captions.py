@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dreamcore.data import ImageFolder, Wording
+from dreamcore.data import ImageFolder
 from dreamcore.data.captions import words_of_name
-from dreamcore.data.wording import shuffle_tags
 from dreamcore.errors import ConfigError
+from dreamcore.text.wording import Wording, shuffle_tags
 
 
 def folder_of(tmp_path: Path, *names: str) -> Path:

@@ -1,4 +1,4 @@
-"""Crops lie inside the picture, keep its proportions and take every place that they may."""
+"""Crops lie inside the image, keep its proportions and take every place that they may."""
 
 from __future__ import annotations
 

@@ -16,14 +16,14 @@ from dreamcore.config import TrainConfig
 from dreamcore.data import Crop, ImageFolder, Table
 from dreamcore.data.dataset import choose_files, local_dataset
 from dreamcore.errors import ConfigError
-from dreamcore.inputs import open_photos
+from dreamcore.training.training_data import open_photos
 
-from ..hub import Hub, run_with
-from ..tables import as_parquet, as_saved, columns
-from ..tiny import draw_photos
+from ..support.hub_server import Hub, run_with
+from ..support.tables import as_parquet, as_saved, columns
+from ..support.tiny import draw_photos
 
 BY_DATASETS = Path(__file__).parent / "saved_by_datasets"
-"""What datasets 5.2.0 wrote of three plain pictures: `DatasetDict.save_to_disk` and `Dataset.to_parquet`."""
+"""What datasets 5.2.0 wrote of three plain images: `DatasetDict.save_to_disk` and `Dataset.to_parquet`."""
 COLOURS = [(0, 90, 200), (40, 90, 160), (80, 90, 120)]
 SHARDS = ("data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet")
 CROP = Crop(16, 16, center_crop=True, random_flip=False)
@@ -83,7 +83,7 @@ def test_missing_captions(photos: Path, tmp_path: Path) -> None:
 def test_a_damaged_picture_is_named_by_file_and_row(photos: Path, tmp_path: Path) -> None:
     folder = draw_photos(tmp_path / "photos", count=4)
     (folder / "01.png").write_bytes((folder / "01.png").read_bytes()[:-60])
-    (folder / "02.png").write_bytes(b"no picture")
+    (folder / "02.png").write_bytes(b"no image")
     with pytest.raises(ConfigError) as refused:
         opened(as_saved(folder, tmp_path / "table"))
     first, second = str(refused.value).splitlines()
@@ -95,7 +95,7 @@ def test_a_large_table_is_not_decoded_but_hashed(photos: Path, tmp_path: Path, m
     whole = opened(as_parquet(photos, tmp_path / "table"))
     monkeypatch.setattr("dreamcore.data.checking.FULL_CHECK", 0)
     monkeypatch.setattr("dreamcore.data.checking.decode_bytes", None)
-    monkeypatch.setattr("dreamcore.data.header.EDGE", 200)  # so that drawn pictures have a middle
+    monkeypatch.setattr("dreamcore.data.header.EDGE", 200)  # so that drawn images have a middle
     quick = opened(tmp_path / "table")
     assert quick.photos == whole.photos and quick.fingerprint == whole.fingerprint
 
@@ -117,9 +117,9 @@ def test_alpha_in_a_table_is_a_mask(tmp_path: Path) -> None:
     [
         (
             {"image_column": "picture"},
-            r"image_column: .* has no column 'picture'; it has 'image', 'text', and pictures in 'image'",
+            r"image_column: .* has no column 'image'; it has 'image', 'text', and images in 'image'",
         ),
-        ({"image_column": "text"}, "image_column: column 'text' of .* holds string; expected pictures, as in 'image'"),
+        ({"image_column": "text"}, "image_column: column 'text' of .* holds string; expected images, as in 'image'"),
         ({"caption_column": "words"}, "caption_column: .* has no column 'words'.*text in 'text'"),
         ({"dataset_config_name": "red"}, "dataset_config_name: 'red' is not in .*; it has default"),
         ({"dataset_name": "no/such/place"}, "dataset_name: no/such/place: no such folder or file"),
@@ -153,7 +153,7 @@ def test_only_the_name_of_a_picture_is_no_picture(tmp_path: Path) -> None:
     schema = columns(tmp_path / "photos").schema
     assert schema.field("image").type == kind
     parquet.write_table(Arrow.from_pydict({"image": rows, "text": ["a"]}, schema=schema), tmp_path / "rows.parquet")
-    with pytest.raises(ConfigError, match=r"rows\.parquet, row 0: holds no picture, at most its name"):
+    with pytest.raises(ConfigError, match=r"rows\.parquet, row 0: holds no image, at most its name"):
         opened(tmp_path / "rows.parquet")
 
 
@@ -169,7 +169,7 @@ def test_a_folder_of_images_with_metadata(tmp_path: Path) -> None:
     (folder / "metadata.jsonl").write_text(json.dumps({"file_name": "01.png", "words": "a toy in snow"}))
     found = opened(tmp_path / "set", caption_column="words", image_column="image")
     assert [(p.path.name, p.caption) for p in found.photos] == [("00.png", None), ("01.png", "a toy in snow")]
-    with pytest.raises(ConfigError, match="image_column: 'picture': .* is a folder of images"):
+    with pytest.raises(ConfigError, match="image_column: 'image': .* is a folder of images"):
         opened(tmp_path / "set", image_column="picture")
 
 
@@ -230,7 +230,7 @@ def test_descriptions_that_do_not_fit(names: tuple[str, ...], card: str, message
 
 
 def test_memory_does_not_grow_with_the_table(tmp_path: Path) -> None:
-    """48 MiB of pictures in groups of 4 MiB leave pyarrow with a few groups' worth at most."""
+    """48 MiB of images in groups of 4 MiB leave pyarrow with a few groups' worth at most."""
     import pyarrow
     from pyarrow import parquet
 
@@ -246,10 +246,10 @@ def test_memory_does_not_grow_with_the_table(tmp_path: Path) -> None:
 
 OPEN = """
 import sys
-import dreamcore.hubdata as hubdata
+import dreamcore.hub.datasets as hubdata
 from dreamcore.config import TrainConfig
 from dreamcore.errors import ConfigError
-from dreamcore.inputs import open_photos
+from dreamcore.training.training_data import open_photos
 name, hubdata.KEPT_BYTES, more = sys.argv[1], int(sys.argv[2]), dict(word.split("=") for word in sys.argv[3:])
 given = {"pretrained_model_name_or_path": "m", "dataset_name": name, "instance_prompt": "a toy"} | more
 try:

@@ -1,4 +1,4 @@
-"""Every kind of image file becomes the same upright sRGB picture, or an error that names it."""
+"""Every kind of image file becomes the same upright sRGB image, or an error that names it."""
 
 from __future__ import annotations
 

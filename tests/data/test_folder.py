@@ -11,7 +11,7 @@ from PIL import Image
 from dreamcore.data import Crop, ImageFolder, decode, from_uint8
 from dreamcore.errors import ConfigError
 
-PHOTOGRAPHS = Path(__file__).parents[3] / "shared" / "data" / "dreambooth"
+from ..support.paths import PHOTOGRAPHS
 
 
 def picture(path: Path, colour: str = "red", size: tuple[int, int] = (40, 30)) -> Path:

@@ -1,4 +1,4 @@
-"""Thousands of damaged pictures: each is decoded or refused by name; no crash, no hang, no flood of memory.
+"""Thousands of damaged images: each is decoded or refused by name; no crash, no hang, no flood of memory.
 
 Run as a program (`python test_fuzz.py START COUNT`), it feeds them to the decoder; the test runs it in a process of
 its own, so that a decoder that crashes or hangs is seen as such.
@@ -22,9 +22,10 @@ from dreamcore.data.decode import decode_bytes
 from dreamcore.data.header import read_header
 from dreamcore.errors import ConfigError
 
-PHOTOGRAPHS = Path(__file__).parents[3] / "shared" / "data" / "dreambooth"
+from ..support.paths import PHOTOGRAPHS, ROOT
+
 MEMORY = 2 << 30
-"""Bytes of address space the process may take: three pictures of the largest size, and Python itself."""
+"""Bytes of address space the process may take: three images of the largest size, and Python itself."""
 KINDS = ("jpeg", "progressive", "cmyk", "png", "palette", "grey16", "webp", "gif", "tiff", "bmp", "ppm", "jp2", "avif")
 
 
@@ -84,7 +85,7 @@ def damaged(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def feed(start: int, count: int) -> Counter[str]:
-    """Decode `count` damaged pictures and look at their headers; how many went which way.
+    """Decode `count` damaged images and look at their headers; how many went which way.
 
     AssertionError at the first misbehaviour.
     """
@@ -117,7 +118,12 @@ def feed(start: int, count: int) -> Counter[str]:
 @pytest.mark.timeout(280)
 def test_damaged_files() -> None:
     done = subprocess.run(
-        [sys.executable, __file__, "0", "4000"], capture_output=True, text=True, timeout=240, check=False
+        [sys.executable, "-m", __name__, "0", "4000"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     counts = dict(line.split() for line in done.stdout.splitlines() if line.startswith(("decoded ", "refused ")))

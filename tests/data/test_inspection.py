@@ -28,7 +28,8 @@ from dreamcore.data.measures import (
 )
 from dreamcore.data.sheet import draw_sheet
 
-PHOTOGRAPHS = Path(__file__).parents[3] / "shared" / "data" / "dreambooth"
+from ..support.paths import PHOTOGRAPHS
+
 real = pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason="no real photographs beside the repository")
 SQUARE = Crop(128, 128, center_crop=True, random_flip=False)
 
@@ -124,7 +125,7 @@ def test_few_and_many(tmp_path: Path) -> None:
 
 
 def changed(image: Image.Image) -> list[Image.Image]:
-    """Copies that a person would call the same picture."""
+    """Copies that a person would call the same image."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=30)
     w, h = image.size
@@ -175,7 +176,7 @@ def test_one_pose(tmp_path: Path) -> None:
             (tmp_path / name).mkdir(exist_ok=True)
             picture.save(tmp_path / name / f"{number}.png")
     (remark,) = inspected(tmp_path / "one").remarks
-    assert remark.kind == "one pose" and "add pictures from other sides" in remark.text
+    assert remark.kind == "one pose" and "add images from other sides" in remark.text
     assert inspected(tmp_path / "four").remarks == ()
 
 

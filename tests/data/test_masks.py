@@ -14,7 +14,7 @@ from dreamcore.errors import ConfigError
 
 
 def red_square(path: Path, box: tuple[int, int, int, int], size: tuple[int, int] = (80, 40), **more: object) -> Path:
-    """A picture that is red exactly where its mask is white."""
+    """An image that is red exactly where its mask is white."""
     image = Image.new("RGB", size)
     image.paste((255, 0, 0), box)
     image.save(path, **more)  # type: ignore[arg-type]
@@ -79,7 +79,7 @@ def test_a_mask_follows_the_photographs_rotation(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     photo = red_square(tmp_path / "a.png", (0, 0, 20, 20), exif=exif)  # upright it is 40×80, red at the top right
-    mask = mask_file(tmp_path / "m.png", (10, 0, 20, 10), size=(20, 40))  # drawn on the upright picture, half size
+    mask = mask_file(tmp_path / "m.png", (10, 0, 20, 10), size=(20, 40))  # drawn on the upright image, half size
     assert subject_box(read_mask(mask.read_bytes(), mask, photo, (40, 80))) == (20, 0, 40, 20)
 
 

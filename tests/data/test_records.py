@@ -37,7 +37,7 @@ def test_crop_around_a_subject_by_hand() -> None:
     center = Crop(10, 10, True, False, subject=True)
     assert center.place((40, 10), None, (30, 0, 34, 10)) == (27, 0, False)  # its middle, 32, is the crop's
     assert center.place((40, 10), None, (36, 0, 40, 10)) == (30, 0, False)  # no further than the border
-    assert center.place((40, 10), None, None) == (15, 0, False)  # no mask: the picture's middle
+    assert center.place((40, 10), None, None) == (15, 0, False)  # no mask: the image's middle
     assert Crop(10, 10, True, False).place((40, 10), None, (36, 0, 40, 10)) == (15, 0, False)
     random = Crop(10, 10, False, False, subject=True)
     rng = np.random.default_rng(0)
@@ -45,7 +45,7 @@ def test_crop_around_a_subject_by_hand() -> None:
 
 
 def test_a_record_finds_the_crop_again() -> None:
-    """The corner is right if cutting there, from the picture mirrored where the record says so, gives the same."""
+    """The corner is right if cutting there, from the image mirrored where the record says so, gives the same."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (30, 50, 3), dtype=np.uint8)
     crop = Crop(12, 15, False, True)
@@ -63,7 +63,7 @@ def test_a_record_finds_the_crop_again() -> None:
 
 
 def test_a_record_by_hand() -> None:
-    crop = Crop(10, 10, True, True)  # a picture of 40×20, scaled to 20×10
+    crop = Crop(10, 10, True, True)  # an image of 40×20, scaled to 20×10
     assert crop.record((40, 20), (2, 0, False)) == CropRecord((20, 40), (0, 2), (10, 10), False)
     assert crop.record((40, 20), (2, 0, True)) == CropRecord((20, 40), (0, 8), (10, 10), True)
 

@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from dreamcore.data import Crop, ImageFolder, Wording
+from dreamcore.data import Crop, ImageFolder
 from dreamcore.data.decode import decode
 from dreamcore.data.inspection import inspect
 from dreamcore.data.sheet import draw_sheet
 from dreamcore.errors import ConfigError
+from dreamcore.text.wording import Wording
 
 
 def save(folder: Path, *names: str, size: tuple[int, int] = (32, 32)) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ..contract.runs import configuration
+from ..support.runs import configuration
 
 
 @pytest.fixture(scope="session", autouse=True)

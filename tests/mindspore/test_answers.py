@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dreamcore.backend import load_backend
+from dreamcore.backends.registry import load_backend
 from dreamcore.config import TrainConfig
 from dreamcore.errors import ConfigError
-from dreamcore.modelfolder import ModelFolder
+from dreamcore.models.folder import ModelFolder
 
-from .. import needs
-from ..contract.runs import configuration
 from ..crossing.cases import reference
+from ..support import needs
+from ..support.runs import configuration
 
 pytestmark = needs.mindspore
 VAE, TEXT = "vae/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"
@@ -42,7 +42,7 @@ def test_networks(name: str) -> None:
     prompts = [str(p) for p in wanted["prompts"]]
     assert [" ".join(tokens) for tokens in backend.tokenize(prompts)] == list(wanted["tokens"])
     backend.set_prompts(prompts)
-    np.testing.assert_allclose(backend.words.conditions.words.asnumpy(), wanted["words"], atol=1e-5)
+    np.testing.assert_allclose(backend.text.conditions.prompt_embeds.asnumpy(), wanted["words"], atol=1e-5)
     inputs = [ms.Tensor(wanted[n]) for n in ("latents", "timesteps", "words")]
     answer = backend.denoiser(*inputs)[0].asnumpy()
     for row, t in enumerate(wanted["timesteps"]):  # a rounding of the timestep's frequencies counts t times
@@ -88,7 +88,7 @@ def test_other_files_than_safetensors_are_refused(tmp_path: Path) -> None:
     model = Path(shutil.copytree(reference("models") / "sd1", tmp_path / "model"))
     (model / VAE).rename(model / "vae" / "diffusion_pytorch_model.bin")
     with pytest.raises(
-        ConfigError, match=r"diffusion_pytorch_model\.bin: the MindSpore backend reads safetensors only"
+        ConfigError, match=r"diffusion_pytorch_model\.bin: pickled weights, which only the torch backend reads"
     ):
         load(model)
 

@@ -8,8 +8,8 @@ import pytest
 
 from benchmarks import compare_mindone
 
-from .. import needs
 from ..crossing.cases import reference
+from ..support import needs
 
 
 @needs.mindspore

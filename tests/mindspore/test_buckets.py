@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from .. import needs
-from ..contract.benches import SHAPES, adamw_by_hand, bench, numbers
 from ..contract.test_update import assert_close
+from ..support import needs
+from ..support.benches import SHAPES, adamw_by_hand, bench, numbers
 
 pytestmark = needs.mindspore
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from .. import needs
 from ..crossing.cases import reference
 from ..crossing.operators import OPERATORS, direction, inputs
+from ..support import needs
+from ..support.paths import ROOT
 
 pytestmark = needs.mindspore
 
@@ -75,7 +75,7 @@ def test_nothing_is_installed_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_shim_is_all_in_one_module() -> None:
     """No other module of the adapter asks for the CPU to replace an operator."""
-    folder = Path(__file__).parents[2] / "adapters" / "mindspore"
+    folder = ROOT / "adapters" / "mindspore"
     others = [f for f in folder.glob("*.py") if f.name != "cpu_shim.py"]
     assert len(others) > 5
     assert not [f.name for f in others if re.search(r"mint\S* = |\.construct = ", f.read_text())]

@@ -1,4 +1,4 @@
-"""What a run leaves, mindone's own pipeline loads by itself, to the same pictures."""
+"""What a run leaves, mindone's own pipeline loads by itself, to the same images."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from .. import needs
-from ..contract.pictures import distance, ours, theirs
-from ..contract.runs import small_run
 from ..crossing.cases import reference
+from ..support import needs
+from ..support.images import distance, ours, theirs
+from ..support.runs import small_run
 
 pytestmark = needs.mindspore
 
@@ -29,4 +29,4 @@ def test_mindones_pipeline_makes_the_same_pictures(use_lora: bool, photos: Path,
     if use_lora:
         loaded.load_lora_weights(str(run.folder))
     assert distance(mine, theirs(diffusers, loaded, model, ms.Tensor)) <= 1
-    assert distance(mine, ours(start, tmp_path / "untrained")) > 8, "training shows in the pictures"
+    assert distance(mine, ours(start, tmp_path / "untrained")) > 8, "training shows in the images"

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from dreamcore.backend import load_backend
+from dreamcore.backends.registry import load_backend
 from dreamcore.errors import ConfigError
-from dreamcore.loop import Run
-from dreamcore.modelfolder import ModelFolder
+from dreamcore.models.folder import ModelFolder
+from dreamcore.training.loop import Run
 
-from .. import needs
-from ..contract.runs import configuration, numbers, small_run
 from ..crossing.cases import reference
+from ..support import needs
+from ..support.runs import configuration, numbers, small_run
 
 pytestmark = [needs.mindspore, pytest.mark.timeout(600)]
 LORA: dict[str, Any] = {"use_lora": True, "rank": 2, "train_text_encoder": True, "learning_rate": 1e-2}

@@ -19,9 +19,9 @@ from safetensors.numpy import load_file
 from dreamcore.errors import ConfigError
 from dreamcore.track.metrics import read_lines
 
-from .. import needs
-from ..contract.runs import PRIOR, SMALL, small_run
 from ..crossing.cases import reference
+from ..support import needs
+from ..support.runs import PRIOR, SMALL, small_run
 
 pytestmark = [needs.mindspore, pytest.mark.timeout(600)]
 BIN = Path(sys.executable).parent

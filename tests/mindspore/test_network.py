@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from dreamcore.families import FAMILIES
-from dreamcore.words import Layout
+from dreamcore.text.conditioning import Layout, LoadedEncoder
 
-from .. import needs
+from ..support import needs
 
 pytestmark = needs.mindspore
 FAMILY = FAMILIES["StableDiffusionXLPipeline"]
@@ -23,8 +23,7 @@ def network(trains: tuple[bool, bool]) -> tuple[Any, Any]:
     import mindspore as ms
     from mindspore import nn
 
-    from dreamcore.adapters.mindspore.network import LossNetwork, WordsNetwork
-    from dreamcore.adapters.mindspore.words import Part
+    from dreamcore.adapters.mindspore.network import ConditioningNetwork, LossNetwork
 
     class Encoder(nn.Cell):
         def __init__(self, width: int):
@@ -50,12 +49,13 @@ def network(trains: tuple[bool, bool]) -> tuple[Any, Any]:
             heard = self.layer(encoder_hidden_states).mean(1)
             return (sample * heard.reshape(-1, 1, 1, 8) + told.reshape(-1, 1, 1, 1),)
 
-    tokenizer = SimpleNamespace(model_max_length=4)
     encoders = [Encoder(2), Encoder(3)]
     described = zip(FAMILY.text_encoders, encoders, trains, strict=True)
-    parts: Any = [Part(d, tokenizer, encoder, trains=t) for d, encoder, t in described]
-    words = WordsNetwork(parts, Layout(((0, 1), ()), (0, 2), 5, (1,)), erases=True)
-    whole = LossNetwork(Denoiser(), FAMILY.inputs, ("x", "t", "time_ids", "words", "pooled"), words)
+    parts: Any = [LoadedEncoder(d, None, encoder, 4, trains=t) for d, encoder, t in described]
+    words = ConditioningNetwork(parts, Layout(((0, 1), ()), (0, 2), 5, (1,)), erases=True)
+    whole = LossNetwork(
+        Denoiser(), FAMILY.inputs, ("x", "t", "time_ids", "prompt_embeds", "pooled_prompt_embeds"), words
+    )
     weights = ms.ParameterTuple(whole.get_parameters())
     for weight in weights:
         weight.requires_grad = True

@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dreamcore.backend import load_backend
+from dreamcore.backends.registry import load_backend
 from dreamcore.config import TrainConfig
 from dreamcore.errors import ConfigError
-from dreamcore.layouts import to_ppdiffusers
-from dreamcore.modelfolder import ModelFolder
-from dreamcore.weights import is_linear
+from dreamcore.formats.ppdiffusers import to_ppdiffusers
+from dreamcore.formats.weights import is_linear
+from dreamcore.models.folder import ModelFolder
 
-from .. import needs
-from ..contract.runs import configuration
 from ..crossing.cases import reference
+from ..support import needs
+from ..support.runs import configuration
 
 pytestmark = needs.paddle
 VAE = "vae/diffusion_pytorch_model.safetensors"
@@ -37,7 +37,7 @@ def load(model: Path, **settings: Any) -> Any:
 
 
 def networks(backend: Any) -> dict[str, Any]:
-    return {"unet": backend.denoiser, **backend.words.networks(), "vae": backend.vae}
+    return {"unet": backend.denoiser, **backend.text.networks(), "vae": backend.vae}
 
 
 def weights(model: Path) -> dict[str, np.ndarray]:
@@ -73,7 +73,7 @@ def test_networks(name: str, layout: str, tmp_path: Path) -> None:
     prompts = [str(p) for p in wanted["prompts"]]
     assert [" ".join(tokens) for tokens in backend.tokenize(prompts)] == list(wanted["tokens"])
     backend.set_prompts(prompts)
-    np.testing.assert_allclose(backend.words.conditions.words.numpy(), wanted["words"], atol=5e-6)
+    np.testing.assert_allclose(backend.text.conditions.prompt_embeds.numpy(), wanted["words"], atol=5e-6)
     inputs = [paddle.to_tensor(wanted[n]) for n in ("latents", "timesteps", "words")]
     answer = backend.denoiser(*inputs).sample.numpy()
     for row, t in enumerate(wanted["timesteps"]):  # a rounding of the timestep's frequencies counts t times
@@ -160,7 +160,7 @@ def test_an_index_of_another_library_is_understood(copy: Path) -> None:
     index = json.loads((copy / "model_index.json").read_text())
     index["text_encoder"][0] = "paddlenlp.transformers"
     (copy / "model_index.json").write_text(json.dumps(index))
-    assert load(copy).words.parts
+    assert load(copy).text.encoders
     index["text_encoder"][0] = "elsewhere"
     (copy / "model_index.json").write_text(json.dumps(index))
     with pytest.raises(ConfigError, match="text_encoder is a elsewhere.CLIPTextModel"):

@@ -1,4 +1,4 @@
-"""What a run leaves loads in ppdiffusers' own pipeline, in either layout, and gives the pictures of our own sampler."""
+"""What a run leaves loads in ppdiffusers' own pipeline, in either layout, and gives the images of our own sampler."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from dreamcore.layouts import PADDLE_LORA_FILE, to_ppdiffusers
-from dreamcore.loop import Run
+from dreamcore.formats.ppdiffusers import to_ppdiffusers
+from dreamcore.io.names import PADDLE_LORA_FILE
+from dreamcore.training.loop import Run
 
-from .. import needs
-from ..contract import pictures
-from ..contract.pictures import distance, ours
-from ..contract.runs import numbers, small_run
 from ..crossing.cases import reference
+from ..support import images as pictures
+from ..support import needs
+from ..support.images import distance, ours
+from ..support.runs import numbers, small_run
 
 pytestmark = needs.paddle
 
@@ -126,8 +127,8 @@ def test_a_lora_of_another_model_is_refused(lora: Run, tmp_path: Path) -> None:
 
 def wider(lora: Run, folder: Path) -> Path:
     """A LoRA file with one factor of another width."""
-    from dreamcore.checkpoint import LORA_FILE
-    from dreamcore.weights import write_safetensors
+    from dreamcore.formats.weights import write_safetensors
+    from dreamcore.io.names import LORA_FILE
 
     arrays = dict(load_file(lora.folder / LORA_FILE))
     name = next(n for n in arrays if n.endswith("lora.down.weight"))

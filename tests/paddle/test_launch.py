@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dreamcore.checkpoint import list_checkpoints, verify
 from dreamcore.errors import ConfigError
+from dreamcore.runs.checkpoint import list_checkpoints, verify
 from dreamcore.track.metrics import read_lines
 
-from .. import needs
-from ..contract.runs import PRIOR, SMALL, small_run
+from ..support import needs
+from ..support.runs import PRIOR, SMALL, small_run
 
 pytestmark = needs.paddle
 
@@ -154,7 +154,7 @@ def test_no_library_is_imported_before_the_device_is_chosen() -> None:
     """ppdiffusers tries an attention kernel on whatever device is the default then."""
     code = """
 import sys
-from dreamcore.adapters.paddle import backend, launch, lora, models, words
+from dreamcore.adapters.paddle import backend, launch, lora, models
 from dreamcore.errors import ConfigError
 try:
     launch.choose_device("gpu:7")

@@ -74,7 +74,7 @@ def picture(path: Path, colour: int, size: tuple[int, int] = (16, 16)) -> Path:
 
 
 def run_folder(folder: Path, *, updates: int = 40, config: Mapping[str, Any] | None = None) -> Path:
-    """A finished run with 3 instance images, 14 class images, 2 pictures of each of 5 validations."""
+    """A finished run with 3 instance images, 14 class images, 2 images of each of 5 validations."""
     for k in range(3):
         picture(folder / "photos" / f"{k}.png", 10 * k)
     classes = [str(picture(folder / "classes" / f"{k}.png", k)) for k in range(14)]
@@ -126,7 +126,7 @@ def test_before_and_after_are_the_first_and_the_last_of_one_seed(tmp_path: Path)
     page = page_of(run_folder(tmp_path))
     red = [decoded(image["src"])[0, 0, 0] for image in page.all("img")][3:7]
     assert red == [0, 120, 1, 121]  # 3 · update + seed, at updates 0 and 40
-    assert page.all("img")[4]["alt"] == f"{NASTY}: picture 1, after 40 updates"
+    assert page.all("img")[4]["alt"] == f"{NASTY}: image 1, after 40 updates"
 
 
 def test_pictures_along_the_way_come_in_the_order_of_their_updates(tmp_path: Path) -> None:
@@ -214,13 +214,13 @@ def test_an_empty_folder_says_what_is_missing(tmp_path: Path) -> None:
     page = page_of(tmp_path)
     assert page.all("img") == []
     assert page.all("svg") == []
-    for words in ("config.yaml", "No metrics", "set validation_prompt", "No times", "which pictures were trained on"):
+    for words in ("config.yaml", "No metrics", "set validation_prompt", "No times", "which images were trained on"):
         assert words in page.text
 
 
 def test_damaged_parts_are_named_and_the_rest_is_shown(tmp_path: Path) -> None:
     folder = run_folder(tmp_path)
-    (folder / "photos" / "1.png").write_bytes(b"no picture")
+    (folder / "photos" / "1.png").write_bytes(b"no image")
     (folder / "photos" / "2.png").unlink()
     (folder / "samples" / "step-000020-1.png").unlink()
     (folder / "config.yaml").write_text("a: [")

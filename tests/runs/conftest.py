@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from dreamcore import backend
+from dreamcore.backends import installed
 
-from .. import stub_backend
-from ..tiny import draw_photos
-from .stub_runs import train
+from ..support import stub_backend
+from ..support.stub_runs import train
+from ..support.tiny import draw_photos
 
 
 @pytest.fixture(scope="package")
@@ -21,13 +21,13 @@ def stub_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="package")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three pictures."""
+    """Three images."""
     return draw_photos(tmp_path_factory.mktemp("drawn") / "photos", count=3, size=64)
 
 
 @pytest.fixture(autouse=True)
 def _stub(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend, "_entry_points", lambda: {stub_backend.NAME: f"{stub_backend.__name__}:load"})
+    monkeypatch.setattr(installed, "entry_points", lambda: {stub_backend.NAME: f"{stub_backend.__name__}:load"})
 
 
 @pytest.fixture(scope="package")
@@ -35,6 +35,6 @@ def finished(stub_model: Path, drawn: Path, tmp_path_factory: pytest.TempPathFac
     """The folder of a finished run; for copying, not for changing."""
     folder = tmp_path_factory.mktemp("finished") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backend, "_entry_points", lambda: {stub_backend.NAME: f"{stub_backend.__name__}:load"})
+        patch.setattr(installed, "entry_points", lambda: {stub_backend.NAME: f"{stub_backend.__name__}:load"})
         train(stub_model, drawn, folder)
     return folder

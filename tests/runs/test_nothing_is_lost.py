@@ -15,10 +15,10 @@ from PIL import Image
 
 import dreamcore
 from dreamcore.errors import ConfigError, RunError
-from dreamcore.files import RECORDS
+from dreamcore.io.names import RECORDS
 from dreamcore.tinyworld.__main__ import write_subject
 
-from .stub_runs import STATES, contents, put_into_state, train
+from ..support.stub_runs import STATES, contents, put_into_state, train
 
 PLACES = (
     *("photos", "above", ".", "out", "out/mine", "out/samples", "out/subject", "out/checkpoint-4", "out/checkpoint-9"),
@@ -48,7 +48,7 @@ class World:
         self.ours = contents(root)
 
     def lay(self, place: str, name: str, shade: int) -> Path:
-        """Put a picture somewhere, where nothing has its name; returns its folder."""
+        """Put an image somewhere, where nothing has its name; returns its folder."""
         folder = self.root / place
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / name).exists():

@@ -12,7 +12,7 @@ import dreamcore
 from dreamcore.config import TrainConfig, load_config
 from dreamcore.errors import ConfigError
 
-from .stub_runs import contents, train
+from ..support.stub_runs import contents, train
 
 OVERWRITE = {"overwrite_output_dir": True}
 LATEST = {"resume_from_checkpoint": "latest"}

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from dreamcore.backend import Solo
+from dreamcore.backends.protocol import Solo
 from dreamcore.errors import LostRankError, RunError
-from dreamcore.ledger import Ledger
+from dreamcore.training.metrics_recorder import MetricsRecorder
 
-from .stub_runs import manifest, train
+from ..support.stub_runs import manifest, train
 
 
 @pytest.mark.parametrize("stops", [False, True])
@@ -28,14 +28,14 @@ def test_who_has_left_at_the_end_is_not_missed(
 
     monkeypatch.setattr(Solo, "barrier", barrier)
     if stops:
-        note = Ledger.note
+        note = MetricsRecorder.note
 
-        def interrupted(self: Ledger, update: int, *rest: object) -> None:
+        def interrupted(self: MetricsRecorder, update: int, *rest: object) -> None:
             note(self, update, *rest)  # type: ignore[arg-type]
             if update == 3:
                 signal.raise_signal(signal.SIGTERM)
 
-        monkeypatch.setattr(Ledger, "note", interrupted)
+        monkeypatch.setattr(MetricsRecorder, "note", interrupted)
     run = train(stub_model, drawn, tmp_path)
     assert (run.updates, run.exit_code) == ((3, 143) if stops else (4, 0))
     assert met[-1] and not any(met[:-1])
@@ -46,7 +46,7 @@ def test_a_last_report_that_fails_is_written_again_without_training(
     stub_model: Path, drawn: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dreamcore.reporting.RunReport.ended", fail)
+        patch.setattr("dreamcore.training.run_report.RunReport.ended", fail)
         with pytest.raises(RunError, match="no room"):
             train(stub_model, drawn, tmp_path, checkpoints_total_limit=0)
     capfd.readouterr()

@@ -1,4 +1,4 @@
-"""Pictures that a command makes never take another's place, and say how they were made."""
+"""Images that a command makes never take another's place, and say how they were made."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import pytest
 from PIL import Image
 
 import dreamcore
+from dreamcore.commands.infotext import infotext
 from dreamcore.errors import ConfigError
-from dreamcore.infotext import infotext
 from dreamcore.tinyworld.__main__ import write_subject
 
-from .stub_runs import contents
+from ..support.stub_runs import contents
 
 
 def generate(model: Path, folder: Path, **settings: object) -> list[str]:
-    """The names of three pictures' files and their sheet."""
+    """The names of three images' files and their sheet."""
     files = dreamcore.generate(
         pretrained_model_name_or_path=str(model), prompt="a mug", num_images=3, output_dir=str(folder), **settings
     )
@@ -41,7 +41,7 @@ def test_numbering_goes_on(stub_model: Path, tmp_path: Path) -> None:
 
 def test_two_commands_at_once_share_a_folder(stub_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another one writes 00000.png after this one has looked which numbers are free."""
-    import dreamcore.generation as module
+    import dreamcore.commands.generate as module
 
     names = module._free_names
 

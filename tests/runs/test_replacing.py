@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from dreamcore.errors import ConfigError, RunError
-from dreamcore.files import RECORDS
+from dreamcore.io.names import RECORDS
 from dreamcore.runs import RunFolder
 
-from ..torch.nursery import Nursery
-from .stub_runs import contents, put_into_state, train
+from ..support.fork_server import ForkServer
+from ..support.stub_runs import contents, put_into_state, train
 
 TRACE = ("log.txt", "metrics.jsonl", "config.yaml", "state.json", "report", "records")
 """Names of files that tell of times and places."""
@@ -26,9 +26,9 @@ def results(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    with Nursery(stub=True) as nursery:
-        yield nursery
+def fork_server() -> Iterator[ForkServer]:
+    with ForkServer(stub=True) as fork_server:
+        yield fork_server
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_a_run_that_fails_keeps_what_it_was_to_replace(stub_model: Path, drawn: 
     old = results(folder)
     for number in (1, 2):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("dreamcore.loop._Loop.update", lambda self, update: fail())
+            patch.setattr("dreamcore.training.loop._Loop.update", lambda self, update: fail())
             with pytest.raises(RunError, match="no"):
                 train(stub_model, drawn, folder, overwrite_output_dir=True)
         assert results(folder / RECORDS / "replaced-1") == old, number
@@ -90,29 +90,29 @@ def fail() -> None:
 
 
 def test_killed_before_any_change_it_loses_nothing(
-    argv: list[str], nursery: Nursery, finished: Path, tmp_path: Path
+    argv: list[str], fork_server: ForkServer, finished: Path, tmp_path: Path
 ) -> None:
     """Deaths before each change of the file system that clears, moves aside or publishes, and some of the others."""
     alone = tmp_path / "alone"
-    assert nursery.start([*argv, f"--output_dir={alone}"], tmp_path / "alone.log").wait() == 0
+    assert fork_server.start([*argv, f"--output_dir={alone}"], tmp_path / "alone.log").wait() == 0
     old, new = results(finished), results(alone)
     log = tmp_path / "whole.log"
     shutil.copytree(finished, tmp_path / "whole")
     whole = [*argv, f"--output_dir={tmp_path / 'whole'}", "--overwrite_output_dir"]
-    assert nursery.start(whole, log).wait() == 0, log.read_text()
+    assert fork_server.start(whole, log).wait() == 0, log.read_text()
     changes = int(log.read_text().rsplit(": ", 1)[1])
     for death in range(1, changes + 1, 11):
         folder, log = tmp_path / f"killed-{death}", tmp_path / f"killed-{death}.log"
         shutil.copytree(finished, folder)
         command = [*argv, f"--output_dir={folder}"]
-        assert nursery.start([*command, "--overwrite_output_dir"], log, die_at=death).wait() == -9
+        assert fork_server.start([*command, "--overwrite_output_dir"], log, die_at=death).wait() == -9
         there = results(folder)
         aside = {n: raw for k in (folder / RECORDS).glob("replaced-*") for n, raw in results(k).items()}
         weights = "unet/diffusion_pytorch_model.safetensors"
         if aside or "model_index.json" not in there or there.get(weights) != new[weights]:  # not published
             assert {n for n, raw in old.items() if raw not in (there.get(n), aside.get(n))} == set(), death
         again = "--resume_from_checkpoint=latest" if aside else "--overwrite_output_dir"
-        assert nursery.start([*command, again], log).wait() == 0, (death, log.read_text())
+        assert fork_server.start([*command, again], log).wait() == 0, (death, log.read_text())
         assert results(folder) == new, death
         assert [f.name for f in (folder / RECORDS).iterdir()] == ["manifest.json"], death
         assert not list(folder.rglob(".*.tmp")), death
@@ -159,7 +159,7 @@ def test_class_images_are_kept(stub_model: Path, drawn: Path, tmp_path: Path) ->
 
 def test_a_run_that_ended_before_training_is_no_run(stub_model: Path, drawn: Path, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dreamcore.setup._encode_words", lambda *_: fail())
+        patch.setattr("dreamcore.training.setup._encode_prompts", lambda *_: fail())
         with pytest.raises(RunError):
             train(stub_model, drawn, tmp_path)
     assert (tmp_path / "config.yaml").exists()

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from dreamcore.tinyworld import SUBJECTS, draw, judge, scene_at
-from dreamcore.tinyworld.dice import Dice
-from dreamcore.tinyworld.words import CLASSES, COLOURS, PLACES
+from dreamcore.tinyworld.draws import Draws
+from dreamcore.tinyworld.vocabulary import CLASSES, COLOURS, PLACES
 
 FRESH = 987
 
@@ -83,4 +83,4 @@ def test_another_pattern_in_the_same_colours_is_less_like_the_subject(name: str)
 def test_ordinary_scenes_of_the_class_are_not_the_subject() -> None:
     references = stacked(SUBJECTS["zigzag-mug"].pictures(5))
     mugs = [replace(scene_at(FRESH, i)[0], kind="mug") for i in range(60)]
-    assert not judge.shows_subject(references, stacked([draw(s, Dice(3, i)) for i, s in enumerate(mugs)])).any()
+    assert not judge.shows_subject(references, stacked([draw(s, Draws(3, i)) for i, s in enumerate(mugs)])).any()

@@ -13,13 +13,13 @@ import dreamcore
 from dreamcore.tinyworld import QUICKSTART, SUBJECTS, judge
 from dreamcore.tinyworld.__main__ import write_subject
 
-from .. import needs
+from ..support import needs
 
 UPDATES = 40
 
 
 def taught(folder: Path, **settings: object) -> tuple[list[float], list[float]]:
-    """A short run of the quickstart: held-out loss, and mean subject score of the pictures, before and after it."""
+    """A short run of the quickstart: held-out loss, and mean subject score of the images, before and after it."""
     write_subject(folder / "mug")
     write_subject(folder / "fresh", seed=5)
     run = dreamcore.train(

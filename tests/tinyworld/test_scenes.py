@@ -10,18 +10,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dreamcore.tinyworld import SUBJECTS, draw, scene_at, words
+from dreamcore.tinyworld import SUBJECTS, draw, scene_at
+from dreamcore.tinyworld import vocabulary as words
 from dreamcore.tinyworld.__main__ import write_subject
-from dreamcore.tinyworld.dice import Dice
+from dreamcore.tinyworld.draws import Draws
 from dreamcore.tinyworld.figures import FIGURES
 from dreamcore.tinyworld.patterns import KINDS, mask
-from dreamcore.tinyworld.pen import Pen, rectangle
+from dreamcore.tinyworld.placement import Placement, rectangle
 from dreamcore.tinyworld.places import PLACES
 from dreamcore.tinyworld.scenes import Scene, named_scene
 
 
 def pixels(scene: Scene, seed: int = 0) -> np.ndarray:
-    return np.asarray(draw(scene, Dice(seed))).astype(int)
+    return np.asarray(draw(scene, Draws(seed))).astype(int)
 
 
 GOLDEN_DICE = [0.30931491118583454, 0.3569562367935075, 0.036904530468356844]
@@ -47,8 +48,8 @@ def test_same_seed_same_picture_other_seed_other_picture() -> None:
 
 def test_dice_are_the_same_everywhere() -> None:
     """Philox's first doubles, written down once: NumPy's version and the platform must not matter."""
-    dice = Dice(1, 2)
-    assert [dice.uniform(0, 1) for _ in range(3)] == GOLDEN_DICE
+    draws = Draws(1, 2)
+    assert [draws.uniform(0, 1) for _ in range(3)] == GOLDEN_DICE
 
 
 @pytest.mark.parametrize("kind", words.CLASSES)
@@ -94,7 +95,7 @@ def test_whole_captions_read_well() -> None:
 
 
 def test_held_out_combinations_never_occur_but_their_pairs_do() -> None:
-    seen = {(s.kind, s.colour, s.place) for s in (named_scene(Dice(9, i)) for i in range(3000))}
+    seen = {(s.kind, s.colour, s.place) for s in (named_scene(Draws(9, i)) for i in range(3000))}
     out = {(k, c, p) for k in words.CLASSES for c in words.COLOURS for p in words.PLACES if words.held_out(k, c, p)}
     assert 15 <= len(out) <= 40
     assert not seen & out
@@ -130,11 +131,11 @@ def test_wild_scenes_have_colours_that_no_word_names() -> None:
 
 def test_pen_mirrors_and_turns() -> None:
     corner = [(1.0, 0.0)]
-    assert Pen(10, 10, 4).place(corner) == [(14, 10)]
-    assert Pen(10, 10, 4, mirrored=True).place(corner) == [(6, 10)]
-    assert Pen(10, 10, 4, tilt=np.pi / 2).place(corner) == [(10, 14)]
+    assert Placement(10, 10, 4).place(corner) == [(14, 10)]
+    assert Placement(10, 10, 4, mirrored=True).place(corner) == [(6, 10)]
+    assert Placement(10, 10, 4, tilt=np.pi / 2).place(corner) == [(10, 14)]
 
 
 def test_unknown_pattern_is_an_error() -> None:
     with pytest.raises(ValueError, match="tartan"):
-        mask((8, 8), "tartan", rectangle(0, 0, 1, 1), Pen(4, 4, 4))
+        mask((8, 8), "tartan", rectangle(0, 0, 1, 1), Placement(4, 4, 4))

@@ -23,7 +23,7 @@ def test_pictures_of_the_subject_are_counted_and_others_are_not(tmp_path: Path) 
     found = add_to_report(tmp_path, MUG)
     assert found["subject, before"].startswith("0 of 4")
     assert found["subject, after"].startswith("4 of 4")
-    assert (found["mug, before"], found["mug, after"]) == ("0 of 4 pictures", "4 of 4 pictures")
+    assert (found["mug, before"], found["mug, after"]) == ("0 of 4 images", "4 of 4 images")
     assert found["subject, after"] in (tmp_path / "report.html").read_text("utf-8")
     assert json.loads((tmp_path / "report_data.json").read_text())["timing"] == {"in all, seconds": 3}
 

@@ -7,10 +7,11 @@ from itertools import pairwise
 
 import pytest
 
-from dreamcore.tinyworld import model_path, scene_at
-from dreamcore.tinyworld.words import RARE_WORDS
+from dreamcore.models.locate import embedded_model
+from dreamcore.tinyworld import scene_at
+from dreamcore.tinyworld.vocabulary import RARE_WORDS
 
-FOLDER = model_path() / "tokenizer"
+FOLDER = embedded_model() / "tokenizer"
 
 
 def pieces(word: str, merges: dict[tuple[str, str], int]) -> list[str]:

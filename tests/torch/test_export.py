@@ -1,4 +1,4 @@
-"""What a run of Stable Diffusion leaves, file by file; the pictures of every family: test_family_export."""
+"""What a run of Stable Diffusion leaves, file by file; the images of every family: test_family_export."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dreamcore.checkpoint import LORA_FILE
+from dreamcore.commands.generate import generate
 from dreamcore.config import GenerateConfig
 from dreamcore.errors import ConfigError
-from dreamcore.generation import generate
-from dreamcore.loop import Run
-from dreamcore.weights import write_safetensors
+from dreamcore.formats.weights import write_safetensors
+from dreamcore.io.names import LORA_FILE
+from dreamcore.training.loop import Run
 
-from .. import needs
-from ..contract.pictures import distance, ours
-from ..contract.runs import numbers, small_run
-from ..tiny import write_tiny_model
+from ..support import needs
+from ..support.images import distance, ours
+from ..support.runs import numbers, small_run
+from ..support.tiny import write_tiny_model
 from .test_family_export import pipeline, theirs
 
 pytestmark = needs.torch

@@ -1,4 +1,4 @@
-"""What a run leaves is loaded by diffusers' own pipelines, and gives the pictures of our own sampler: every family."""
+"""What a run leaves is loaded by diffusers' own pipelines, and gives the images of our own sampler: every family."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 from safetensors.numpy import load_file
 
 from dreamcore.errors import ConfigError
-from dreamcore.weights import write_safetensors
+from dreamcore.formats.weights import write_safetensors
 
-from .. import needs
-from ..contract import pictures
-from ..contract.pictures import distance, ours
-from ..contract.runs import small_run
 from ..contract.test_families import PIPELINES
+from ..support import images as pictures
+from ..support import needs
+from ..support.images import distance, ours
+from ..support.runs import small_run
 
 pytestmark = needs.torch
 
@@ -62,7 +62,7 @@ def test_a_full_run_in_diffusers_pipeline(family: str, models: Models, photos: P
 
 @pytest.mark.parametrize("family", COMPONENTS)
 def test_a_lora_file_in_diffusers_loader(family: str, models: Models, photos: Path, tmp_path: Path) -> None:
-    """Every factor reaches a layer, with alpha folded in: the same product, scale one; and the pictures are ours."""
+    """Every factor reaches a layer, with alpha folded in: the same product, scale one; and the images are ours."""
     model = models(family)
     settings = TRAINING | {"use_lora": True, "rank": 3, "lora_alpha": 12, "learning_rate": 0.05}
     run = small_run(model, photos, tmp_path / "run", **settings, checkpointing_steps=3)

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dreamcore.lora import initial_down
-from dreamcore.plan import Plan
-from dreamcore.rng import Purpose, generator
+from dreamcore.backends.lora import initial_down
+from dreamcore.diffusion.randomness import Purpose, generator
+from dreamcore.training.sample_plan import Plan
 
-from .. import needs
-from ..tiny import draw_photos
-from ..tiny_families import WRITERS
+from ..support import needs
+from ..support.tiny import draw_photos
+from ..support.tiny_families import WRITERS
 
 pytestmark = needs.torch
 
@@ -62,7 +62,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Instance and class pictures of several sizes, the class pictures of other sizes than the instances."""
+    """Instance and class images of several sizes, the class images of other sizes than the instances."""
     return [
         draw_photos(tmp_path_factory.mktemp("instance"), count=5, size=48),
         draw_photos(tmp_path_factory.mktemp("class"), count=3, size=36, seed=5),
@@ -71,7 +71,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def expected(model: Path, folders: list[Path], family: str, settings: dict[str, Any]) -> list[dict[str, float]]:
     """The loop's measurements."""
-    from . import loops
+    from ..support import torch_loops as loops
 
     loop = {"sdxl": loops.StableDiffusionXL, "sd3": loops.StableDiffusion3, "flux": loops.Flux}[family](
         model, SIZE, settings, partial(initial_down, SEED)
@@ -80,10 +80,10 @@ def expected(model: Path, folders: list[Path], family: str, settings: dict[str, 
     shape = (loop.pipeline.vae.config.latent_channels, SIZE // 4, SIZE // 4)
 
     def row(sample: Any) -> loops.Row:
-        draw = {p: generator(SEED, p, sample.place, sample.row) for p in Purpose}
+        draw = {p: generator(SEED, p, sample.place, sample.kind) for p in Purpose}
         return loops.Row(
-            picture=sorted(folders[sample.row].glob("*.png"))[sample.image],
-            prompt=PROMPTS[sample.row],
+            picture=sorted(folders[sample.kind].glob("*.png"))[sample.image],
+            prompt=PROMPTS[sample.kind],
             posterior=draw[Purpose.POSTERIOR].standard_normal(shape, np.float32),
             noise=draw[Purpose.NOISE].standard_normal(shape, np.float32),
             timestep=loop.timestep(draw[Purpose.TIMESTEP]),

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from .. import needs
-from ..hub import Hub, run_with
+from ..support import needs
+from ..support.hub_server import Hub, run_with
 
 pytestmark = needs.torch
 
 OPEN = """
 import sys
 from dreamcore.errors import ConfigError
-from dreamcore.modelfolder import ModelFolder
+from dreamcore.models.folder import ModelFolder
 try:
     model = ModelFolder.open(sys.argv[1], *(a or None for a in sys.argv[2:]))
     print(*sorted(str(f.relative_to(model.path)) for f in model.path.rglob("*") if f.is_file()))

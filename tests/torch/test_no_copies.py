@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from dreamcore.setup import Prepared, prepare
+from dreamcore.training.setup import Prepared, prepare
 
-from .. import needs
-from ..contract.runs import PRIOR, configuration
+from ..support import needs
+from ..support.runs import PRIOR, configuration
 
 pytestmark = needs.torch
 
@@ -102,7 +102,7 @@ def test_the_step_copies_nothing_to_the_host(prepared: Prepared) -> None:
     for update in range(3):
         batches = prepared.batcher.micro_batches(update)
         with nothing_copied():
-            prepared.backend.train_step(batches, prepared.decided.rates.at(update))
+            prepared.backend.train_step(batches, prepared.resolved.rates.at(update))
     results = prepared.backend.metrics()
     assert len(results) == 3
     assert all(r.grad_norm > 0 for r in results)
@@ -110,17 +110,17 @@ def test_the_step_copies_nothing_to_the_host(prepared: Prepared) -> None:
 
 @pytest.mark.parametrize("prepared", ["full", "lora with dropout"], indirect=True)
 def test_the_step_encodes_nothing_again(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither pictures nor words: both were encoded before the first update."""
+    """Neither images nor words: both were encoded before the first update."""
     backend: Any = prepared.backend
 
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("encoded in the middle of training")
 
-    for network in (backend.vae, *(part.network for part in backend.words.parts)):
+    for network in (backend.vae, *(part.network for part in backend.text.encoders)):
         monkeypatch.setattr(network, "forward", refuse)
     monkeypatch.setattr(backend.vae, "encode", refuse)
     for update in range(2):
-        backend.train_step(prepared.batcher.micro_batches(update), prepared.decided.rates.at(update))
+        backend.train_step(prepared.batcher.micro_batches(update), prepared.resolved.rates.at(update))
 
 
 def test_the_guard_catches_what_it_should() -> None:

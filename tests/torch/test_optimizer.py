@@ -17,8 +17,8 @@ from safetensors import safe_open
 from dreamcore.config import TrainConfig
 from dreamcore.errors import ConfigError
 
-from .. import needs
-from ..contract.runs import numbers, small_run
+from ..support import needs
+from ..support.runs import numbers, small_run
 
 pytestmark = needs.torch
 

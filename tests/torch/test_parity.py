@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dreamcore.lora import initial_down
-from dreamcore.plan import Plan, Sample
-from dreamcore.rng import Purpose, generator
+from dreamcore.backends.lora import initial_down
+from dreamcore.diffusion.randomness import Purpose, generator
+from dreamcore.training.sample_plan import Plan, Sample
 
-from .. import needs
-from ..tiny import draw_photos
+from ..support import needs
+from ..support.tiny import draw_photos
 
 pytestmark = needs.torch
 
@@ -67,7 +67,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> list[Path]:
-    """Instance and class pictures of exactly the training size, so that their pixels are beyond question."""
+    """Instance and class images of exactly the training size, so that their pixels are beyond question."""
     made = []
     class_photos = draw_photos(tmp_path_factory.mktemp("drawn"), count=3, seed=5)
     for source in (photos, class_photos):
@@ -90,28 +90,28 @@ def pixels(folder: Path, image: int) -> np.ndarray:
 
 def drawn(rows: list[Sample], folders: list[Path], noise_offset: float) -> Any:
     """What the library's random streams hold for the rows of a micro-batch."""
-    from .reference import MicroBatch
+    from ..support.torch_reference import MicroBatch
 
     def normal(purpose: Purpose, offset: float = 0.0) -> np.ndarray:
         draws = []
         for s in rows:
-            stream = generator(SEED, purpose, s.place, s.row)
+            stream = generator(SEED, purpose, s.place, s.kind)
             draw = stream.standard_normal((4, SIZE // 4, SIZE // 4), np.float32)
             draws.append(draw + np.float32(offset) * stream.standard_normal((4, 1, 1), np.float32))
         return np.stack(draws)
 
     return MicroBatch(
-        pixels=np.stack([pixels(folders[s.row], s.image) for s in rows]),
+        pixels=np.stack([pixels(folders[s.kind], s.image) for s in rows]),
         posterior=normal(Purpose.POSTERIOR),
         noise=normal(Purpose.NOISE, noise_offset),
-        timesteps=np.array([generator(SEED, Purpose.TIMESTEP, s.place, s.row).integers(1000) for s in rows]),
-        prompts=[PROMPTS[s.row] for s in rows],
+        timesteps=np.array([generator(SEED, Purpose.TIMESTEP, s.place, s.kind).integers(1000) for s in rows]),
+        prompts=[PROMPTS[s.kind] for s in rows],
     )
 
 
 def expected(model: Path, folders: list[Path], settings: dict[str, Any]) -> list[dict[str, float]]:
     """The reference's measurements."""
-    from .reference import Options, Reference
+    from ..support.torch_reference import Options, Reference
 
     use_lora = settings.get("use_lora", False)
     options = Options(

@@ -13,10 +13,10 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from dreamcore.errors import ConfigError, RunError
-from dreamcore.prior import MANIFEST
+from dreamcore.io.names import CLASS_IMAGES
 
-from .. import needs
-from ..contract.runs import PRIOR, numbers, small_run
+from ..support import needs
+from ..support.runs import PRIOR, numbers, small_run
 
 pytestmark = needs.torch
 
@@ -49,9 +49,9 @@ def test_skipped_updates_count_and_are_said(
 def test_an_overflow_without_end_stops_the_run(
     tiny_model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dreamcore import ledger
+    from dreamcore.training import metrics_recorder as metrics
 
-    monkeypatch.setattr(ledger, "OVERFLOWS", 2)
+    monkeypatch.setattr(metrics, "OVERFLOWS", 2)
     overflowing(monkeypatch, 2.0**127)
     with pytest.raises(RunError, match="overflowed fp16 in 2 updates in a row"):
         small_run(tiny_model, photos, tmp_path, mixed_precision="fp16")
@@ -126,11 +126,11 @@ def test_class_images_have_a_precision_of_their_own(tiny_model: Path, photos: Pa
     }
     pictures = {name: next((r.folder / "class_images").glob("*.png")).read_bytes() for name, r in runs.items()}
     assert pictures["fp32"] != pictures["bf16"]
-    assert json.loads((tmp_path / "bf16" / "class_images" / MANIFEST).read_text())["images"]
+    assert json.loads((tmp_path / "bf16" / "class_images" / CLASS_IMAGES).read_text())["images"]
     again = small_run(
         tiny_model, photos, tmp_path / "again", **settings, class_data_dir=str(tmp_path / "bf16" / "class_images")
     )
-    assert numbers(again) == numbers(runs["bf16"]), "the words' embeddings for training are not those for the pictures"
+    assert numbers(again) == numbers(runs["bf16"]), "the words' embeddings for training are not those for the images"
 
 
 def test_channels_last_changes_no_number(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
@@ -176,51 +176,3 @@ def test_the_compiled_step_is_the_same(
 def test_xformers_is_explained(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
     small_run(tiny_model, photos, tmp_path, max_train_steps=1, enable_xformers_memory_efficient_attention=True)
     assert "xformers is not used; the framework's own attention" in (tmp_path / "log.txt").read_text()
-
-
-@pytest.mark.parametrize("held", ["float32", "bfloat16"])
-def test_products_in_bfloat16_are_computed_in_float32_on_a_cpu(held: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Attention's always, others' unless their weights are held in bfloat16; a 3×3 convolution's never."""
-    import torch
-    from diffusers.models.attention_processor import Attention
-    from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils.checkpoint import checkpoint
-
-    from dreamcore.adapters.torch.precision import quicken_products
-
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    kernels: dict[str, list[torch.dtype]] = {}
-
-    class Watch(TorchDispatchMode):
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            for kind in ("attention", "mm", "convolution"):
-                if kind in str(func):
-                    kernels.setdefault(kind, []).append(args[0].dtype)
-            return func(*args, **(kwargs or {}))
-
-    class Layers(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.attention, self.wide = Attention(32, heads=4, dim_head=8), torch.nn.Conv2d(32, 32, 3, padding=1)
-            self.point = torch.nn.Conv2d(32, 32, 1)
-
-        def forward(self, x: torch.Tensor) -> Any:
-            return self.point(self.wide(self.attention(x).transpose(1, 2).reshape(1, 32, 8, 8)))
-
-    torch.manual_seed(0)
-    layers, x = Layers().to(getattr(torch, held)), torch.randn(1, 64, 32)
-    answers = []
-    for quick in (False, True):
-        if quick:
-            quicken_products(layers, torch.device("cpu"), torch.bfloat16)
-        with Watch():
-            with torch.autocast("cpu", torch.bfloat16):
-                answers.append(checkpoint(layers, x, use_reentrant=False).float())
-            answers[-1].square().sum().backward()
-        assert set(kernels["attention"]) == {torch.float32 if quick else torch.bfloat16}
-        assert len(kernels["attention"]) == 3, "forward, recomputed forward, backward"
-        wide = quick and held == "float32"
-        assert set(kernels["mm"]) == {torch.float32 if wide else torch.bfloat16}
-        assert set(kernels["convolution"]) == {torch.bfloat16} | ({torch.float32} if wide else set())
-        kernels.clear()
-    np.testing.assert_allclose(*(a.detach().numpy() for a in answers), atol=2e-2)

@@ -13,12 +13,12 @@ import pytest
 
 from dreamcore.track.metrics import read_lines
 
-from .. import needs
-from ..contract.runs import PRIOR, small_run
+from ..support import needs
+from ..support.paths import ROOT
+from ..support.runs import PRIOR, small_run
 
 pytestmark = needs.torch
 
-ROOT = Path(__file__).parents[2]
 LOOKING: dict[str, Any] = {
     "validation_prompt": "a photo of sks dog in snow",
     "validation_steps": 2,
@@ -75,7 +75,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, photos: 
                 small_run(tiny_model, photos, Path(job["output"]), **job["settings"])
             continue
         (root / f"{world}.json").write_text(json.dumps(jobs))
-        done = launch(world, ["-m", "tests.torch.ranks", str(root / f"{world}.json")])
+        done = launch(world, ["-m", "tests.support.ranks", str(root / f"{world}.json")])
         assert done.returncode == 0, done.stdout + done.stderr
         assert done.stdout.count("has done all") == world
     small_run(tiny_model, photos, root / "straight", **handed_on, max_train_steps=6)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from .. import needs
-from ..contract.runs import prepared
+from ..support import needs
+from ..support.runs import prepared
 
 pytestmark = needs.torch
 
@@ -24,9 +24,9 @@ def test_the_denoiser_comes_back(
         places: list[str] = []
         monkeypatch.setattr(backend, "device", SimpleNamespace(type="cuda"))
         monkeypatch.setattr(backend, "denoiser", SimpleNamespace(device="home", to=places.append))
-        monkeypatch.setattr(backend, "park", lambda: places.append("parked"))
-        with pytest.raises(ZeroDivisionError) if fails else ExitStack(), backend._room():
+        monkeypatch.setattr(backend, "offload", lambda: places.append("offloaded"))
+        with pytest.raises(ZeroDivisionError) if fails else ExitStack(), backend._denoiser_offloaded():
             assert places == ["cpu"]
             if fails:
                 raise ZeroDivisionError
-        assert places == ["cpu", "parked", "home"]
+        assert places == ["cpu", "offloaded", "home"]

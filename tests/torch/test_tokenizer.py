@@ -10,11 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dreamcore.bpe import Tokenizer
-from dreamcore.modelfolder import TINYWORLD, ModelFolder
-from dreamcore.rarewords import cosine_distances, known_word, notable, rare_words
+from dreamcore.commands.identifiers import cosine_distances
+from dreamcore.models.folder import ModelFolder
+from dreamcore.models.locate import TINYWORLD
+from dreamcore.text.rare_tokens import known_word, notable, rare_words
+from dreamcore.text.tokenizer import Tokenizer
 
-from .. import needs
+from ..support import needs
 
 pytestmark = needs.torch
 
@@ -90,7 +92,7 @@ def test_embeddings_end_where_the_prompt_does(tiny_model: Path) -> None:
     import torch
     from transformers import CLIPTextModel, CLIPTokenizer
 
-    from dreamcore.backend import load_backend
+    from dreamcore.backends.registry import load_backend
     from dreamcore.config import GenerateConfig
 
     config = GenerateConfig.from_mapping(

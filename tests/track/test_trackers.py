@@ -143,7 +143,7 @@ def test_warnings_stand_out_in_plain_output_too() -> None:
 
 def test_log_has_time_level_and_the_messages_before_the_start(tmp_path: Path) -> None:
     log = LogFile()
-    log.message("encoding pictures")
+    log.message("encoding images")
     log.start(info(tmp_path))
     log.message("two\nlines", "warning")
     log.scalars(5, {"validation_loss": 0.125})
@@ -152,12 +152,12 @@ def test_log_has_time_level_and_the_messages_before_the_start(tmp_path: Path) ->
     log.close("finished")
     lines = (tmp_path / "log.txt").read_text(encoding="utf-8").splitlines()
     assert [line.split(" ", 1)[1] if line[0] != " " else line for line in lines] == [
-        "INFO    encoding pictures",
+        "INFO    encoding images",
         "INFO    updates 1 to 10 start",
         "WARNING two",
         "    lines",
         "INFO    update 5: validation_loss 0.125",
-        "INFO    update 5: 2 pictures of 'a mug'",
+        "INFO    update 5: 2 images of 'a mug'",
         "INFO    run ended: finished",
     ]
 

@@ -18,9 +18,9 @@ from drawn import save_sheet
 from numpy.typing import NDArray
 
 from dreamcore.tinyworld import SUBJECTS, Subject, draw, judge
-from dreamcore.tinyworld.dice import Dice
+from dreamcore.tinyworld.draws import Draws
 from dreamcore.tinyworld.scenes import Scene
-from dreamcore.tinyworld.words import CLASSES, COLOURS, PLACES, caption, held_out
+from dreamcore.tinyworld.vocabulary import CLASSES, COLOURS, PLACES, caption, held_out
 
 Pictures = NDArray[np.uint8]
 Asked = list[tuple[str, str, str]]
@@ -81,8 +81,8 @@ def spread(pictures: Pictures) -> float:
 
 def evaluate_base(args: argparse.Namespace) -> dict[str, object]:
     known = [combination for combination in ALL if not held_out(*combination)]
-    dice = Dice(11)
-    asked = [dice.choice(known) for _ in range(256)]
+    draws = Draws(11)
+    asked = [draws.choice(known) for _ in range(256)]
     unseen = [c for c in ALL if held_out(*c)] * 4
     report: dict[str, object] = {"steps": args.steps, "guidance": args.guidance}
     for name, wanted, seed in (("seen combinations", asked, 1000), ("held-out combinations", unseen, 2000)):
@@ -102,7 +102,7 @@ def diversity(args: argparse.Namespace) -> dict[str, float]:
         seeds = [3000 + 100 * i + j for j in range(16)]
         made.append(spread(generate(args.model, [prompt] * 16, seeds, args.steps, args.guidance)))
         scene = Scene(kind, COLOURS[colour], "plain", COLOURS["white"], place, colour)
-        drawn.append(spread(np.stack([np.asarray(draw(scene, Dice(4000 + i, j))) for j in range(16)])))
+        drawn.append(spread(np.stack([np.asarray(draw(scene, Draws(4000 + i, j))) for j in range(16)])))
     return {"generated": round(float(np.mean(made)), 2), "drawn": round(float(np.mean(drawn)), 2)}
 
 

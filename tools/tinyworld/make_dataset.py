@@ -15,10 +15,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from dreamcore.tinyworld.dice import Dice
+from dreamcore.tinyworld.draws import Draws
 from dreamcore.tinyworld.scenes import Scene, scene_at
 from dreamcore.tinyworld.subjects import SUBJECTS
-from dreamcore.tinyworld.words import RARE_WORDS
+from dreamcore.tinyworld.vocabulary import RARE_WORDS
 
 RESERVED = {(subject.kind, subject.pattern) for subject in SUBJECTS.values()}
 """Classes and patterns that only subjects bring together."""
@@ -26,9 +26,9 @@ REDRAW = 1_000_000
 """Added to the number of a scene that is drawn again."""
 
 
-def with_rare_word(text: str, kind: str, dice: Dice) -> str:
+def with_rare_word(text: str, kind: str, draws: Draws) -> str:
     words = text.split()
-    words.insert(words.index(kind), dice.choice(RARE_WORDS))
+    words.insert(words.index(kind), draws.choice(RARE_WORDS))
     if words[words.index(kind) - 2] == "an":
         words[words.index(kind) - 2] = "a"
     return " ".join(words)
@@ -53,9 +53,9 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     for i in range(args.count):
         scene, picture, text = training_scene(args.seed, i)
-        dice = Dice(args.seed + 1, i)
-        if dice.chance(1 / 16):
-            text = with_rare_word(text, scene.kind, dice)
+        draws = Draws(args.seed + 1, i)
+        if draws.chance(1 / 16):
+            text = with_rare_word(text, scene.kind, draws)
         picture.save(args.out / f"{i:05d}.png")
         (args.out / f"{i:05d}.txt").write_text(text + "\n", "utf-8")
 

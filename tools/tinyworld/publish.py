@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dreamcore.tinyworld import model_path
+from dreamcore.models.locate import embedded_model
 
 WEIGHTS = {
     "unet": "diffusion_pytorch_model.safetensors",
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--checkpoint", type=int)
     parser.add_argument("--base", type=Path, help="where what a checkpoint lacks comes from; the default is the run")
-    parser.add_argument("--out", type=Path, default=model_path())
+    parser.add_argument("--out", type=Path, default=embedded_model())
     args = parser.parse_args()
     if args.base and not args.checkpoint:
         parser.error("--base: a finished run lacks nothing; give it with --checkpoint")

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from evaluate import measure_subject
 
-from dreamcore.tinyworld import SUBJECTS, model_path
+from dreamcore.models.locate import embedded_model
+from dreamcore.tinyworld import SUBJECTS
 from dreamcore.tinyworld.__main__ import IDENTIFIER, write_subject
 
 
@@ -40,7 +41,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--subjects", nargs="+", choices=tuple(SUBJECTS), default=tuple(SUBJECTS))
     parser.add_argument("--only", choices=("before", "with the prior", "without the prior"), nargs="+")
-    parser.add_argument("--model", type=Path, default=model_path(), help="the model to teach")
+    parser.add_argument("--model", type=Path, default=embedded_model(), help="the model to teach")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--guidance", type=float, default=2.0)
     parser.add_argument("settings", nargs="*", help="settings of `dreambooth train`, after --")

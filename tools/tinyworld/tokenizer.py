@@ -6,7 +6,7 @@ import json
 from itertools import pairwise
 from pathlib import Path
 
-from dreamcore.tinyworld.words import CLASSES, COLOURS, PATTERNS, PLACES, RARE_WORDS, TEMPLATES
+from dreamcore.tinyworld.vocabulary import CLASSES, COLOURS, PATTERNS, PLACES, RARE_WORDS, TEMPLATES
 
 WINDOW = 32
 START, END = "<|startoftext|>", "<|endoftext|>"

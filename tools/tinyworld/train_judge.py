@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from dreamcore.tinyworld import judge
 from dreamcore.tinyworld.scenes import Scene
-from dreamcore.tinyworld.words import CLASSES, COLOURS, PATTERNS, PLACES
+from dreamcore.tinyworld.vocabulary import CLASSES, COLOURS, PATTERNS, PLACES
 
 WIDTHS = (16, 32, 32, 64, 64, 96)
 HIDDEN, EMBEDDING = 128, 48

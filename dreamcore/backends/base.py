@@ -1,0 +1,250 @@
+"""What the adapters do alike: the order of a run's steps, around the hooks in which they differ.
+
+Whoever writes another backend may start here, or implement `protocol.Backend` without it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import TrainConfig
+from ..formats.lora import read_factors, save_factors, save_published
+from ..formats.ppdiffusers import PUBLISHED
+from ..formats.weights import TABLE, component_file, read_exactly, read_weights, save_component, write_safetensors
+from ..models.folder import ModelFolder
+from ..text.conditioning import LoadedEncoder, TextConditioner
+from .ema import EMA
+from .hooks import Hooks, T
+from .lora import Lora
+from .pipelines import scaled, to_pixels
+from .protocol import Batch, Float, SampleRequest, StepResult, World, cut_results
+
+
+class BaseBackend(Hooks[T]):
+    """`protocol.Backend` around an adapter's hooks.
+
+    A subclass settles its device, joins its process group, and then calls this constructor, which loads the model.
+    """
+
+    world: World
+    dtype: Any
+    """The arithmetic's type."""
+
+    def __init__(self, model: ModelFolder):
+        self.model, self.family = model, model.family
+        self.denoiser = self.load_component(model, self.family.denoiser)
+        self.vae = self.load_component(model, self.family.vae)
+        parts: list[LoadedEncoder[T]] = []
+        for encoder in model.text_encoders:
+            tokenizer = self.load_tokenizer(model, encoder.tokenizer)
+            network = self.load_component(model, encoder.network)
+            parts.append(LoadedEncoder(encoder, tokenizer, network, model.window(encoder)))
+        self.text = TextConditioner(model, parts, self, self.dtype)
+        self._trained: dict[str, Any] = {}
+        self._lora: Lora | None = None
+        self._factors: dict[str, Mapping[str, T]] = {}
+        self._ema: EMA[Any] | None = None
+        self._results: list[tuple[Any, Any]] = []
+
+    # Text
+
+    def tokenize(self, prompts: Sequence[str], encoder: int = 0) -> list[list[str]]:
+        return [list(self.text.encoders[encoder].tokenizer.tokenize(prompt)) for prompt in prompts]
+
+    def tokenizer_window(self, encoder: int = 0) -> int:
+        part = self.text.encoders[encoder]
+        return part.max_length - int(part.tokenizer.num_special_tokens_to_add(pair=False))
+
+    def embed(self, prompts: Sequence[str]) -> Float:
+        return np.stack([self.to_host(self.text.summary(prompt)) for prompt in prompts])
+
+    def set_prompts(self, prompts: Sequence[str]) -> None:
+        self.text.set_prompts(prompts)
+
+    # Images
+
+    def encode_images(self, pixels: Float) -> tuple[Float, Float]:
+        with self._offloading_on_failure(), self.inference():
+            self.move(self.vae)
+            return scaled(*self.encode_pixels(pixels), self.model)
+
+    def sample(self, request: SampleRequest) -> NDArray[np.uint8]:
+        precision = self.precision(request)
+        with self._offloading_on_failure():
+            with self._evaluating():
+                positive = self.text.embeddings(request.prompts, precision)
+                negative = self.text.embeddings([request.negative_prompt] * len(request.prompts), precision)
+                self.move(self.denoiser)
+                latents = self.make_latents(request, positive, negative)
+            self.move(self.vae)
+            with self.inference():
+                return to_pixels(self.decode_latents(latents), self.model)
+
+    def load_lora(self, file: Path, scale: float) -> None:
+        self.apply_lora(file, scale)
+        self.text.forget()
+
+    def offload(self) -> None:
+        self.move(self.vae, away=True)
+        for part in self.text.encoders:
+            if not part.trains:
+                self.move(part.network, away=True)
+
+    # Training
+
+    @property
+    def networks(self) -> dict[str, Any]:
+        """The denoiser and the text encoders, by component."""
+        return {self.family.denoiser: self.denoiser} | self.text.networks()
+
+    def prepare_training(self, config: TrainConfig) -> list[str]:
+        self._trained = {self.family.denoiser: self.denoiser} | self.text.prepare(config)
+        self.place(config)
+        if config.use_lora:
+            self._lora = lora = Lora.of(config, self.model)
+            self._factors = {name: self.add_lora(network, name, lora) for name, network in self._trained.items()}
+        parameters = self._parameters()
+        for weights in parameters.values():
+            self.require_gradients(weights)
+        for network in self._trained.values():
+            if config.gradient_checkpointing:
+                self.recompute(network)
+            if self._has_dropout:  # nothing else has dropout, so train mode would change nothing
+                self.set_mode(network, train=True)
+        self.optimizer = self.make_optimizer(parameters, config)
+        if config.use_ema:
+            self._ema = self.make_ema(config.ema_decay)
+        return list(self._trained)
+
+    def train_step(self, micro_batches: Sequence[Batch], lr: Mapping[str, float]) -> None:
+        errors = []
+        for batch in micro_batches:
+            if self._has_dropout:
+                self.set_seed(batch.seed)
+            errors.append(self.backward(batch))
+        norm = self.update(lr)
+        if self._ema:
+            self._ema.update()
+        self._results.append((self.concat(errors, 0), norm))
+
+    def loss(self, batch: Batch) -> Float:
+        with self._evaluating():
+            return self.to_host(self.errors(batch))
+
+    def metrics(self) -> list[StepResult]:
+        if not self._results:
+            return []
+        numbers = [part for errors, norm in self._results for part in (errors, norm.reshape((1,)))]
+        rows = [len(errors) for errors, _ in self._results]
+        self._results.clear()
+        return cut_results(self.to_host(self.concat(numbers, 0)), rows, scales=self.optimizer.scales)
+
+    # Files
+
+    def export(self, folder: Path, *, averaged: bool) -> None:
+        with self._ema.in_place() if self._ema and averaged else nullcontext():
+            if self._lora:
+                save_published(self.arrays(self._all_factors), self._lora.scale, folder)
+                return
+            for name in self._trained:
+                save_component(folder / name, self.model.folder(name), self.arrays(self.weights(name)))
+
+    def save_state(self, folder: Path) -> None:
+        self.optimizer.save(folder)
+        if self._lora:
+            save_factors(self.arrays(self._all_factors), folder)
+        if self._ema:
+            self._ema.save(folder)
+
+    def load_state(self, folder: Path, *, reset_optimizer: bool = False) -> None:
+        if self._lora:
+            self.fill(self._all_factors, read_factors(folder, self.shapes(self._all_factors)))
+        else:
+            for name in self._trained:
+                weights, file = self.weights(name), component_file(folder / name)
+                self.fill(weights, read_exactly(file, self.shapes(weights), "this model"))
+        if not reset_optimizer:
+            self.optimizer.load(folder)
+        if self._ema:
+            self._ema.load(folder)
+
+    def rewrite_weights(self, files: Sequence[Path], folder: Path) -> None:
+        """Pickled weights, which only PyTorch's adapter opens, are carried over as they are."""
+        if files[0].suffix == ".bin":
+            for file in files:
+                shutil.copyfile(file, folder / file.name)
+            return
+        paddles = self.model.index[folder.name][0] in PUBLISHED
+        write_safetensors(component_file(folder), read_weights(files, paddles=paddles))
+
+    # For the hooks of adapters
+
+    def inputs(self, batch: Batch) -> dict[str, Any]:
+        """The denoiser's arguments; text encoders that train run for them."""
+        values = {"x": batch.x, "t": batch.t, **batch.extra}
+        given = {name: self.to_device(array) for name, array in values.items()}
+        return self.family.arguments(given | self.text.condition(batch.prompt).values())
+
+    def squared_error(self, answer: Any, batch: Batch) -> T:
+        """Mean squared error of each row [B] of the denoiser's answer in float32, by methods that PyTorch's tensors and
+        Paddle's have alike."""
+        squared = (answer - self.to_device(batch.target)).square()
+        if batch.mask is not None:
+            squared = squared * self.to_device(batch.mask)
+        mean: T = squared.flatten(1).mean(1)
+        return mean
+
+    def frozen(self, config: TrainConfig, *, fp16: bool) -> list[Any]:
+        """Networks whose own weights do not train, under LoRA all of them; for fp16 those alone that fit its range."""
+        networks = {self.family.denoiser: self.denoiser} | self.text.networks(fp16=fp16)
+        return [network for name, network in networks.items() if config.use_lora or name not in self._trained]
+
+    # Within
+
+    @property
+    def _has_dropout(self) -> bool:
+        return self._lora is not None and self._lora.dropout > 0
+
+    @property
+    def _all_factors(self) -> dict[str, T]:
+        return {name: factor for factors in self._factors.values() for name, factor in factors.items()}
+
+    def _parameters(self) -> dict[str, Mapping[str, T]]:
+        """What trains, by component, then by COMPONENT.PARAMETER as published."""
+        if self._lora:
+            return self._factors
+        found: dict[str, Mapping[str, T]] = {}
+        for name in self._trained:
+            unused = self.model.unused(name)
+            trained = {p: w for p, w in self.weights(name).items() if p != TABLE and not p.startswith(unused)}
+            found[name] = {f"{name}.{p}": weight for p, weight in trained.items()}
+        return found
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """The model as it is judged and used: without dropout, under its EMA where the run keeps one."""
+        training = [network for network in self._trained.values() if network.training]
+        try:
+            for network in training:
+                self.set_mode(network, train=False)
+            with self._ema.in_place() if self._ema else nullcontext(), self.inference():
+                yield
+        finally:
+            for network in training:
+                self.set_mode(network, train=True)
+
+    @contextmanager
+    def _offloading_on_failure(self) -> Iterator[None]:
+        """Leave nothing on the device that training does not use, if this fails."""
+        try:
+            yield
+        except BaseException:
+            self.offload()
+            raise

@@ -1,0 +1,70 @@
+"""LoRA as a run has it: which layers get factors, of what rank, from which first values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import TrainConfig
+from ..diffusion.randomness import lora_factor
+from ..errors import ConfigError
+from ..models.folder import ModelFolder
+
+
+@dataclass(frozen=True)
+class Lora:
+    """What a run's settings come to: which layers get factors, of what rank, and how much they count."""
+
+    rank: int
+    alpha: float
+    dropout: float
+    seed: int
+    endings: Mapping[str, tuple[str, ...]]
+    """Component -> endings of the names of its layers that get factors."""
+    unused: Mapping[str, tuple[str, ...]]
+    """Component -> beginnings of the published names of layers that are left as they are."""
+
+    @classmethod
+    def of(cls, config: TrainConfig, model: ModelFolder) -> Lora:
+        """From the settings and the model's family."""
+        alpha = config.lora_alpha if config.lora_alpha is not None else float(config.rank)
+        endings = {encoder.network: encoder.lora_layers for encoder in model.text_encoders}
+        endings |= {model.family.denoiser: tuple(config.lora_layers or model.family.lora_layers)}
+        unused = {name: model.unused(name) for name in endings}
+        return cls(config.rank, alpha, config.lora_dropout, config.seed, endings, unused)
+
+    @property
+    def scale(self) -> float:
+        """By which the factors' product counts."""
+        return self.alpha / self.rank
+
+    def chosen(self, component: str, names: Iterable[str]) -> set[str]:
+        """Those of a component's layers, by published name, that get factors.
+
+        Raises:
+            ConfigError: none of them has such a name.
+        """
+        endings, unused = tuple(f".{ending}" for ending in self.endings[component]), self.unused[component]
+        found = {name for name in names if f".{name}".endswith(endings) and not name.startswith(unused)}
+        if not found:
+            listed = ", ".join(self.endings[component])
+            raise ConfigError(f"lora_layers: {listed}: no layer of the {component} has such a name")
+        return found
+
+    def first_down(self, component: str, layer: str, fan_in: int) -> NDArray[np.float32]:
+        """First value [rank, fan_in] of a layer's down matrix."""
+        return initial_down(self.seed, f"{component}.{layer}", self.rank, fan_in)
+
+
+def initial_down(seed: int, name: str, rank: int, fan_in: int) -> NDArray[np.float32]:
+    """First value [rank, fan_in] of a layer's down matrix A: uniform in ±1/√fan_in, as peft draws it.
+
+    The up matrix B starts at zero (arXiv 2106.09685, section 4.1).  `name` is COMPONENT.LAYER, so that the draw does
+    not depend on the order in which a framework walks its layers.
+    """
+    bound = fan_in**-0.5
+    draw = lora_factor(seed, name)
+    return draw.uniform(-bound, bound, (rank, fan_in)).astype(np.float32)

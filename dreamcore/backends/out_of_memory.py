@@ -1,0 +1,201 @@
+"""Running out of memory, of the device or of the host, ends in one message: at what stage, and what would need less.
+
+A stage is named by `during` at the function that does its work.  Which exceptions mean it, a backend says: a function
+`out_of_memory` in its module (`adapters/NAME/memory.py`), which `load_backend` hands to `recognise`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..errors import RunError
+
+if TYPE_CHECKING:
+    from ..config.common import ModelSettings
+
+Kind = Literal["device", "host"]
+Recogniser = Callable[[BaseException], Kind | None]
+"""Whose memory an exception says is used up; None where it says something else."""
+
+PREPARING, LOADING = "preparing the run", "loading the model"
+CLASSES, PROMPTS, IMAGES = "generating class images", "encoding prompts", "encoding images"
+TRAINING, VALIDATION, SAVING, SAMPLING = "training", "validating", "saving", "generating images"
+LONGEST = 200
+"""Letters of the framework's own words that are repeated."""
+
+_recognisers: list[Recogniser] = []
+
+
+class OutOfMemory(RunError):
+    """Memory was used up.
+
+    Args:
+        stage: what was being done.
+        kind: whose memory.
+        said: the framework's own words.
+    """
+
+    def __init__(self, stage: str, kind: Kind, said: str, advice: str = ""):
+        super().__init__(f"out of memory of the {kind} while {stage} ({said}){advice}")
+        self.stage, self.kind, self.said = stage, kind, said
+
+
+def recognise(recogniser: Recogniser) -> None:
+    """From now on heed what a backend knows of its framework's exceptions."""
+    if recogniser not in _recognisers:
+        _recognisers.append(recogniser)
+
+
+def memory_trouble(error: BaseException) -> tuple[Kind, str] | None:
+    """Whose memory an error, or one that it comes from, says is used up, and in which words."""
+    seen: BaseException | None = error
+    while seen is not None:
+        for recogniser in (*_recognisers, _host_trouble):
+            if kind := recogniser(seen):
+                return kind, _in_a_line(seen)
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def _host_trouble(error: BaseException) -> Kind | None:
+    refused = getattr(error, "errno", None) == errno.ENOMEM or os.strerror(errno.ENOMEM) in str(error)
+    return "host" if isinstance(error, MemoryError) or refused else None
+
+
+def _in_a_line(error: BaseException) -> str:
+    """The line that speaks of memory, among those of a C++ traceback for instance; the error's name where none does."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    found = next((line for line in lines if "memory" in line.lower() or "alloc" in line.lower()), type(error).__name__)
+    return found if len(found) <= LONGEST else found[: LONGEST - 1] + "…"
+
+
+@contextmanager
+def during(stage: str) -> Iterator[None]:
+    """Name the stage in which memory is used up; the innermost counts.
+
+    Raises:
+        OutOfMemory: it was.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OutOfMemory) or (found := memory_trouble(error)) is None:
+            raise
+        raise OutOfMemory(stage, *found) from error
+
+
+@contextmanager
+def advise(config: ModelSettings, backend: str, stage: str, keep: Callable[[str], Path | None]) -> Iterator[None]:
+    """Say what would need less memory where it is used up, and keep the traceback.
+
+    Args:
+        backend: its name.
+        stage: where no `during` within names another.
+        keep: adds the traceback to a log, and returns the file, if there is any.
+
+    Raises:
+        OutOfMemory: with the advice in it.
+    """
+    try:
+        with during(stage):
+            yield
+    except OutOfMemory as error:
+        traceback.clear_frames(error.__cause__.__traceback__ if error.__cause__ else None)  # what they hold is memory
+        kept = "" if error.stage not in (TRAINING, VALIDATION, SAVING) else ".  Every checkpoint is whole"
+        with suppress(OSError, MemoryError):
+            if log := keep("".join(traceback.format_exception(error)).rstrip()):
+                kept += f".  The traceback is in {log}"
+        more = "a device with more memory free" if error.kind == "device" else "more memory for each process"
+        helps = [*remedies(config, backend, error), more]
+        advice = f".  What would need less, in this order: {'; '.join(helps)}{kept}"
+        raise OutOfMemory(error.stage, error.kind, error.said, advice) from error
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What ran out, in what run."""
+
+    config: ModelSettings
+    backend: str
+    stage: str
+    kind: Kind
+
+    def __getitem__(self, setting: str) -> Any:
+        """A setting's value, None where the command has no such setting; not to be counted as used."""
+        return self.config.__dict__.get(setting)
+
+
+def _smaller(case: _Case) -> str:
+    if case.stage == SAMPLING or case["height"]:
+        return "smaller --height and --width"
+    return f"a --resolution below {case['resolution'] or 'that of the model'}"
+
+
+def _accumulated(case: _Case) -> str:
+    samples = case["train_batch_size"] * case["gradient_accumulation_steps"]
+    return f"--train_batch_size 1 --gradient_accumulation_steps {samples}, which is the same run"
+
+
+def _checkpointing(case: _Case) -> bool:
+    refused = case.backend == "mindspore" and case["lora_dropout"] > 0
+    return not case["gradient_checkpointing"] and not refused
+
+
+def _half_precision(case: _Case) -> bool:
+    """Whether half precision is there and off; the host reads weights in float32 all the same."""
+    there = case.kind == "device" or (case.backend == "torch" and case.stage != LOADING)
+    return there and case["mixed_precision"] == "no"
+
+
+def _shorter(case: _Case) -> str:
+    return f"--mixed_precision bf16{' (or fp16)' if case.kind == 'device' else ''}"
+
+
+def _eight_bits(case: _Case) -> bool:
+    there = case.backend == "torch" and case.kind == "device"
+    return there and not case["use_8bit_adam"] and not case["use_lora"]
+
+
+def _without_t5(case: _Case) -> bool:
+    from ..models.folder import ModelFolder
+
+    return any(encoder.optional for encoder in ModelFolder.of(case.config).text_encoders)
+
+
+EVERYWHERE = (LOADING, CLASSES, PROMPTS, IMAGES, TRAINING, VALIDATION, SAMPLING)
+REMEDIES: list[tuple[str | Callable[[_Case], str], tuple[str, ...], Callable[[_Case], Any]]] = [
+    ("--gradient_checkpointing", (TRAINING,), _checkpointing),
+    (_accumulated, (TRAINING,), lambda c: c["train_batch_size"] > 1),
+    ("--sample_batch_size 1", (CLASSES, VALIDATION), lambda c: c["sample_batch_size"] > 1),
+    ("--batch_size 1", (SAMPLING,), lambda c: c["batch_size"] > 1),
+    ("--drop_t5", (LOADING, PROMPTS), _without_t5),
+    ("--use_lora", (LOADING, TRAINING, SAVING), lambda c: c["use_lora"] is False),
+    (_shorter, EVERYWHERE, _half_precision),
+    ("--use_8bit_adam", (TRAINING,), _eight_bits),
+    ("--no-use_ema", (LOADING, TRAINING), lambda c: c["use_ema"]),
+    ("--no-train_text_encoder", (LOADING, TRAINING), lambda c: c["train_text_encoder"]),
+    (_smaller, (CLASSES, IMAGES, TRAINING, VALIDATION, SAMPLING), lambda c: True),
+    ("--cache_latents", (TRAINING,), lambda c: not c["cache_latents"]),
+    ("a smaller --cache_memory_gb", (IMAGES, TRAINING), lambda c: c.kind == "host" and c["cache_latents"]),
+    ("class images of your own in --class_data_dir", (CLASSES,), lambda c: True),
+    ("no --validation_prompt", (VALIDATION,), lambda c: c["validation_prompt"]),
+]
+"""What would need less memory: in which words, at which stages, and whether it would in this run; in the order in which
+to try it."""
+
+
+def remedies(config: ModelSettings, backend: str, error: OutOfMemory) -> list[str]:
+    """The settings that would help, in the order in which to try them; none that is on already."""
+    case = _Case(config, backend, error.stage, error.kind)
+    return [
+        words if isinstance(words, str) else words(case)
+        for words, stages, helps in REMEDIES
+        if case.stage in stages and helps(case)
+    ]

@@ -1,0 +1,121 @@
+"""Images through a library's own pipeline.
+
+ppdiffusers and mindone are ports of diffusers: classes, their options and arguments bear the same names in all three.
+So which sampler, which parts and which arguments are decided here; a backend brings its library and moves tensors.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..diffusion.samplers import samplers
+from ..errors import RunError
+from ..families.packing import pack, unpack
+
+if TYPE_CHECKING:
+    from ..config.common import Scheduler
+    from ..models.folder import ModelFolder
+    from ..text.conditioning import Conditioning
+    from .protocol import SampleRequest
+
+Tensor = TypeVar("Tensor")
+
+
+def make_pipeline(library: Any, model: ModelFolder, parts: Mapping[str, Any], sampler: Scheduler | None = None) -> Any:
+    """The library's pipeline of the model's class over these parts, with a sampler over the model's own noise schedule
+    where one is named; it does without everything else."""
+    cls = getattr(library, model.index["_class_name"])
+    accepted = inspect.signature(cls.__init__).parameters
+    given: dict[str, Any] = {n: None for n, p in accepted.items() if p.default is p.empty and n != "self"}
+    given |= {n: False for n in ("requires_safety_checker", "add_watermarker") if n in accepted}
+    if sampler is not None:
+        class_name, options = samplers(model.schedule.prediction)[sampler]
+        given["scheduler"] = getattr(library, class_name).from_config(model.config("scheduler"), **options)
+    pipeline = cls(**(given | dict(parts)))
+    pipeline.vae_scale_factor = model.latent_factor
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def make_latents(
+    pipeline: Any,
+    model: ModelFolder,
+    request: SampleRequest,
+    words: tuple[Conditioning[Tensor], Conditioning[Tensor]],
+    to_tensor: Callable[[NDArray[np.float32]], Tensor],
+    to_array: Callable[[Tensor], NDArray[np.float32]],
+    **more: Any,
+) -> NDArray[np.float32]:
+    """Latents [N, C, h, w] of the images, as the autoencoder decodes them.
+
+    Args:
+        words: of the prompts and of the negative prompt, N rows each.
+        more: what only this library's pipelines are given.
+    """
+    (positive, negative), patch = words, model.family.patch
+    height, width = request.noise.shape[2:4]
+    given = positive.values()
+    if model.family.classifier_free and request.guidance_scale > 1:
+        given |= {f"negative_{name}": value for name, value in negative.values().items()}
+    made, *_ = pipeline(
+        **given,
+        latents=to_tensor(pack(request.noise, patch)),
+        num_inference_steps=request.steps,
+        guidance_scale=request.guidance_scale,
+        height=height * model.latent_factor,
+        width=width * model.latent_factor,
+        output_type="latent",
+        return_dict=False,
+        **more,
+    )
+    latents: NDArray[np.float32] = unpack(to_array(made), patch, (height, width))
+    if not np.isfinite(latents).all():
+        raise RunError(
+            f"pictures: the {model.family.denoiser} answers with numbers that are not finite; its weights are damaged, "
+            "or too large for this precision (--mixed_precision no)"
+        )
+    shift, scale = model.latent_scaling
+    return latents / scale + shift
+
+
+def scaled(
+    mean: NDArray[np.float32], std: NDArray[np.float32], model: ModelFolder
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What the autoencoder answers, each [N, C, h, w], shifted and scaled to what the denoiser learns from.
+
+    Raises:
+        RunError: it is not finite.
+    """
+    check_autoencoder(mean, model)
+    check_autoencoder(std, model)
+    shift, scale = model.latent_scaling
+    return (mean - shift) * scale, std * scale
+
+
+def to_pixels(decoded: NDArray[np.float32], model: ModelFolder) -> NDArray[np.uint8]:
+    """[N, 3, H, W] in [−1, 1], as the autoencoder answers, to images [N, H, W, 3].
+
+    Raises:
+        RunError: it is not finite.
+    """
+    check_autoencoder(decoded, model)
+    levels = np.clip(decoded / 2 + 0.5, 0, 1) * 255
+    return np.ascontiguousarray(levels.round().astype(np.uint8).transpose(0, 2, 3, 1))
+
+
+def check_autoencoder(answer: NDArray[np.float32], model: ModelFolder) -> None:
+    """Raise RunError where the autoencoder's answer is not finite: an image of it would be black.
+
+    It computes in float32 on every backend, so its weights are to blame: those of SDXL's first fp16 files, for example.
+    """
+    if not np.isfinite(answer).all():
+        raise RunError(
+            f"the autoencoder ({model.folder(model.family.vae)}) answers with numbers that are not finite, though it "
+            "computes in float32: its weights are damaged, or were saved in fp16, which they exceed; fetch it anew, "
+            "leave --variant out, or give another with --pretrained_vae_model_name_or_path"
+        )

@@ -1,0 +1,1 @@
+"""What each command but `train` does, over the rooms below."""

@@ -1,0 +1,1 @@
+"""Formulas: noise schedules, coefficients, weights, samplers' names, and the keys of randomness."""

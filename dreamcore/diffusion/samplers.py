@@ -1,0 +1,30 @@
+"""Samplers: which know which noise levels, and what the libraries call them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..config.common import Scheduler
+    from .coefficients import Prediction
+
+
+DPM = {"algorithm_type": "dpmsolver++"}
+SAMPLERS: dict[str, dict[Scheduler, tuple[str, dict[str, Any]]]] = {
+    "discrete": {
+        "ddim": ("DDIMScheduler", {}),
+        "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
+        "dpmsolver++": ("DPMSolverMultistepScheduler", DPM),
+        "euler": ("EulerDiscreteScheduler", {}),
+        "unipc": ("UniPCMultistepScheduler", {}),
+    },
+    "flow": {"euler": ("FlowMatchEulerDiscreteScheduler", {})},
+    "edm": {"euler": ("EDMEulerScheduler", {}), "dpmsolver++": ("EDMDPMSolverMultistepScheduler", DPM)},
+}
+"""Noise levels -> sampler, as settings name it -> class and options; the one to use by default first."""
+
+
+def samplers(prediction: Prediction) -> Mapping[Scheduler, tuple[str, dict[str, Any]]]:
+    """The samplers that know a model's noise levels, by what it predicts."""
+    return SAMPLERS[prediction if prediction in SAMPLERS else "discrete"]

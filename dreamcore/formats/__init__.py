@@ -1,0 +1,1 @@
+"""Files of weights: safetensors, Paddle's, LoRA, optimizer state."""

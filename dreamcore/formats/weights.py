@@ -1,0 +1,190 @@
+"""Weights in files: under published names and in PyTorch's layout, whatever library wrote them.
+
+Reading needs no framework.  A network is filled completely or not at all: names of old files are translated by a small
+table, and any other difference is an error that names it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from ..errors import ConfigError, RunError
+from .pdparams import read_pdparams
+
+Arrays = dict[str, NDArray[Any]]
+
+IGNORED = ("position_ids",)
+"""Endings of names that hold no weight: position numbers, which old versions stored."""
+OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
+"""Parts of the names of the autoencoder's attention in files of 2022, and what they are called since."""
+PREFIX = "text_model."
+"""What CLIP's published names begin with, and transformers 5 leaves out."""
+TIED = {"encoder.embed_tokens.weight": "shared.weight"}
+"""The two names of T5's table, of which published files have one or both."""
+TABLE = "pos_embed.pos_embed"
+"""SD3's positions, which are computed, and published all the same; they do not train."""
+EMBEDDINGS = ("embedding", "embeddings", "embed_tokens", "shared", "relative_attention_bias")
+"""Endings of the names of lookup tables, which are no Linear layers though their weights have two dimensions."""
+NUMPY_TYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "U8": "u1", "BOOL": "?"
+}  # fmt: skip
+
+
+def read_weights(files: Sequence[Path], *, paddles: bool = False) -> Arrays:
+    """All arrays of a component's files, in PyTorch's layout; bfloat16 becomes float32.
+
+    Args:
+        paddles: whether the folder is ppdiffusers', whose safetensors files need not say so themselves.
+
+    Raises:
+        ConfigError: a damaged file, or one of a form that only PyTorch reads.
+    """
+    arrays: Arrays = {}
+    for file in files:
+        if file.suffix == ".safetensors":
+            arrays |= read_safetensors(file, paddles=paddles)
+        elif file.suffix == ".pdparams":
+            arrays |= {name: swap_layout(name, value) for name, value in read_pdparams(file).items()}
+        else:
+            raise ConfigError(
+                f"{file}: pickled weights, which only the torch backend reads; convert them with it first"
+            )
+    return arrays
+
+
+def read_safetensors(file: Path, *, paddles: bool = False) -> Arrays:
+    """The arrays of one file by name, sorted, in PyTorch's layout.
+
+    Metadata tell whose layout a file has: `pt` and `pd` say it; `np` is written by paddlenlp in Paddle's layout and by
+    others in PyTorch's, so that it counts in a folder of ppdiffusers' (`paddles`) alone.
+
+    Raises:
+        ConfigError: it is damaged, or holds numbers of a type that is not known.
+    """
+    arrays: Arrays = {}
+    try:
+        content = file.read_bytes()
+        # in the order of their names, for safetensors' own differs from one reading to the next
+        for name, entry in sorted(safetensors.deserialize(content), key=itemgetter(0)):  # type: ignore[no-untyped-call]
+            value = np.frombuffer(entry["data"], NUMPY_TYPES[entry["dtype"]])
+            if entry["dtype"] == "BF16":
+                value = (value.astype(np.uint32) << 16).view(np.float32)
+            arrays[name] = value.reshape(entry["shape"])
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ConfigError(f"{file}: cannot be read as safetensors: {error}") from None
+    except KeyError as error:
+        raise ConfigError(f"{file}: holds numbers of type {error}, which are not known here") from None
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    written_by = header.get("__metadata__", {}).get("format")
+    if written_by == "pd" or (written_by == "np" and paddles):
+        return {name: swap_layout(name, value) for name, value in arrays.items()}
+    return arrays
+
+
+def read_metadata(file: Path) -> dict[str, str]:
+    """What a safetensors file says of itself."""
+    with safetensors.safe_open(file, "np") as opened:
+        return opened.metadata() or {}
+
+
+def read_exactly(file: Path, shapes: Mapping[str, Sequence[int]], what: str) -> Arrays:
+    """The arrays of one file, which has to hold these and no others.
+
+    Args:
+        what: for what they are, in words.
+
+    Raises:
+        RunError: arrays that are missing, left over or of another shape.
+    """
+    arrays = read_safetensors(file)
+    if problem := misfit(arrays, shapes):
+        raise RunError(f"{file}: does not fit {what}: {problem}")
+    return arrays
+
+
+def write_safetensors(
+    file: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write arrays as every library reads them."""
+    contiguous = {name: np.asarray(value, order="C") for name, value in arrays.items()}
+    save_file(contiguous, file, metadata={"format": "pt", **(metadata or {})})
+
+
+def component_file(folder: Path) -> Path:
+    """Where `from_pretrained` looks for the weights of a folder: only diffusers' configurations name their class."""
+    config = folder / "config.json"
+    diffusers = config.is_file() and "_class_name" in json.loads(config.read_text(encoding="utf-8"))
+    return folder / ("diffusion_pytorch_model.safetensors" if diffusers else "model.safetensors")
+
+
+def save_component(folder: Path, source: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write trained weights beside the configuration of their source, as `from_pretrained` loads them."""
+    folder.mkdir()
+    shutil.copyfile(source / "config.json", folder / "config.json")
+    write_safetensors(component_file(folder), arrays)
+
+
+def is_linear(name: str, dimensions: int) -> bool:
+    """Whether a weight of that published name is a Linear layer's: [out, in] in PyTorch, [in, out] in Paddle.
+
+    >>> is_linear("time_embedding.linear_1.weight", 2), is_linear("text_model.embeddings.token_embedding.weight", 2)
+    (True, False)
+    """
+    layer, _, kind = name.rpartition(".")
+    return dimensions == 2 and kind == "weight" and not layer.endswith(EMBEDDINGS)
+
+
+def swap_layout(name: str, value: NDArray[Any]) -> NDArray[Any]:
+    """A weight from PyTorch's layout in Paddle's, or the other way round; its own inverse."""
+    return value.T if is_linear(name, value.ndim) else value
+
+
+def known_names(arrays: Arrays, wanted: Iterable[str]) -> Arrays:
+    """Arrays under the names that a network has, as far as the names are old or lack CLIP's prefix."""
+    wanted = set(wanted)
+    found: Arrays = {}
+    for name, value in arrays.items():
+        new = name
+        for old, now in OLD_ATTENTION.items():
+            new = new.replace(old, now)
+        if PREFIX + name in wanted:
+            new = PREFIX + name
+        if new not in wanted:
+            new = TIED.get(name, new)
+        if new not in wanted and name.endswith(IGNORED):
+            continue
+        found[new if new in wanted else name] = value
+    return found
+
+
+def misfit(arrays: Arrays, shapes: Mapping[str, Sequence[int]], network: str = "") -> str | None:
+    """What is wrong with arrays for a network of these weights, in words; None where they fit."""
+    problems = {
+        "missing keys": shapes.keys() - arrays.keys(),
+        "unexpected keys": arrays.keys() - shapes.keys(),
+        "mismatched keys": {n for n, s in shapes.items() if n in arrays and arrays[n].shape != tuple(s)},
+    }
+    return problem_in_words(problems, network)
+
+
+def problem_in_words(problems: Mapping[str, Iterable[str]], network: str = "") -> str | None:
+    """The first kind of problem of which there are names, with the first of them; None where there are none.
+
+    Args:
+        network: the class that has it, if that is worth saying.
+    """
+    for kind, names in problems.items():
+        if listed := sorted(names):
+            more = f" and {len(listed) - 5} more" if len(listed) > 5 else ""
+            return f"{kind}{network and f' for {network}'}: {', '.join(listed[:5])}{more}"
+    return None

@@ -1,0 +1,1 @@
+"""What a model folder is, and where it comes from."""

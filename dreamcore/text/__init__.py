@@ -1,0 +1,1 @@
+"""Prompts on their way to conditioning: tokenizers, templates, rare tokens."""

@@ -1,0 +1,152 @@
+"""From the plan's samples to what a backend trains on: noise, timestep, words and weight of every row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..backends.protocol import Batch
+from ..data import CropRecord
+from ..data.image_set import INSTANCE
+from ..diffusion import randomness
+from ..diffusion.coefficients import min_snr_weight
+from ..diffusion.schedule import NoiseSchedule
+from ..families import STABLE_DIFFUSION, FamilyInputs
+from ..families.packing import pack
+from ..text.prompts import PromptTable
+from .latents import Encoded, Latents
+from .sample_plan import Plan, Sample, split_by_shape
+
+Float = NDArray[np.float32]
+PLAIN = FamilyInputs(STABLE_DIFFUSION)
+"""A family whose denoiser receives timesteps and words, and nothing else."""
+
+
+@dataclass(frozen=True)
+class Weighting:
+    """What a run's settings make of noise, weights and prompts."""
+
+    prior_loss_weight: float = 1.0
+    """Of class images, beside 1 of instance images."""
+    snr_gamma: float | None = None
+    """Min-SNR's γ; None where it does not weigh."""
+    noise_offset: float = 0.0
+    caption_dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class Batcher:
+    """Builds the micro-batches of any update.
+
+    An instance sample weighs 1/G and the class sample it brings λ/G, G being the instance samples of the whole
+    update; backends sum.  So the loss is the mean over instances plus λ times the mean over class samples, however
+    the samples are split into micro-batches and devices.
+    """
+
+    plan: Plan
+    schedule: NoiseSchedule
+    latents: Latents
+    prompts: PromptTable
+    weighting: Weighting = Weighting()
+    family: FamilyInputs = PLAIN
+
+    def update(self, update: int, rank: int = 0) -> tuple[list[Batch], NDArray[np.int64]]:
+        """The micro-batches of an update (from 0) on one device, and `INSTANCE` or `CLASS` of each of their rows."""
+        rows = split_by_shape(self.plan.micro_batches(update, rank), self.latents.shape_of)
+        return [self.batch(some) for some in rows], np.array([s.kind for some in rows for s in some], np.int64)
+
+    def micro_batches(self, update: int, rank: int = 0) -> list[Batch]:
+        """The micro-batches of an update (from 0) on one device."""
+        return self.update(update, rank)[0]
+
+    def batch(self, rows: Sequence[Sample]) -> Batch:
+        """One micro-batch of the given rows."""
+        encoded = [self.latents(s) for s in rows]
+        latents = np.stack([self._latent(s, e) for s, e in zip(rows, encoded, strict=True)])
+        noise = np.stack([self._noise(s, latents.shape[1:]) for s in rows])
+        timesteps = np.array([self.schedule.draw(self._draw(randomness.timestep, s)) for s in rows], np.int64)
+        weight = np.array([1.0 if s.kind == INSTANCE else self.weighting.prior_loss_weight for s in rows])
+        return form_batch(
+            self.schedule,
+            latents,
+            noise,
+            timesteps,
+            prompt=np.array([self._prompt(s) for s in rows], np.int64),
+            weight=weight / self.plan.samples_per_update,
+            snr_gamma=self.weighting.snr_gamma,
+            seed=int(self._draw(randomness.dropout, rows[0]).integers(2**31)),
+            mask=_mask([e.weights for e in encoded], latents),
+            family=self.family,
+            records=lambda: [self.latents.record(s) for s in rows],
+        )
+
+    def _draw(self, key: Callable[[int, int, int], np.random.Generator], sample: Sample) -> np.random.Generator:
+        return key(self.plan.seed, sample.place, sample.kind)
+
+    def _latent(self, sample: Sample, encoded: Encoded) -> Float:
+        drawn = self._draw(randomness.posterior, sample).standard_normal(encoded.mean.shape, np.float32)
+        return np.asarray(encoded.mean + encoded.std * drawn)
+
+    def _noise(self, sample: Sample, shape: tuple[int, ...]) -> Float:
+        draw = self._draw(randomness.noise, sample)
+        noise = draw.standard_normal(shape, np.float32)
+        if self.weighting.noise_offset:
+            noise += np.float32(self.weighting.noise_offset) * draw.standard_normal((shape[0], 1, 1), np.float32)
+        return noise
+
+    def _prompt(self, sample: Sample) -> int:
+        draw = self._draw(randomness.prompt_of_sample, sample)
+        drops = self.prompts.empty is not None and sample.kind == INSTANCE
+        if drops and draw.random() < self.weighting.caption_dropout:
+            assert self.prompts.empty is not None
+            return self.prompts.empty
+        wordings = self.prompts.of_image[sample.image_set][sample.image]
+        return wordings[int(draw.integers(len(wordings)))] if len(wordings) > 1 else wordings[0]
+
+
+def _mask(weights: Sequence[Float | None], latents: Float) -> Float | None:
+    """[B, 1, h, w]; rows without weights count everywhere alike."""
+    if all(w is None for w in weights):
+        return None
+    everywhere = np.ones((1, *latents.shape[2:]), np.float32)
+    return np.stack([everywhere if w is None else w for w in weights])
+
+
+def form_batch(
+    schedule: NoiseSchedule,
+    latents: Float,
+    noise: Float,
+    timesteps: NDArray[np.int64],
+    *,
+    prompt: NDArray[np.int64],
+    weight: NDArray[np.float64],
+    snr_gamma: float | None = None,
+    seed: int = 0,
+    mask: Float | None = None,
+    family: FamilyInputs = PLAIN,
+    records: Callable[[], Sequence[CropRecord]] = list,
+) -> Batch:
+    """A batch of latents and noise, each [B, C, h, w], timesteps, prompts and weights, each [B], mask [B, 1, h, w].
+
+    `records` tells what each row shows of its photograph; it is asked where the family wants to know.
+    """
+    patch = family.family.patch
+    schedule = schedule.at_size(latents.shape[2] * latents.shape[3] // family.area)
+    q = schedule.coefficients(timesteps)
+    a, b, c, d = (v.astype(np.float32)[:, None, None, None] for v in (q.a, q.b, q.c, q.d))
+    weight = weight * (schedule.weight(timesteps) if snr_gamma is None else min_snr_weight(q, snr_gamma))
+    if mask is not None and patch > 1:
+        mask = np.broadcast_to(mask, latents.shape)
+    return Batch(
+        x=pack(a * latents + b * noise, patch),
+        target=pack(c * latents + d * noise, patch),
+        t=schedule.network_times(timesteps).astype(np.float32),
+        prompt=prompt,
+        weight=weight.astype(np.float32),
+        seed=seed,
+        mask=None if mask is None else pack(mask, patch),
+        extra=family.extra(records, latents.shape[2:4]),
+    )

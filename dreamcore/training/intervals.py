@@ -1,0 +1,32 @@
+"""How often, in updates, things are done besides updating."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """How often, in updates, things are done besides updating."""
+
+    logging: int
+    checkpointing: int
+    checkpoints_kept: int | None
+    validation: int | None
+    """None where there is nothing to validate."""
+
+    @property
+    def checkpoints_in_training(self) -> int | None:
+        """Checkpoints kept while the run trains: the newest in any case."""
+        return None if self.checkpoints_kept is None else max(1, self.checkpoints_kept)
+
+    @classmethod
+    def from_config(cls, config: TrainConfig, updates_per_epoch: int, *, validates: bool) -> Intervals:
+        validation = None
+        if validates and config.validation_epochs is not None:
+            validation = config.validation_epochs * updates_per_epoch
+        elif validates:
+            validation = config.validation_steps
+        return cls(config.logging_steps, config.checkpointing_steps, config.checkpoints_total_limit, validation)

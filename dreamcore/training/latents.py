@@ -1,0 +1,179 @@
+"""The clean latents of a run: each image variant encoded once, and exactly those that the plan will ask for."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..backends.out_of_memory import IMAGES, during
+from ..data import Crop, CropRecord, ImageFolder, latent_weights
+from ..data.image_set import ImageSet
+from ..diffusion.randomness import transform_of_sample, transform_of_variant
+from ..errors import named
+from ..io.files import explain_disk_errors
+from ..io.system import reserve
+from .latent_cache import LatentCache
+from .sample_plan import Sample
+
+Float = NDArray[np.float32]
+Encode = Callable[[Float], tuple[Float, Float]]
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images of one concept and kind, and how each becomes a training image."""
+
+    folder: ImageFolder
+    crops: Sequence[Crop]
+    """Each image's."""
+    outside_weight: float | None = None
+    """Weight of what a mask leaves out; None where the loss is not weighed by place."""
+
+
+class _Variant(NamedTuple):
+    """A cached transform of an image, by which its latents are found."""
+
+    image_set: ImageSet
+    image: int
+    variant: int
+
+    @classmethod
+    def of(cls, sample: Sample) -> _Variant:
+        assert sample.variant is not None
+        return cls(sample.image_set, sample.image, sample.variant)
+
+
+class Encoded(NamedTuple):
+    """What training needs of a sample's image."""
+
+    mean: Float
+    """[C, h, w] of the latents' distribution."""
+    std: Float
+    """[C, h, w]."""
+    weights: Float | None
+    """[1, h, w] weights of the squared errors."""
+
+
+class Latents:
+    """The latents of any sample.
+
+    Args:
+        seed: the run's seed, which keys the crops and flips.
+        images: of every concept and kind.
+        encode: the backend's `encode_images`.
+        memory_bytes: what is cached beyond this lies in files, deleted at the end, in `scratch`.
+        disk_cache: where latents of earlier runs lie and those of this one are added.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        images: Mapping[ImageSet, Images],
+        encode: Encode,
+        memory_bytes: float,
+        scratch: Path,
+        disk_cache: LatentCache | None = None,
+    ):
+        self._disk_cache = disk_cache
+        self._seed, self._images, self._encode = seed, images, encode
+        self._memory_bytes, self._scratch = memory_bytes, scratch
+        self._cached: dict[_Variant, Float] = {}
+        self._records: dict[_Variant, CropRecord] = {}
+
+    def shape_of(self, sample: Sample) -> tuple[int, int]:
+        """(H, W) of the sample's training image."""
+        crop = self._images[sample.image_set].crops[sample.image]
+        return crop.height, crop.width
+
+    def record(self, sample: Sample) -> CropRecord:
+        """What the sample shows of its photograph, for families that are conditioned on it."""
+        known = self._records.get(_Variant.of(sample)) if sample.variant is not None else None
+        if known is not None:
+            return known
+        images = self._images[sample.image_set]
+        record = images.folder.record(sample.image, images.crops[sample.image], self._draw(sample))
+        if sample.variant is not None:
+            self._records[_Variant.of(sample)] = record
+        return record
+
+    @during(IMAGES)
+    def fill(self, samples: Iterable[Sample], progress: Callable[[int, int], None]) -> None:
+        """Encode every variant that `samples` use; `progress(done, of)` is called after each."""
+        wanted = {_Variant.of(s): s for s in samples if s.variant is not None}
+        alike: dict[tuple[int, int, bool], list[_Variant]] = {}
+        for key in sorted(wanted):
+            masked = self._images[key.image_set].outside_weight is not None
+            alike.setdefault((*self.shape_of(wanted[key]), masked), []).append(key)
+        done = 0
+        for keys in alike.values():
+            room: Float | None = None
+            for number, key in enumerate(keys):
+                planes = self._planes_or_cached(wanted[key])
+                if room is None:
+                    room = self._allocate((len(keys), *planes.shape))
+                room[number] = planes
+                self._cached[key] = room[number]
+                done += 1
+                progress(done, len(wanted))
+
+    def __call__(self, sample: Sample) -> Encoded:
+        """Mean, standard deviation and weights."""
+        planes = self._cached.get(_Variant.of(sample)) if sample.variant is not None else None
+        if planes is None:
+            planes = self._planes(sample)
+        channels = len(planes) // 2
+        return Encoded(planes[:channels], planes[channels : 2 * channels], planes[-1:] if len(planes) % 2 else None)
+
+    def _planes_or_cached(self, sample: Sample) -> Float:
+        """`_planes`, from an earlier run where it encoded the same."""
+        if self._disk_cache is None:
+            return self._planes(sample)
+        images = self._images[sample.image_set]
+        photo, crop = images.folder.photos[sample.image], images.crops[sample.image]
+        place = images.folder.place(sample.image, crop, self._draw(sample))
+        key = self._disk_cache.key(photo, crop, place, images.outside_weight, images.folder.background)
+        planes = self._disk_cache.get(key)
+        if planes is None:
+            planes = self._planes(sample)
+            self._disk_cache.put(key, planes)
+        return planes
+
+    @during(IMAGES)
+    def _planes(self, sample: Sample) -> Float:
+        """[2C or 2C + 1, h, w] mean, standard deviation and weights of one sample's image.
+
+        Images are encoded one at a time, so that the bits do not depend on which others are encoded beside it.
+        """
+        images = self._images[sample.image_set]
+        image = images.folder.sample(sample.image, images.crops[sample.image], self._draw(sample))
+        with named(str(images.folder.photos[sample.image].path)):
+            mean, std = (part[0] for part in self._encode(image.pixels[None]))
+        if images.outside_weight is None:
+            return np.concatenate([mean, std])
+        shape = mean.shape[1:]
+        weights = np.ones((1, *shape), np.float32)
+        if image.mask is not None:
+            weights = latent_weights(image.mask, (shape[0], shape[1]), images.outside_weight)
+        return np.concatenate([mean, std, weights])
+
+    def _draw(self, sample: Sample) -> np.random.Generator:
+        """Of the sample's crop and flip: its own where every sample has one, otherwise its variant's."""
+        if sample.variant is None:
+            return transform_of_sample(self._seed, sample.place, sample.kind)
+        return transform_of_variant(self._seed, sample.image, sample.variant, sample.kind, sample.concept)
+
+    def _allocate(self, shape: tuple[int, ...]) -> Float:
+        size = int(np.prod(shape)) * 4
+        if size <= self._memory_bytes:
+            self._memory_bytes -= size
+            return np.empty(shape, np.float32)
+        with explain_disk_errors(f"keeping latents in {self._scratch}"):
+            file = tempfile.TemporaryFile(dir=self._scratch)  # noqa: SIM115  (lives as long as the array)
+            reserve(file, size)
+            return np.memmap(file, np.float32, "r+", shape=shape)

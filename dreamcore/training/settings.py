@@ -1,0 +1,116 @@
+"""What the settings come to for this model and these photographs: sizes, rates, rhythms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..config import TrainConfig
+from ..diffusion.schedule import FlowSettings, NoiseSchedule, ResolutionShift
+from ..errors import ConfigError
+from ..families import Family
+from ..models.folder import ModelFolder
+
+Say = Callable[[str], None]
+
+
+def image_size(config: TrainConfig, model: ModelFolder, warn: Say) -> tuple[int, int]:
+    """Height and width of the training images.
+
+    Raises:
+        ConfigError: not a multiple of what the model needs.
+    """
+    native = model.native_resolution
+    if config.height is not None and config.width is not None:
+        size = config.height, config.width
+    else:
+        side = config.resolution or native
+        size = side, side
+    named = "resolution" if config.height is None else "height and width"
+    for value in size:
+        if value % model.size_step:
+            near = max(1, round(value / model.size_step)) * model.size_step
+            raise ConfigError(
+                f"{named}: {value} is not a multiple of {model.size_step}, as this model needs; {near} would be"
+            )
+    if native not in size:
+        warn(f"{named}: training at {size[1]}×{size[0]}, while this model was made for {native}×{native}")
+    return size
+
+
+def variants(config: TrainConfig, count: int) -> int:
+    """Cached transforms of an image: `count` where something about them is random."""
+    return count if config.random_flip or not config.center_crop else 1
+
+
+def noise_schedule(config: TrainConfig, model: ModelFolder) -> NoiseSchedule:
+    """The model's noise levels with the settings of flow matching in them.
+
+    Raises:
+        ConfigError: min-SNR together with other weights, or where it has no value.
+    """
+    schedule = model.schedule
+    if schedule.prediction == "flow":
+        scheme = config.weighting_scheme or model.family.weighting_scheme
+        normal = (config.logit_mean, config.logit_std) if scheme == "logit_normal" else ()
+        flow = FlowSettings(scheme, *normal)
+        if scheme == "mode":
+            flow = replace(flow, mode_scale=config.mode_scale)
+        flow = replace(flow, precondition_outputs=config.precondition_outputs)
+        native = (model.native_resolution // model.size_step) ** 2
+        shift = ResolutionShift(model.config("scheduler"), native) if config.resolution_shift else None
+        schedule = replace(schedule, flow=flow, shift=shift)
+        if config.snr_gamma is not None and (scheme in ("sigma_sqrt", "cosmap") or flow.precondition_outputs):
+            raise ConfigError(
+                "snr_gamma: given together with a weighting_scheme or precondition_outputs that weigh timesteps "
+                "otherwise; give one or the other"
+            )
+    if config.snr_gamma is not None:
+        schedule.check_min_snr(config.snr_gamma)
+    return schedule
+
+
+def total_updates(config: TrainConfig, updates_per_epoch: int) -> int:
+    """Updates of the whole run, once `settle_length` has seen its settings."""
+    return config.max_train_steps or (config.num_train_epochs or 1) * updates_per_epoch
+
+
+def settle_length(
+    config: TrainConfig, family: Family, earlier: Mapping[str, Any] | None
+) -> tuple[TrainConfig, str | None]:
+    """The settings with a length, and what is said where none is given: the usual one of the family is taken, or, to go
+    on with a run, its own.
+
+    Args:
+        earlier: the settings of the run that is gone on with.
+    """
+    if config.max_train_steps is not None or config.num_train_epochs is not None:
+        return config, None
+    method, usual = ("LoRA", family.lora_updates) if config.use_lora else ("full fine-tuning", family.updates)
+    taken, said = {"max_train_steps": usual}, f"{usual} updates, usual for {method} of {family.name}"
+    for name, unit in (("num_train_epochs", "epochs"), ("max_train_steps", "updates")):
+        if earlier and earlier.get(name) is not None:
+            taken, said = {name: earlier[name]}, f"{earlier[name]} {unit} in all, as the run that this goes on with"
+    return config.model_copy(update=taken), f"{said}; max_train_steps or num_train_epochs changes it"
+
+
+def settings_to_write(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that act, with folders as absolute paths: the configuration file that repeats the run anywhere."""
+    settings = dict(settings)
+    for name in ("resume_from_checkpoint", "reset_optimizer", "overwrite_output_dir"):
+        settings.pop(name, None)
+    for name, value in settings.items():
+        settings[name] = _absolute(name, value)
+    for concept in settings.get("concepts", ()):
+        concept |= {name: _absolute(name, value) for name, value in concept.items()}
+    return settings
+
+
+def _absolute(name: str, value: Any) -> Any:
+    """A setting's value; where it names a folder or file that is there, by its absolute path."""
+    is_path = name.endswith(("_dir", "model_name_or_path")) or name == "dataset_name"
+    if value is None or not is_path or name == "logging_dir" or not Path(str(value)).expanduser().exists():
+        return value
+    return str(Path(str(value)).expanduser().resolve())

@@ -1,0 +1,294 @@
+"""Everything that a run needs before its first update, made in the order in which mistakes are cheapest to report:
+settings and photographs, the run folder, the checkpoint, and only then the framework and the model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..backends.installed import choose_backend, launch_rank
+from ..backends.out_of_memory import CLASSES, LOADING, PROMPTS, during
+from ..backends.peak_memory import PeakMemory
+from ..backends.protocol import Backend
+from ..backends.registry import load_backend
+from ..config import TrainConfig
+from ..config.used import Context, refuse_idle
+from ..data import ImageFolder
+from ..data.image_set import CLASS, INSTANCE, ImageSet
+from ..io.files import usable_folder
+from ..models.settings import model_facts, refuse_before_fetching
+from ..runs import RunFolder
+from ..runs.checkpoint import prune
+from ..runs.overlaps import refuse_own_configuration
+from ..runs.resume import Resumed, earlier_settings, find_resumed, finished_before, finished_record, set_damaged_aside
+from ..text.prompts import PromptTable, places
+from ..track import Trackers, make_trackers
+from ..version import __version__
+from .batches import Batcher
+from .data_warnings import prompt_owners, warn_of_cut_prompts, warn_of_data
+from .latents import Images, Latents
+from .learning_rate import warm_up_too_long
+from .resolved_settings import ClassPlan, ResolvedSettings, resolve_settings
+from .sample_plan import Plan, Sample
+from .settings import settle_length
+from .training_data import TrainingData, open_training_data
+from .validation import HeldOut
+
+XFORMERS = (
+    "enable_xformers_memory_efficient_attention: xformers is not used; the framework's own attention "
+    "(scaled_dot_product_attention) needs as little memory"
+)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is ready for its first update."""
+
+    config: TrainConfig
+    data: TrainingData
+    folder: Path
+    run_folder: RunFolder | None
+    """None but on the main process, which alone writes."""
+    trackers: Trackers
+    backend: Backend
+    memory: PeakMemory
+    batcher: Batcher
+    resolved: ResolvedSettings
+    held_out: HeldOut | None
+    first: int
+    """Updates that a resumed run has behind it."""
+    identity: dict[str, Any]
+    """What a checkpoint says of the run it belongs to."""
+    class_images: list[Path]
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A run whose inputs are there and whose folder is held."""
+
+    config: TrainConfig
+    context: Context
+    trackers: Trackers
+    data: TrainingData
+    folder: Path
+    run_folder: RunFolder | None
+    """None but on the main process, which alone writes."""
+    resumed: Resumed | None
+    finished: int | None
+    """The updates of the run in the folder, where it has finished and nothing more is asked for."""
+
+
+def begin(config: TrainConfig, stack: ExitStack) -> Begun:
+    """Open a run's inputs and its folder, and change nothing there; what it holds open is released by `stack`."""
+    name = choose_backend(config.backend)
+    rank = launch_rank(name)
+    trackers = make_trackers(config.report_to, main_process=rank == 0)
+
+    refuse_before_fetching(config, name)
+    data = open_training_data(config, trackers.warn)
+    asked = places(config, [(subject.concept, subject.images) for subject in data.subjects])
+    context = Context(name, model_facts(data.model), asked)
+    refuse_idle(config, context)
+    folder = Path(config.output_dir).expanduser()
+    resumes, overwrite = config.resume_from_checkpoint is not None, config.overwrite_output_dir
+    if not resumes:
+        refuse_own_configuration(config.file, folder)
+    run_folder = RunFolder(folder, data.model.components, stack) if rank == 0 else None
+    resumed = find_resumed(config, folder, trackers.warn) if resumes else None
+    ended = finished_record(folder) if resumes else None
+    config, said = settle_length(config, data.model.family, earlier_settings(resumed, ended))
+    if said is not None:
+        trackers.message(said)
+    finished = finished_before(config, folder, resumed, ended) if resumes else None
+    if run_folder and finished is None:
+        continues = resumed is not None and resumed.lies_in(folder)
+        run_folder.check(continues=continues, may_replace=resumes or overwrite)
+    return Begun(
+        config=config,
+        context=context,
+        trackers=trackers,
+        data=data,
+        folder=folder,
+        run_folder=run_folder,
+        resumed=resumed,
+        finished=finished,
+    )
+
+
+def prepare(config: TrainConfig, stack: ExitStack) -> Prepared:
+    """Prepare a run; what it holds open is released by `stack`."""
+    return complete(begin(config, stack))
+
+
+def complete(begun: Begun) -> Prepared:
+    """Prepare what has begun for its first update."""
+    config, context, trackers, data = begun.config, begun.context, begun.trackers, begun.data
+    folder, run_folder, resumed = begun.folder, begun.run_folder, begun.resumed
+    name = context.backend
+    assert name is not None
+    rank = launch_rank(name)
+
+    if rank == 0:
+        warn_of_data(config, data, trackers.warn, trackers.message)
+    backend = load_backend(name, data.model, config)
+    trackers.message(f"{data.model.family.name} on {name}, {backend.device_name()}")
+    with during(LOADING):
+        trained = backend.prepare_training(config)
+    if config.enable_xformers_memory_efficient_attention:
+        trackers.message(XFORMERS)
+    resolved = resolve_settings(config, data, folder, context, backend, trained)
+    if (warning := warm_up_too_long(resolved.rates)) is not None:
+        trackers.warn(warning)
+
+    identity = _identity(config, data, resolved.plan, name)
+    if run_folder:
+        _check_folders(resolved)
+    if resumed:
+        resumed.check_identity(identity)  # before class images are made; they are compared below
+    elif run_folder:
+        run_folder.clear(trackers.message)
+        run_folder.write_config(resolved.settings)
+    memory = PeakMemory(backend, trackers.message)
+    class_folders = {number: _complete_classes(one, backend, trackers) for number, one in resolved.classes.items()}
+    if class_folders:
+        memory.end("generating class images")
+    identity["class_data"] = _together(list(class_folders.values()))
+    if resumed:
+        resumed.check_identity(identity)
+        _load_state(backend, resumed, trackers, reset_optimizer=resolved.reset_optimizer)
+        if run_folder:
+            _go_on(run_folder, resumed, resolved, trackers.message)
+    first = resumed.update if resumed else 0
+
+    prompts = _encode_prompts(data, resolved, backend, trackers.warn)
+    memory.end("encoding prompts")
+    held_out = None
+    if data.held_out and run_folder:
+        held_out = HeldOut.encode(data.held_out, prompts, resolved.schedule, resolved.family, config.seed, backend)
+    images = _images(data, class_folders, resolved.outside_weight)
+    latents = Latents(
+        config.seed, images, backend.encode_images, resolved.latent_bytes or 0, folder, resolved.latent_cache
+    )
+    batcher = Batcher(resolved.plan, resolved.schedule, latents, prompts, resolved.weighting, resolved.family)
+    if resolved.latent_bytes is not None:
+        _encode(latents, resolved.plan.images_used(first, resolved.rates.total, rank), trackers)
+    memory.end("encoding images")
+    backend.offload()
+    class_images = [photo.path for part in class_folders.values() for photo in part.photos]
+    return Prepared(
+        config=config,
+        data=data,
+        folder=folder,
+        run_folder=run_folder,
+        trackers=trackers,
+        backend=backend,
+        memory=memory,
+        batcher=batcher,
+        resolved=resolved,
+        held_out=held_out,
+        first=first,
+        identity=identity,
+        class_images=class_images,
+    )
+
+
+@during(PROMPTS)
+def _encode_prompts(
+    data: TrainingData, resolved: ResolvedSettings, backend: Backend, warn: Callable[[str], None]
+) -> PromptTable:
+    """The run's prompts, all of them encoded at once, while the text encoders have the device."""
+    drops = resolved.weighting.caption_dropout > 0
+    words, encoders = _words(data, resolved.classes, empty=drops), len(data.model.text_encoders)
+    warn_of_cut_prompts(backend, encoders, words.prompts, prompt_owners(data), warn)
+    looked_at = resolved.validation.sampler if resolved.validation else None
+    more = [looked_at.prompt, looked_at.negative_prompt] if looked_at else []
+    backend.set_prompts(list(dict.fromkeys([*words.prompts, *more])))
+    return words
+
+
+def _words(data: TrainingData, classes: Mapping[int, ClassPlan], *, empty: bool) -> PromptTable:
+    of_image: dict[ImageSet, Sequence[Sequence[str]]] = {}
+    for number, subject in enumerate(data.subjects):
+        of_image[ImageSet(number, INSTANCE)] = subject.prompts
+    for number, one in classes.items():
+        of_image[ImageSet(number, CLASS)] = [[one.sampler.prompt]] * one.count
+    return PromptTable.collect(of_image, [text for part in data.held_out for text in part.prompts], empty=empty)
+
+
+@during(CLASSES)
+def _complete_classes(classes: ClassPlan, backend: Backend, trackers: Trackers) -> ImageFolder:
+    def make(seeds: Any) -> Any:
+        return classes.sampler.make(backend, seeds)
+
+    batch_size = classes.sampler.batch_size
+    return classes.images.complete(classes.count, make, batch_size, backend.world, trackers.message)
+
+
+def _check_folders(resolved: ResolvedSettings) -> None:
+    """Refuse folders that cannot be written, before an earlier run's results go."""
+    for one in resolved.classes.values():
+        usable_folder(one.images.folder, "class_data_dir")
+    if resolved.latent_cache is not None:
+        resolved.latent_cache.check()
+
+
+def _go_on(run_folder: RunFolder, resumed: Resumed, resolved: ResolvedSettings, say: Callable[[str], None]) -> None:
+    """From here on the folder is this run's: nothing can refuse to go on from the checkpoint any more."""
+    if resumed.lies_in(run_folder.path):
+        run_folder.go_on()
+        set_damaged_aside(run_folder.path, resumed.update)
+        kept = resolved.intervals.checkpoints_in_training
+        prune(run_folder.path, resumed.update, kept, say)  # a killed run may have left one too many
+    else:
+        run_folder.clear(say)
+    run_folder.write_config(resolved.settings)
+
+
+@during(LOADING)
+def _load_state(backend: Backend, resumed: Resumed, trackers: Trackers, *, reset_optimizer: bool) -> None:
+    if reset_optimizer:
+        trackers.warn(f"the weights of {resumed.folder.name}, and an optimizer that starts afresh")
+        backend.load_state(resumed.folder, reset_optimizer=True)
+    else:
+        backend.load_state(resumed.folder)
+
+
+def _identity(config: TrainConfig, data: TrainingData, plan: Plan, backend: str) -> dict[str, Any]:
+    """What a checkpoint says of its run, but for the class images."""
+    return {
+        "dreambooth": __version__,
+        "backend": backend,
+        "model": data.model.fingerprint,
+        "instance_data": _together([subject.images for subject in data.subjects]),
+        "samples_per_update": plan.samples_per_update,
+        "settings": config.model_dump(mode="json"),
+    }
+
+
+def _together(folders: Sequence[ImageFolder]) -> str | None:
+    """The fingerprint of several folders."""
+    if len(folders) < 2:
+        return folders[0].fingerprint if folders else None
+    return hashlib.sha256("".join(folder.fingerprint for folder in folders).encode()).hexdigest()
+
+
+def _images(
+    data: TrainingData, class_folders: Mapping[int, ImageFolder], outside_weight: float | None
+) -> dict[ImageSet, Images]:
+    """Of every concept and kind; class images have no masks."""
+    images = {ImageSet(n, INSTANCE): Images(s.images, s.crops, outside_weight) for n, s in enumerate(data.subjects)}
+    crop = replace(data.crop, subject=False)
+    classes = {ImageSet(n, CLASS): Images(folder, data.crops(folder, crop)) for n, folder in class_folders.items()}
+    return images | classes
+
+
+def _encode(latents: Latents, samples: Iterable[Sample], trackers: Trackers) -> None:
+    def progress(done: int, of: int) -> None:
+        if done == of or done % 100 == 0:
+            trackers.message(f"encoded {done} of {of} image variants")
+
+    latents.fill(samples, progress)

@@ -1,0 +1,140 @@
+"""Looking at the model along the way: images from the same seeds each time, and the loss on held-out photographs.
+
+Nothing here draws from the training's streams, so a run with validation and one without train alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..backends.out_of_memory import IMAGES, during
+from ..backends.protocol import Backend
+from ..config import TrainConfig
+from ..data import CropRecord
+from ..diffusion.randomness import held_out_loss
+from ..diffusion.schedule import NoiseSchedule
+from ..errors import named
+from ..families import FamilyInputs
+from ..io.files import write_atomically
+from ..io.images import png_bytes
+from ..models.settings import guidance, sampler
+from ..text.prompts import PromptTable, subject_words
+from .batches import form_batch
+from .image_sampler import ImageSampler
+from .training_data import HeldOutImages, TrainingData
+
+INSTANCE_PROMPT = "{instance_prompt}"
+"""In a validation prompt: the first concept's words."""
+HELD_OUT_TIMESTEPS = 4
+"""Noise levels at which each held-out photograph is judged: one in each quarter of the schedule."""
+
+
+@dataclass(frozen=True)
+class ValidationImages:
+    """The images made at each validation."""
+
+    sampler: ImageSampler
+    seeds: list[int]
+
+    @classmethod
+    def from_config(cls, config: TrainConfig, data: TrainingData) -> ValidationImages | None:
+        """As the settings ask for; None without a validation prompt."""
+        prompt = config.validation_prompt
+        if prompt is None:
+            return None
+        if INSTANCE_PROMPT in prompt:
+            first = data.subjects[0]
+            said = subject_words(config, first.concept, first.images, first.prompts)
+            prompt = prompt.replace(INSTANCE_PROMPT, said)
+        made = ImageSampler(
+            prompt,
+            config.validation_negative_prompt if data.model.family.classifier_free else "",
+            config.validation_num_inference_steps,
+            guidance(config.validation_guidance_scale, data.model),
+            sampler(config.validation_scheduler, data.model, "validation_scheduler", "dpmsolver++"),
+            data.latent_shape,
+            config.sample_batch_size,
+        )
+        return cls(made, [config.seed + k for k in range(config.num_validation_images)])
+
+    def make(self, backend: Backend) -> NDArray[np.uint8]:
+        """[N, H, W, 3]."""
+        return self.sampler.make(backend, self.seeds)
+
+
+def image_files(folder: Path, step: int, count: int) -> list[Path]:
+    """The files of a validation's images, `step-STEP-K.png`."""
+    return [folder / f"step-{step:06}-{k}.png" for k in range(count)]
+
+
+def save_images(images: NDArray[np.uint8], files: Sequence[Path]) -> None:
+    """Write each image into its file."""
+    for file, image in zip(files, images, strict=True):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, png_bytes(image))
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The loss on photographs that do not train, at noise and timesteps that never change."""
+
+    latents: list[NDArray[np.float32]]
+    records: list[CropRecord]
+    prompts: list[int]
+    schedule: NoiseSchedule
+    family: FamilyInputs
+    seed: int
+
+    @classmethod
+    @during(IMAGES)
+    def encode(
+        cls,
+        images: Sequence[HeldOutImages],
+        words: PromptTable,
+        schedule: NoiseSchedule,
+        family: FamilyInputs,
+        seed: int,
+        backend: Backend,
+    ) -> HeldOut:
+        """Encode each photograph once; the prompts are among `words`."""
+        latents, records, prompts = [], [], []
+        for part in images:
+            for number, (crop, prompt) in enumerate(zip(part.crops, part.prompts, strict=True)):
+                pixels = part.images.pixels(number, crop, None)
+                with named(str(part.images.photos[number].path)):
+                    latents.append(backend.encode_images(pixels[None])[0][0])
+                records.append(part.images.record(number, crop, None))
+                prompts.append(words.prompts.index(prompt))
+        return cls(latents, records, prompts, schedule, family, seed)
+
+    def loss(self, backend: Backend) -> float:
+        """Mean squared error over photographs and noise levels, unweighted."""
+        quarter = self.schedule.num_train_timesteps // HELD_OUT_TIMESTEPS
+        errors = []
+        for number, (latent, record, prompt) in enumerate(zip(self.latents, self.records, self.prompts, strict=True)):
+            draw = held_out_loss(self.seed, number)
+            timesteps = np.arange(HELD_OUT_TIMESTEPS) * quarter + draw.integers(quarter, size=HELD_OUT_TIMESTEPS)
+            shape = (HELD_OUT_TIMESTEPS, *latent.shape)
+            noise = draw.standard_normal(shape, np.float32)
+            batch = form_batch(
+                self.schedule,
+                np.broadcast_to(latent, shape),
+                noise,
+                timesteps,
+                prompt=np.full(HELD_OUT_TIMESTEPS, prompt),
+                weight=np.ones(HELD_OUT_TIMESTEPS),
+                family=self.family,
+                records=partial(_at_each_timestep, record),
+            )
+            errors.append(backend.loss(batch))
+        return float(np.concatenate(errors).astype(np.float64).mean())
+
+
+def _at_each_timestep(record: CropRecord) -> list[CropRecord]:
+    return [record] * HELD_OUT_TIMESTEPS

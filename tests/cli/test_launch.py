@@ -1,0 +1,145 @@
+"""`dreambooth launch` builds its backend's own launcher's command; whoever fails first is heard last."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dreamcore.backends import launching
+from dreamcore.cli.main import main
+from dreamcore.errors import ConfigError, LostRankError, RunError
+
+from ..support import needs
+from ..support.paths import ROOT
+
+TRAIN = ["train", "--model", "m", "--instance_data_dir", "p", "--instance_prompt", "a sks dog"]
+
+
+@pytest.fixture(autouse=True)
+def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    file = tmp_path / "bin" / "dreambooth"
+    file.parent.mkdir()
+    file.touch()
+    monkeypatch.setattr(sys, "argv", [str(file), "launch"])
+    return file
+
+
+@pytest.mark.parametrize("backend", ["torch", "paddle", "mindspore"])
+def test_commands(backend: str, script: Path) -> None:
+    on_two = launching.launch_command(backend, ["train", "--x"], devices=["2", "5"], logs=Path("/logs"))
+    on_cpu = launching.launch_command(backend, ["train"], processes=3, logs=Path("/logs"))
+    assert on_two.command[-3:] == [str(script), "train", "--x"]
+    assert on_cpu.command[-2:] == [str(script), "train"]
+    bin_folder = Path(sys.executable).parent
+    starts = {
+        "torch": [sys.executable, "-m", "torch.distributed.run", "--standalone"],
+        "paddle": [sys.executable, "-m", "paddle.distributed.launch", "--log_dir=/logs"],
+        "mindspore": [str(bin_folder / "msrun")],
+    }
+    assert on_two.command[: len(starts[backend])] == starts[backend]
+    if backend == "torch":
+        assert on_two.environment == {"CUDA_VISIBLE_DEVICES": "2,5"}
+        assert "--nproc-per-node=2" in on_two.command
+        assert "--nproc-per-node=3" in on_cpu.command
+        assert on_cpu.environment == {}
+    elif backend == "paddle":
+        assert "--devices=2,5" in on_two.command
+        assert "--nproc_per_node=3" in on_cpu.command
+        words = (*on_two.command, *on_cpu.command)
+        assert not [word for word in words if word.startswith("--backend")], "gloo would leave GPUs alone"
+    else:
+        assert {"--worker_num=2", "--local_worker_num=2", "--log_dir=/logs", "--join=True"} <= set(on_two.command)
+        assert on_two.environment["ASCEND_RT_VISIBLE_DEVICES"] == "2,5"
+        assert on_two.environment["PATH"].startswith(str(bin_folder))
+
+
+def test_the_readme_waits_for_what_it_starts() -> None:
+    """msrun alone returns at once, with 0."""
+    readme = ROOT / "README.md"
+    (line,) = (line for line in readme.read_text("utf-8").splitlines() if line.lstrip().startswith("msrun "))
+    assert "--join=True" in line
+
+
+@needs.torch
+def test_a_dry_run_prints_a_line_for_a_shell(script: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["launch", "--devices", "0,1", "--backend", "torch", "--dry-run", "--", *TRAIN]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("CUDA_VISIBLE_DEVICES=0,1 ")
+    assert printed.endswith(
+        f"{script} train --model m --instance_data_dir p --instance_prompt 'a sks dog' --backend torch\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("own", "train", "words"),
+    [
+        ([], TRAIN, "say on which devices (--devices 0,1) or in how many processes"),
+        (["--devices", "0,1"], [], "expected `-- train`"),
+        (["--devices", "0,1"], ["generate"], "expected `-- train`"),
+        (["--devices", "0,1"], [*TRAIN, "--rnak", "4"], "did you mean rank?"),
+        (["--devices", "0,1"], [*TRAIN, "--rank", "0"], "rank: "),
+        (["--devices", "0,cuda:1"], TRAIN, "'cuda:1' is no device number"),
+        (["--devices", "1,1"], TRAIN, "names a device twice"),
+        (["--devices", "0,1", "--num_processes", "3"], TRAIN, "num_processes: 3 for 2 devices"),
+        (["--num_processes", "0"], TRAIN, "num_processes: 0"),
+        (["--devices", "0,1"], [*TRAIN, "--device", "cpu"], "give --num_processes in their place"),
+        (["--devices", "0", "--backend", "torch"], [*TRAIN, "--backend", "paddle"], "give it once"),
+    ],
+)
+@needs.torch
+def test_mistakes_are_said_once(
+    own: list[str], train: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["launch", "--dry_run", *own, "--", *train]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
+def test_a_backend_without_a_launcher_is_named() -> None:
+    with pytest.raises(ConfigError, match="the launcher of backend 'other' is not known"):
+        launching.launch_command("other", [], processes=2, logs=Path())
+
+
+def notes_of(*errors: BaseException, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What processes 0, 1 ... leave behind, in this order of time."""
+    monkeypatch.setenv(launching.NOTES, str(folder))
+    for rank, error in enumerate(errors):
+        monkeypatch.setenv("RANK", str(rank))
+        launching.note_failure(error)
+    return launching._read_notes(folder)
+
+
+def test_the_first_cause_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = (LostRankError("gone"), ConfigError("rank: 0"), RunError("later"))
+    notes = notes_of(*errors, folder=tmp_path, monkeypatch=monkeypatch)
+    error = launching._first_failure(notes, 3, stopped=False)
+    assert isinstance(error, ConfigError)
+    assert str(error) == "process 1: rank: 0"
+
+
+def test_an_unforeseen_error_is_named_by_its_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes = notes_of(KeyError("x"), folder=tmp_path, monkeypatch=monkeypatch)
+    assert str(launching._first_failure(notes, 2, stopped=False)) == "process 0: KeyError: 'x'"
+
+
+def test_who_said_nothing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes = notes_of(LostRankError("gone"), LostRankError("gone"), folder=tmp_path, monkeypatch=monkeypatch)
+    assert "process 2, 3 ended without a word" in str(launching._first_failure(notes, 4, stopped=False))
+    assert launching._first_failure(notes, 4, stopped=True) is None
+    assert "a process ended without a word" in str(launching._first_failure([], 4, stopped=False))
+
+
+@needs.torch
+def test_torchrun_reads_the_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    launching.note_failure(RunError("no space left"))
+    failure = ProcessFailure(local_rank=0, pid=1, exitcode=1, error_file=str(tmp_path / "error.json"))
+    assert failure.message == "no space left"
+    assert failure.timestamp == json.loads((tmp_path / "error.json").read_text())["timestamp"] > 0

@@ -1,0 +1,1 @@
+"""The package as a whole: its layout, its imports, its README."""

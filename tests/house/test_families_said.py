@@ -1,0 +1,102 @@
+"""What README and CONTRIBUTING say of families is so; and every known defect of other trainers has its test."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+import pytest
+
+from dreamcore.backends.installed import RANK_VARIABLES
+from dreamcore.families import FAMILIES
+
+from ..support.paths import ROOT
+
+TITLES = {"torch": "PyTorch", "paddle": "Paddle", "mindspore": "MindSpore"}
+WHAT = {True: "full, LoRA; text encoders too", False: "full, LoRA; CLIP text encoders too"}
+PITFALLS: dict[str, list[str]] = {
+    "prior prompts in another order than their latents": [
+        "tests/torch/test_parity.py::test_losses_and_gradient_norms",
+        "tests/torch/test_family_parity.py::test_losses_and_gradient_norms",
+    ],
+    "min-SNR weights of all rows applied to the instances": ["tests/training/test_batches.py::test_a_row_by_hand"],
+    "min-SNR wrong for v-prediction, and for flow matching": [
+        "tests/diffusion/test_coefficients.py::test_min_snr_means_the_same_in_every_parameterisation",
+        "tests/diffusion/test_flow.py::test_a_flow_row_by_hand",
+    ],
+    "the first row's min-SNR weight for all": ["tests/training/test_batches.py::test_a_row_by_hand"],
+    "latents of another image than the caption's": [
+        "tests/training/test_batches.py::test_each_row_has_its_own_image_and_words",
+    ],
+    "flow matching's weights mixed between instances and class images": [
+        "tests/torch/test_family_parity.py::test_losses_and_gradient_norms",
+    ],
+    "class images told the photographs' size and crop": [
+        "tests/contract/test_families.py::test_every_sample_brings_its_own_size_and_crop",
+        "tests/data/test_records.py::test_a_record_finds_the_crop_again",
+    ],
+    "random crops drawn once": ["tests/contract/test_families.py::test_every_sample_brings_its_own_size_and_crop"],
+    "the same noise on every device": [
+        "tests/training/test_batches.py::test_no_two_rows_share_noise_timesteps_or_posterior",
+        "tests/torch/test_ranks.py::test_class_images_are_shared_out_and_each_is_different",
+    ],
+    "offset noise unless it is turned off": ["tests/config/test_config.py::test_what_changes_the_objective_is_off"],
+    "two optimizer updates a batch with a loss scale": [
+        "tests/torch/test_precision.py::test_a_loss_scale_leaves_one_update_a_batch_accumulated_and_clipped",
+        "tests/contract/test_update.py::test_an_overflow_is_skipped_and_halves_the_scale",
+    ],
+    "a schedule counted in something other than updates": [
+        "tests/training/test_learning_rate.py::test_as_in_diffusers",
+        "tests/torch/test_parity.py::test_losses_and_gradient_norms",
+    ],
+    "an overflow applied": ["tests/torch/test_optimizer.py::test_an_overflow_leaves_everything_but_the_scale"],
+    "micro-batches left over": [
+        "tests/training/test_sample_plan.py::test_updates_per_epoch_by_hand",
+        "tests/contract/test_run.py::test_epochs_count_the_longer_list",
+    ],
+    "padding with zeros": [
+        "tests/torch/test_parity.py::test_losses_and_gradient_norms",
+        "tests/paddle/test_answers.py::test_networks",
+    ],
+    "validation disturbing training": ["tests/contract/test_run.py::test_looking_does_not_disturb"],
+}
+"""Defects of the scripts of other libraries -> what would notice them here."""
+
+
+def family_rows() -> list[str]:
+    """README's table of what runs where."""
+    head = ["| family | " + " | ".join(TITLES[name] for name in RANK_VARIABLES) + " |", "|---" * 4 + "|"]
+    seen = {id(family): family for family in FAMILIES.values()}
+    rows = []
+    for family in seen.values():
+        what = WHAT[all(encoder.lora_layers for encoder in family.text_encoders)]
+        cells = [what if name in family.backends else f"no: {family.absent[name]}" for name in RANK_VARIABLES]
+        rows.append(f"| {family.name} | {' | '.join(cells)} |")
+    return head + rows
+
+
+def test_the_readme_says_what_runs_where() -> None:
+    table = "\n".join(family_rows())
+    assert table in (ROOT / "README.md").read_text(encoding="utf-8"), f"README.md should hold:\n{table}"
+
+
+@pytest.mark.parametrize("defect", PITFALLS)
+def test_every_defect_of_others_has_its_test(defect: str) -> None:
+    for name in PITFALLS[defect]:
+        file, _, function = name.partition("::")
+        tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+        assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, name
+
+
+def test_the_size_of_a_family_is_as_said() -> None:
+    """CONTRIBUTING shows the last family's diff: sums are right, and so is what can be counted in its own files."""
+    said = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^ +(\S+\.\w+) +\| +(\d+) [+-]", said, re.MULTILINE))
+    for name in ("dreamcore/families/flux.py", "dreamcore/families/packing.py", "configs/flux-lora.toml"):
+        lines = len((ROOT / name).read_text(encoding="utf-8").splitlines())
+        assert abs(lines - int(rows[name])) <= 3, f"{name}: {lines} lines"
+    found = re.search(r"(\d+) files changed, (\d+) insertions\(\+\), (\d+) deletions", said)
+    assert found is not None
+    files, inserted, deleted = map(int, found.groups())
+    assert (files, inserted + deleted) == (len(rows), sum(map(int, rows.values())))
+    assert inserted - int(rows["configs/flux-lora.toml"]) <= 160, "a family is a short description"

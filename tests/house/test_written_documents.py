@@ -1,0 +1,15 @@
+"""What tools write into docs/ is what they would write today."""
+
+from __future__ import annotations
+
+import runpy
+
+import pytest
+
+from ..support.paths import ROOT
+
+
+@pytest.mark.parametrize(("tool", "makes"), [("draw_packages", "picture"), ("write_settings", "document")])
+def test_it_is_up_to_date(tool: str, makes: str) -> None:
+    run = runpy.run_path(str(ROOT / "tools" / "house" / f"{tool}.py"))
+    assert run["FILE"].read_text(encoding="utf-8") == run[makes](), f"run python -m tools.house.{tool}"

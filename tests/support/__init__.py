@@ -1,0 +1,1 @@
+"""What tests need: small models, runs and services; no test is here."""
