@@ -26,7 +26,7 @@ SHARED_TESTS = (
 """What depends on the backend or on its environment, NumPy's version among it (1.26 with MindSpore)."""
 
 CORES_OWN = tuple(f"--ignore=tests/contract/test_{name}.py" for name in ("report_of_every_end", "looking", "lengths"))
-"""What core alone decides, in runs that take seconds each on MindSpore; the other backends' sessions have them."""
+"""What core alone decides, in runs that take seconds each: PyTorch's session has them."""
 
 IN_TWO_PROCESSES = ("--numprocesses=2", "--dist=loadfile", "--no-loadscope-reorder")
 """Operators of small networks leave a core idle.  A file's tests stay together and share what they make; files start in
@@ -106,7 +106,7 @@ def tests_paddle(session: nox.Session) -> None:
     """What depends on the backend, with Paddle, beside the files that tests-torch and tests-mindspore have written."""
     install(session, "paddle", "dev")
     shutil.rmtree("build/written/paddle", ignore_errors=True)
-    tests = (*IN_TWO_PROCESSES, *LONG_TESTS, "tests/paddle", *SHARED_TESTS)
+    tests = (*IN_TWO_PROCESSES, *LONG_TESTS, "tests/paddle", *SHARED_TESTS, *CORES_OWN)
     session.run("python", "-m", "pytest", *(session.posargs or tests))
 
 
