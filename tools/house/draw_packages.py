@@ -16,10 +16,11 @@ BELOW = ("errors", "version")
 def picture() -> str:
     """The packages as SVG: an arrow means that one imports another, and what follows from other arrows is left out."""
     graph = {name: targets - set(BELOW) for name, targets in room_graph().items() if name not in BELOW}
-    rows = floors(graph)
-    places = {}
-    for floor, names in enumerate(rows):
-        for i, name in enumerate(names):
+    rows, arrows = floors(graph), without_shortcuts(graph)
+    places: dict[str, tuple[float, float]] = {}
+    for floor, names in reversed(list(enumerate(rows))):  # below those who import them, so that few arrows cross
+        above = {name: [x for other, (x, _) in places.items() if name in arrows[other]] for name in names}
+        for i, name in enumerate(sorted(names, key=lambda n: (sum(above[n]) / max(1, len(above[n])), n))):
             places[name] = (WIDTH * (i + 1) / (len(names) + 1), 30 + (len(rows) - 1 - floor) * STEP)
     height = 30 + len(rows) * STEP + 10
     lines = [
@@ -29,7 +30,7 @@ def picture() -> str:
         '<path d="M0 0L8 4L0 8z" fill="#667"/></marker></defs>',
         f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>',
     ]
-    for name, targets in sorted(without_shortcuts(graph).items()):
+    for name, targets in sorted(arrows.items()):
         for target in sorted(targets):
             (x, y), (u, v) = places[name], places[target]
             start, end = f"{x:.0f} {y + HIGH / 2:.0f}", f"{u:.0f} {v - HIGH / 2:.0f}"
