@@ -121,7 +121,7 @@ def run_launched(
 
         def hand_on(number: int, frame: object) -> None:
             received.append(number)
-            for told in _who_is_told(process.pid, backend):
+            for told in _signal_targets(process.pid, backend):
                 system.hand_on(number, told)
 
         before = {number: signal.signal(number, hand_on) for number in system.STOPPING}
@@ -142,7 +142,7 @@ msrun answers SIGTERM by ending alone, and SIGINT by killing its workers; paddle
 """
 
 
-def _who_is_told(launcher: int, backend: str) -> list[int]:
+def _signal_targets(launcher: int, backend: str) -> list[int]:
     """The processes that a signal is handed on to: the launcher, or those that train where it would not do it well."""
     if backend not in WORKERS:
         return [launcher]

@@ -64,11 +64,11 @@ def scaled_box(box: Box, size: tuple[int, int], scaled: tuple[int, int]) -> Box:
     return int(box[0] * fx), int(box[1] * fy), min(right, scaled[0]), min(bottom, scaled[1])
 
 
-def latent_weights(mask: NDArray[np.float32], shape: tuple[int, int], outside: float) -> NDArray[np.float32]:
-    """[1, h, w] weights of a latent's squared errors: 1 on the subject, `outside` elsewhere, scaled to mean 1.
+def latent_weights(mask: NDArray[np.float32], shape: tuple[int, int], outside_weight: float) -> NDArray[np.float32]:
+    """[1, h, w] weights of a latent's squared errors: 1 on the subject, `outside_weight` elsewhere, scaled to mean 1.
 
     Mean 1 keeps the size of the loss, and so the learning rate's meaning, whatever the subject's share of the image.
-    A crop without any weight (no subject in it, and `outside` 0) teaches nothing: all zero.
+    A crop without any weight (no subject in it, and `outside_weight` 0) teaches nothing: all zero.
 
     Args:
         mask: [H, W] in [0, 1].
@@ -77,7 +77,7 @@ def latent_weights(mask: NDArray[np.float32], shape: tuple[int, int], outside: f
     """
     h, w = shape
     fields = mask.reshape(h, mask.shape[0] // h, w, mask.shape[1] // w).mean((1, 3))
-    weights = outside + (1 - outside) * fields
+    weights = outside_weight + (1 - outside_weight) * fields
     mean = float(weights.mean())
     scaled: NDArray[np.float32] = (weights / mean if mean > 0 else weights)[None].astype(np.float32)
     return scaled

@@ -29,8 +29,8 @@ def family_inputs(config: TrainConfig, model: ModelFolder) -> FamilyInputs:
     """What the family's denoiser receives besides timesteps and words."""
     lengths = [encoder.length for encoder in model.family.text_encoders if encoder.length]
     tokens = config.max_sequence_length or max(lengths) if lengths else 0
-    told = config.guidance_scale if model.config(model.family.denoiser).get("guidance_embeds") else None
-    return FamilyInputs(model.family, tokens, told, model.token_side**2)
+    guidance = config.guidance_scale if model.config(model.family.denoiser).get("guidance_embeds") else None
+    return FamilyInputs(model.family, tokens, guidance, model.token_side**2)
 
 
 def guidance(given: float | None, model: ModelFolder) -> float:

@@ -21,7 +21,7 @@ from .lengths import padded_length
 
 T = TypeVar("T")
 """A backend's tensors."""
-KEPT = 16
+CACHED_PROMPTS = 16
 """Prompts besides those that batches number whose embeddings are kept: 8 MiB each for Flux.  Sampling asks for a
 batch's and for the negative prompt's, again and again."""
 
@@ -169,7 +169,7 @@ class TextConditioner(Generic[T]):
     ):
         self.encoders = list(parts)
         self._model, self._hooks, self._precision = model, hooks, precision
-        self._kept: dict[tuple[str, Any], Conditioning[T]] = {}  # the last used at the end
+        self._cached: dict[tuple[str, Any], Conditioning[T]] = {}  # the last used at the end
         self._row: dict[tuple[str, Any], int] = {}  # of `conditions`
         self._absent = model.absent_words
         self.present = np.ones(0, np.float32)
@@ -211,7 +211,7 @@ class TextConditioner(Generic[T]):
         if not self.trains:
             self.conditions = self.embeddings(prompts)
             self._row = {(prompt, self._precision): row for row, prompt in enumerate(prompts)}
-            self._kept.clear()
+            self._cached.clear()
             return
         self.present = np.array([self._says(p) for p in prompts], np.float32)
         for part in self.encoders:
@@ -246,7 +246,7 @@ class TextConditioner(Generic[T]):
 
     def forget(self) -> None:
         """Embed anew: the encoders' weights are others now."""
-        self._kept.clear()
+        self._cached.clear()
         self._row.clear()
 
     def joined(self, answers: Sequence[Conditioning[T]], rows: int) -> Conditioning[T]:
@@ -275,15 +275,15 @@ class TextConditioner(Generic[T]):
         if key in self._row:
             row = np.array([self._row[key]])
             return self.conditions.each(lambda t: self._hooks.rows(t, row))
-        found = self._kept.pop(key, None)
+        found = self._cached.pop(key, None)
         if found is None:
             found = self.joined([self._hooks.encode_prompt(part, prompt, precision) for part in self.encoders], 1)
             if not self._says(prompt):
                 found = self._zeroed(found, np.zeros(1, np.float32))
         if not self.trains:
-            self._kept[key] = found
-            while len(self._kept) > KEPT:
-                del self._kept[next(iter(self._kept))]
+            self._cached[key] = found
+            while len(self._cached) > CACHED_PROMPTS:
+                del self._cached[next(iter(self._cached))]
         return found
 
     def _says(self, prompt: str) -> bool:

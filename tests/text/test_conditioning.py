@@ -11,7 +11,7 @@ import pytest
 
 from dreamcore.models.folder import ModelFolder
 from dreamcore.models.locate import TINYWORLD
-from dreamcore.text.conditioning import KEPT, Conditioning, LoadedEncoder, TextConditioner, TextHooks
+from dreamcore.text.conditioning import CACHED_PROMPTS, Conditioning, LoadedEncoder, TextConditioner, TextHooks
 
 Array = np.ndarray[Any, Any]
 TOKENS, WIDTH = 4, 3
@@ -66,7 +66,7 @@ def given(condition: Conditioning[Array]) -> Array:
 
 
 def test_what_batches_number_is_held_once(words: Counted) -> None:
-    prompts = [f"a dog, {i}" for i in range(3 * KEPT)]
+    prompts = [f"a dog, {i}" for i in range(3 * CACHED_PROMPTS)]
     before = given(words.embeddings(prompts[:3])).copy()
     words.set_prompts(prompts)
     assert words.held() == len(prompts) * ROW
@@ -90,10 +90,10 @@ def test_another_precision_and_other_prompts_are_not_mistaken_for_them(words: Co
 
 
 def test_many_prompts_do_not_pile_up(words: Counted) -> None:
-    for i in range(5 * KEPT):
+    for i in range(5 * CACHED_PROMPTS):
         for _ in range(2):  # images of two seeds
             words.embeddings([f"a dog, {i}"])
             words.embeddings([""])
-    assert words.held() == KEPT * ROW
+    assert words.held() == CACHED_PROMPTS * ROW
     assert words.encoded.count(("", "float32")) == 1, "what is used again and again stays"
-    assert len(words.encoded) == 5 * KEPT + 1
+    assert len(words.encoded) == 5 * CACHED_PROMPTS + 1
