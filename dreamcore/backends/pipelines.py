@@ -76,7 +76,7 @@ def make_latents(
     latents: NDArray[np.float32] = unpack(to_array(made), patch, (height, width))
     if not np.isfinite(latents).all():
         raise RunError(
-            f"pictures: the {model.family.denoiser} answers with numbers that are not finite; its weights are damaged, "
+            f"images: the {model.family.denoiser} answers with numbers that are not finite; its weights are damaged, "
             "or too large for this precision (--mixed_precision no)"
         )
     shift, scale = model.latent_scaling

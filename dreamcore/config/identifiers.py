@@ -19,7 +19,7 @@ class IdentifiersConfig(ModelSettings):
     """PNG file for one image of each identifier beside the class word, from one seed; where there is one already, the
     new one's name gets a number."""
     num_inference_steps: int = setting(30, ge=1)
-    """Denoising steps of a image."""
+    """Denoising steps of an image."""
     seed: int = setting(0, ge=0, lt=2**63)
     """Seed of the images."""
     batch_size: int = setting(4, ge=1)

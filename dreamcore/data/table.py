@@ -190,7 +190,7 @@ def _check_columns(path: Path, schema: Any, image: str, caption: str | None) -> 
         return bool(types.is_string(kind) or types.is_large_string(kind))
 
     for setting, name, fits, what in (
-        ("image_column", image, binary, "pictures"),
+        ("image_column", image, binary, "images"),
         ("caption_column", caption, text, "text"),
     ):
         if name is None:

@@ -1,4 +1,4 @@
-"""Squares of latents as tokens: how Flux receives a image."""
+"""Squares of latents as tokens: how Flux receives an image."""
 
 from __future__ import annotations
 

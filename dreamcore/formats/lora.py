@@ -184,7 +184,7 @@ def factors_for(
 
 
 def save_published(factors: Arrays, scale: float, folder: Path) -> None:
-    """Write `LORA_FILE` with scale = alpha/rank folded into the up matrices: every reader gets the same picture."""
+    """Write `LORA_FILE` with scale = alpha/rank folded into the up matrices: every reader gets the same image."""
     arrays = {
         published_name(name): array * np.float32(scale) if name.endswith(UP) else array
         for name, array in factors.items()

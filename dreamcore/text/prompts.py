@@ -72,7 +72,7 @@ def instance_prompts(config: TrainConfig, concept: Concept, folder: ImageFolder,
 
 
 def subject_words(config: TrainConfig, concept: Concept, folder: ImageFolder, prompts: Sequence[Sequence[str]]) -> str:
-    """A concept's words for pictures of it: its instance prompt, or the first of its photographs' `prompts`."""
+    """A concept's words for images of it: its instance prompt, or the first of its photographs' `prompts`."""
     return prompts[0][0] if concept.instance_prompt is None else _wordings(config, concept, folder)[0].prompt(None)
 
 

@@ -23,7 +23,7 @@ NOTABLE = {
     "nfl": "a sports league",
     "wwe": "wrestling",
 }
-"""Rare words of which models have pictures all the same, where they have learned from the web."""
+"""Rare words of which models have images all the same, where they have learned from the web."""
 WEB = 40_000
 """Tokens of a vocabulary from which on a model is taken to have; CLIP's has 49,408, a miniature's some hundreds."""
 CUSTOMARY = ("sks",)

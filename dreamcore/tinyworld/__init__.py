@@ -1,6 +1,6 @@
-"""tinyworld: scenes drawn by code, a Stable Diffusion in miniature trained on them, and a judge of its pictures.
+"""tinyworld: scenes drawn by code, a Stable Diffusion in miniature trained on them, and a judge of its images.
 
-With it, DreamBooth can be seen and measured on any machine, offline: what a picture ought to show is known, because
+With it, DreamBooth can be seen and measured on any machine, offline: what an image ought to show is known, because
 the scenes' truth is known.
 """
 

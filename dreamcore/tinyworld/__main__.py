@@ -1,4 +1,4 @@
-"""Draw the pictures that teach a subject; judge the pictures of the run that was taught it.
+"""Draw the images that teach a subject; judge the images of the run that was taught it.
 
 python -m dreamcore.tinyworld FOLDER [--subject NAME]
 python -m dreamcore.tinyworld RUN --score [--subject NAME]
@@ -47,9 +47,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m dreamcore.tinyworld", formatter_class=argparse.RawDescriptionHelpFormatter, description=__doc__
     )
-    parser.add_argument("folder", type=Path, help="for five pictures of the subject; with --score, a run's folder")
+    parser.add_argument("folder", type=Path, help="for five images of the subject; with --score, a run's folder")
     parser.add_argument("--subject", choices=tuple(SUBJECTS), default=QUICKSTART)
-    parser.add_argument("--score", action="store_true", help="judge the run's pictures and say so in its report")
+    parser.add_argument("--score", action="store_true", help="judge the run's images and say so in its report")
     args = parser.parse_args()
     try:
         if not args.score:

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Draws:
-    """The draws for one picture; the same (seed, index) gives the same."""
+    """The draws for one image; the same (seed, index) gives the same."""
 
     def __init__(self, seed: int, index: int = 0) -> None:
         self._generator = np.random.Generator(np.random.Philox(key=np.array([seed, index], np.uint64)))

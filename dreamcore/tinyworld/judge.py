@@ -1,7 +1,7 @@
-"""The judge: a small convolutional network that says what a picture shows, and how like a subject it is.
+"""The judge: a small convolutional network that says what an image shows, and how like a subject it is.
 
 It is not the model it judges: it was trained on drawn scenes alone (`tools/tinyworld/train_judge.py`), blurred, noised
-and discoloured a little so that it also reads generated pictures.  Here it runs in NumPy.
+and discoloured a little so that it also reads generated images.  Here it runs in NumPy.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ STRIDES = (2, 2, 1, 2, 1, 2)
 """Strides of the 3 x 3 convolutions, each followed by a ReLU."""
 HEADS = {"kind": CLASSES, "colour": tuple(COLOURS), "pattern": PATTERNS, "place": PLACES}
 CHUNK = 64
-"""Pictures looked at together, to bound memory."""
+"""Images looked at together, to bound memory."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the judge sees in each of N pictures."""
+    """What the judge sees in each of N images."""
 
     kind: list[str]
     colour: list[str]
@@ -69,7 +69,7 @@ def _forward(pictures: NDArray[np.uint8]) -> dict[str, Float]:
 
 
 def look(pictures: NDArray[np.uint8]) -> Verdict:
-    """Judge pictures, uint8 [N, 64, 64, 3]."""
+    """Judge images, uint8 [N, 64, 64, 3]."""
     chunks = [_forward(pictures[i : i + CHUNK]) for i in range(0, len(pictures), CHUNK)]
     out = {head: np.concatenate([chunk[head] for chunk in chunks]) for head in chunks[0]}
     names = {head: [options[i] for i in out[head].argmax(1)] for head, options in HEADS.items()}
@@ -78,7 +78,7 @@ def look(pictures: NDArray[np.uint8]) -> Verdict:
 
 
 def subject_scores(references: NDArray[np.uint8], pictures: NDArray[np.uint8]) -> Float:
-    """How like the subject of the reference pictures each picture's thing is: [N], 1 is the same.
+    """How like the subject of the reference images each image's thing is: [N], 1 is the same.
 
     The mean cosine between the embeddings, as CLIP-I and DINO scores are (arXiv 2208.12242, section 4.1).
     """
@@ -87,15 +87,15 @@ def subject_scores(references: NDArray[np.uint8], pictures: NDArray[np.uint8]) -
 
 
 def threshold() -> float:
-    """The subject score from which on a picture shows the subject; frozen before any model was judged."""
+    """The subject score from which on an image shows the subject; frozen before any model was judged."""
     return float(json.loads(THRESHOLD.read_text())["threshold"])
 
 
 def shows_subject(references: NDArray[np.uint8], pictures: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Whether each picture shows the subject of the reference pictures."""
+    """Whether each image shows the subject of the reference images."""
     return subject_scores(references, pictures) >= threshold()
 
 
 def agreement(seen: Sequence[str], asked: Sequence[str]) -> float:
-    """Share of pictures that show what was asked for."""
+    """Share of images that show what was asked for."""
     return sum(a == b for a, b in zip(seen, asked, strict=True)) / len(asked)

@@ -1,6 +1,6 @@
 """Scenes drawn by code: one thing in one place, with its words and the truth about it.
 
-Pictures are a function of (seed, index) alone.  They are drawn four times too large and reduced, so that edges are
+Images are a function of (seed, index) alone.  They are drawn four times too large and reduced, so that edges are
 smooth; all chance comes from `Draws`, so NumPy's version and the platform do not matter.
 """
 
@@ -22,7 +22,7 @@ SIZE = 64
 
 @dataclass(frozen=True)
 class Scene:
-    """The truth about a picture."""
+    """The truth about an image."""
 
     kind: str
     """One of `words.CLASSES`."""
@@ -151,7 +151,7 @@ def _darker(colour: RGB) -> RGB:
 
 
 def scene_at(seed: int, index: int, wild: bool = False, allow_held_out: bool = False) -> tuple[Scene, Image.Image, str]:
-    """Scene number `index` of a seed: the truth, the picture, and words for it with some left out."""
+    """Scene number `index` of a seed: the truth, the image, and words for it with some left out."""
     draws = Draws(seed, index)
     scene = wild_scene(draws) if wild else named_scene(draws, allow_held_out)
     words = partial_caption(scene, draws)

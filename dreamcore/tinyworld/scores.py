@@ -1,4 +1,4 @@
-"""What the judge thinks of a run's own pictures, for its report."""
+"""What the judge thinks of a run's own images, for its report."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ Pictures = NDArray[np.uint8]
 
 
 def scores(subject: Subject, before: Pictures, after: Pictures) -> dict[str, str]:
-    """Subject and class scores of the first and the last pictures of a run, uint8 [N, 64, 64, 3], in words."""
+    """Subject and class scores of the first and the last images of a run, uint8 [N, 64, 64, 3], in words."""
     references = np.stack([np.asarray(p) for p in subject.pictures()])
     found = {}
     for when, made in (("before", before), ("after", after)):
         likeness = judge.subject_scores(references, made)
         shown, kinds = likeness >= judge.threshold(), judge.look(made).kind
-        found[f"subject, {when}"] = f"{shown.sum()} of {len(made)} pictures; likeness {likeness.mean():.2f}"
-        found[f"{subject.kind}, {when}"] = f"{kinds.count(subject.kind)} of {len(made)} pictures"
+        found[f"subject, {when}"] = f"{shown.sum()} of {len(made)} images; likeness {likeness.mean():.2f}"
+        found[f"{subject.kind}, {when}"] = f"{kinds.count(subject.kind)} of {len(made)} images"
     return found
 
 
 def add_to_report(run: Path, subject: Subject) -> dict[str, str]:
-    """Judge the pictures that a finished run made along the way, and write its report again with the scores."""
+    """Judge the images that a finished run made along the way, and write its report again with the scores."""
     samples = collect(run).samples
     if not samples:
-        raise ConfigError(f"{run}: holds no pictures in samples/; train with a validation_prompt")
+        raise ConfigError(f"{run}: holds no images in samples/; train with a validation_prompt")
     first, last = (
         np.stack([np.asarray(Image.open(path).convert("RGB")) for path in samples[step].values()])
         for step in (min(samples), max(samples))

@@ -37,7 +37,7 @@ class Subject:
         return draw(self.scene(place), Draws(seed, index))
 
     def pictures(self, count: int = 5, seed: int = 0) -> list[Image.Image]:
-        """`count` pictures, each in the next place."""
+        """`count` images, each in the next place."""
         return [self.draw(PLACES[i % len(PLACES)], seed, i) for i in range(count)]
 
 

@@ -117,7 +117,7 @@ def test_alpha_in_a_table_is_a_mask(tmp_path: Path) -> None:
     [
         (
             {"image_column": "picture"},
-            r"image_column: .* has no column 'image'; it has 'image', 'text', and images in 'image'",
+            r"image_column: .* has no column 'picture'; it has 'image', 'text', and images in 'image'",
         ),
         ({"image_column": "text"}, "image_column: column 'text' of .* holds string; expected images, as in 'image'"),
         ({"caption_column": "words"}, "caption_column: .* has no column 'words'.*text in 'text'"),
@@ -169,7 +169,7 @@ def test_a_folder_of_images_with_metadata(tmp_path: Path) -> None:
     (folder / "metadata.jsonl").write_text(json.dumps({"file_name": "01.png", "words": "a toy in snow"}))
     found = opened(tmp_path / "set", caption_column="words", image_column="image")
     assert [(p.path.name, p.caption) for p in found.photos] == [("00.png", None), ("01.png", "a toy in snow")]
-    with pytest.raises(ConfigError, match="image_column: 'image': .* is a folder of images"):
+    with pytest.raises(ConfigError, match="image_column: 'picture': .* is a folder of images"):
         opened(tmp_path / "set", image_column="picture")
 
 

@@ -31,12 +31,12 @@ VARIED = (
     ("car", "yellow", "in snow"),
     ("tree", "green", "on sand"),
 )
-"""Prompts of which several pictures are compared."""
+"""Prompts of which several images are compared."""
 ALL = [(k, c, p) for k in CLASSES for c in COLOURS for p in PLACES]
 
 
 def generate(model: Path, prompts: list[str], seeds: list[int], steps: int, guidance: float) -> Pictures:
-    """One 64 x 64 picture for each prompt and seed, by DDIM."""
+    """One 64 x 64 image for each prompt and seed, by DDIM."""
     pipe = StableDiffusionPipeline.from_pretrained(model, torch_dtype=torch.float32)
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
@@ -59,7 +59,7 @@ def generate(model: Path, prompts: list[str], seeds: list[int], steps: int, guid
 
 
 def rates(pictures: Pictures, asked: Asked) -> dict[str, float]:
-    """Share of pictures that show the class, colour and place asked for, and all three."""
+    """Share of images that show the class, colour and place asked for, and all three."""
     seen = judge.look(pictures)
     right = np.array(
         [(np.array(s) == np.array(a)) for s, a in zip(_traits(seen), zip(*asked, strict=True), strict=True)]
@@ -73,7 +73,7 @@ def _traits(seen: judge.Verdict) -> tuple[list[str], list[str], list[str]]:
 
 
 def spread(pictures: Pictures) -> float:
-    """Mean absolute difference between pictures of one prompt [N, 64, 64, 3], over all pairs, in grey levels."""
+    """Mean absolute difference between images of one prompt [N, 64, 64, 3], over all pairs, in grey levels."""
     x = pictures.astype(np.float32)
     differences = [np.abs(x[i] - x[j]).mean() for i in range(len(x)) for j in range(i)]
     return round(float(np.mean(differences)), 2)
@@ -95,7 +95,7 @@ def evaluate_base(args: argparse.Namespace) -> dict[str, object]:
 
 
 def diversity(args: argparse.Namespace) -> dict[str, float]:
-    """How far 16 pictures of one prompt lie apart, over 4 prompts, beside drawn scenes of the same words."""
+    """How far 16 images of one prompt lie apart, over 4 prompts, beside drawn scenes of the same words."""
     made, drawn = [], []
     for i, (kind, colour, place) in enumerate(VARIED):
         prompt = caption(kind, colour, place=place)
@@ -117,7 +117,7 @@ def measure_subject(
 ) -> dict[str, float]:
     """Recognition under the identifier in 4 places x 16 seeds, the places, and what the class prompt shows.
 
-    A picture can be like several subjects; "nearest" is the share that is most like this one, and like neither another
+    An image can be like several subjects; "nearest" is the share that is most like this one, and like neither another
     nor the same thing with its two colours exchanged.
     """
     references = pictures_of(subject)

@@ -1,4 +1,4 @@
-"""Draw the training set of the denoiser: pictures with side-car captions, some of whose words are left out at random.
+"""Draw the training set of the denoiser: images with side-car captions, some of whose words are left out at random.
 
 One caption in sixteen gets a rare word before the class, so that a word without meaning changes nothing.  Every other
 scene has colours that words cannot say, and any pattern, which its caption names: who has seen only what words can say

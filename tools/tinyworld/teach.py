@@ -23,7 +23,7 @@ from dreamcore.tinyworld.__main__ import IDENTIFIER, write_subject
 
 
 def teach(name: str, folder: Path, settings: list[str]) -> float:
-    """Train on five pictures of a subject; seconds that the command took."""
+    """Train on five images of a subject; seconds that the command took."""
     kind, start = SUBJECTS[name].kind, time.monotonic()
     words = [f"--instance_prompt=a photo of a {IDENTIFIER} {kind}", f"--class_prompt=a photo of a {kind}"]
     command = [sys.executable, "-m", "dreamcore.cli", "train", "--config", "quickstart", "--device", "cpu"]

@@ -1,6 +1,6 @@
 """Train tinyworld's autoencoder on scenes far beyond what captions name, and report its error on unseen subjects.
 
-An autoencoder that has seen eight colours shows an unseen subject in those eight.  So most of its pictures here have
+An autoencoder that has seen eight colours shows an unseen subject in those eight.  So most of its images here have
 random RGB colours and all patterns; subjects of `subjects.SUBJECTS` are never shown to it.
 
     python tools/tinyworld/train_autoencoder.py --out build/tinyworld/vae
@@ -72,7 +72,7 @@ def widened(old: AutoencoderKL, channels: int) -> AutoencoderKL:
 
 
 def recoloured(x: Tensor) -> Tensor:
-    """Some pictures with colours exchanged and made stronger, so that no colour is out of the ordinary."""
+    """Some images with colours exchanged and made stronger, so that no colour is out of the ordinary."""
     n = len(x)
     order = torch.stack([torch.randperm(3) if torch.rand(()) < 0.4 else torch.arange(3) for _ in range(n)])
     x = x.gather(1, order[:, :, None, None].expand_as(x))
@@ -82,7 +82,7 @@ def recoloured(x: Tensor) -> Tensor:
 
 
 def cropped(x: Tensor, chance: np.random.Generator) -> Tensor:
-    """A square of every picture, most often from the middle, where the thing is."""
+    """A square of every image, most often from the middle, where the thing is."""
     room = x.shape[-1] - CROP
     middle = chance.random() < 0.7
     corner = chance.binomial(room, 0.5, 2) if middle else chance.integers(0, room + 1, 2)
@@ -128,8 +128,8 @@ def train(vae: AutoencoderKL, pixels: Tensor, steps: int, batch: int, rate: floa
 
 @torch.no_grad()
 def standardise(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
-    """Give every latent channel mean 0 and deviation 1 over some pictures, exactly: the 1 x 1 convolutions on both
-    sides of the latents take it up.  The denoiser then learns all channels alike.  Returns latents of the pictures."""
+    """Give every latent channel mean 0 and deviation 1 over some images, exactly: the 1 x 1 convolutions on both
+    sides of the latents take it up.  The denoiser then learns all channels alike.  Returns latents of the images."""
     n = vae.config.latent_channels
     means = torch.cat([vae.encode(to_unit(p)).latent_dist.mean for p in pixels.split(64)])
     mean, std = means.mean((0, 2, 3)), means.std((0, 2, 3))

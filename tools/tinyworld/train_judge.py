@@ -76,7 +76,7 @@ def labels(scenes: list[Scene]) -> Tensor:
 
 
 def roughened(x: Tensor) -> Tensor:
-    """Pictures as a generator might make them: mirrored, shifted, soft, noisy, a little discoloured."""
+    """Images as a generator might make them: mirrored, shifted, soft, noisy, a little discoloured."""
     n = len(x)
     x = torch.where((torch.rand(n, 1, 1, 1) < 0.5), x.flip(-1), x)
     dy, dx = (int(v) for v in torch.randint(-2, 3, (2,)))
@@ -143,7 +143,7 @@ def accuracy(pixels: Tensor, scenes: list[Scene]) -> dict[str, float]:
 def calibrate(count: int) -> dict[str, float]:
     """The threshold at which as many positives are missed as the hardest negatives are taken, on roughened drawings.
 
-    Five clean pictures of each thing are the references.  Positives: the same thing; negatives: its relatives, which
+    Five clean images of each thing are the references.  Positives: the same thing; negatives: its relatives, which
     differ in one trait, and ordinary scenes of its class.
     """
     torch.manual_seed(1)
