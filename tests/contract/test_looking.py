@@ -57,7 +57,7 @@ def test_the_first_concepts_words_are_taken(
     config = configuration(tiny_model, tmp_path / "photos", tmp_path / "run", **asked)
     looked_at = ValidationImages.from_config(config, open_training_data(config, print))
     assert looked_at is not None
-    assert looked_at.pictures.prompt == f"{prompt} in snow"
+    assert looked_at.sampler.prompt == f"{prompt} in snow"
 
 
 @pytest.mark.parametrize("name", preset_names())

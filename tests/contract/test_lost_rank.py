@@ -30,9 +30,9 @@ sys.path.insert(0, {str(ROOT)!r})
 from dreamcore.backends.installed import RANK_VARIABLES
 from dreamcore.cli.main import main
 from dreamcore.errors import RunError
-from dreamcore.training.metrics import Ledger
+from dreamcore.training.metrics_recorder import MetricsRecorder
 
-note = Ledger.note
+note = MetricsRecorder.note
 rank, update, how = os.environ["FAULT"].split(":")
 
 def failing(self, number, *rest):
@@ -44,7 +44,7 @@ def failing(self, number, *rest):
             raise RunError("this process has had enough")
         open(how, "w").close()
 
-Ledger.note = failing
+MetricsRecorder.note = failing
 sys.exit(main())
 """
 

@@ -88,14 +88,14 @@ def test_each_end_has_its_report(
 def test_after_a_kill_the_last_one_stands(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
     program = f"""
 import os, signal, sys
-from dreamcore.training.metrics import Ledger
+from dreamcore.training.metrics_recorder import MetricsRecorder
 from tests.support.runs import small_run
-note = Ledger.note
+note = MetricsRecorder.note
 def noted(self, update, *rest):
     note(self, update, *rest)
     if update == 5:
         os.kill(os.getpid(), signal.SIGKILL)
-Ledger.note = noted
+MetricsRecorder.note = noted
 small_run(*map(__import__("pathlib").Path, sys.argv[1:]), **{LOOKING!r})
 """
     words = [str(tiny_model), str(photos), str(tmp_path)]

@@ -153,4 +153,4 @@ def test_a_packed_mask_weighs_the_same_latents() -> None:
     wanted = (plain.mask * plain.target**2).mean()
     assert (packed.mask * packed.target**2).mean() == pytest.approx(float(wanted), rel=1e-6)
     assert packed.extra["image_ids"].tolist() == [[0, r, c] for r in range(2) for c in range(3)]
-    assert packed.extra["word_ids"].shape == (5, 3)
+    assert packed.extra["text_ids"].shape == (5, 3)
