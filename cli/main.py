@@ -24,6 +24,15 @@ class Command:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
+    code = _run(argv)
+    if "paddle" in sys.modules:
+        from dreamcore.backends.launching import leave
+
+        leave(code)
+    return code
+
+
+def _run(argv: Sequence[str] | None) -> int:
     _write_what_can_be_written()
     words = list(sys.argv[1:] if argv is None else argv)
     try:

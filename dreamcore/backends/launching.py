@@ -219,3 +219,14 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def leave(code: int) -> None:
+    """End one of several processes on Paddle here and now, with all of it written.
+
+    The destructors of its process group abort it (SIGABRT) now and then, where another process has gone before.
+    """
+    if int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

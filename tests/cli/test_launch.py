@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -143,3 +146,20 @@ def test_torchrun_reads_the_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     failure = ProcessFailure(local_rank=0, pid=1, exitcode=1, error_file=str(tmp_path / "error.json"))
     assert failure.message == "no space left"
     assert failure.timestamp == json.loads((tmp_path / "error.json").read_text())["timestamp"] > 0
+
+
+@pytest.mark.parametrize(("processes", "ended"), [(2, 3), (1, -signal.SIGABRT)])
+def test_one_of_several_paddle_processes_runs_no_destructor(processes: int, ended: int) -> None:
+    program = """
+import atexit, os
+from dreamcore.backends.launching import leave
+atexit.register(os.abort)
+print("said")
+leave(3)
+"""
+    environment = os.environ | {"PADDLE_TRAINERS_NUM": str(processes)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == ended
+    assert processes == 1 or done.stdout == "said\n"

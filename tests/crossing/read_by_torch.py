@@ -68,7 +68,7 @@ def test_diffusers_makes_the_same_pictures(backend: str, case: str) -> None:
         guidance_scale=PICTURES["guidance_scale"],
         output_type="np",
     ).images
-    theirs = pictures(written_by(backend, f"images/{case}"))
+    theirs = pictures(written_by(backend, f"pictures/{case}"))
     assert np.abs(np.round(made * 255) - theirs).max() <= 2
 
 
