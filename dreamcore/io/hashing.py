@@ -11,6 +11,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock
@@ -46,7 +47,7 @@ def remembered_sha256(path: Path) -> str:
         note.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(note.with_suffix(".lock"), timeout=LOCK_SECONDS):
             return _read(note, path) or _hash_and_note(note, path)
-    except (OSError, NotImplementedError):  # no such folder, a full disk, a file system without locks
+    except (OSError, NotImplementedError):  # a folder that cannot be made, a lock that cannot be had
         return file_sha256(path)
 
 
@@ -77,8 +78,9 @@ def _hash_and_note(note: Path, path: Path) -> str:
     sha256 = file_sha256(path)
     if settled and _state(path) == before:
         beside = note.with_suffix(".tmp")  # the lock is held, so nobody else writes it
-        beside.write_text(json.dumps({"path": str(path), "state": before, "sha256": sha256}), encoding="utf-8")
-        os.replace(beside, note)
+        with suppress(OSError):  # a full disk: the hash is known all the same
+            beside.write_text(json.dumps({"path": str(path), "state": before, "sha256": sha256}), encoding="utf-8")
+            os.replace(beside, note)
     return sha256
 
 

@@ -127,6 +127,18 @@ def test_without_a_place_for_notes_a_file_is_read(
     assert remembered_sha256(weights) == sha(b"one")
 
 
+def test_a_note_that_cannot_be_written_costs_no_second_reading(
+    hasher: Hasher, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(hashing.os, "replace", full)
+    assert remembered_sha256(weights) == sha(b"one")
+    assert hasher.read == [weights]
+    assert notes(tmp_path) == []
+
+
 def test_a_file_just_changed_is_waited_for(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Within a tick of its file system's clock it could change once more and look the same."""
     waits = list[float]()
