@@ -47,8 +47,7 @@ def parse_settings(
     words = [_underscored(word) for word in argv]
     parser = _parser(cls, command, about, own)
     if {"-h", "--help"} & set(words):
-        known = vars(parser.parse_known_args([word for word in words if word not in ("-h", "--help")])[0])
-        _parser(cls, command, about, own, help_context(known)).print_help()
+        _parser(cls, command, about, own, help_context(_known(parser, words))).print_help()
         raise SystemExit(0)
     if words and not words[0].startswith("-") and "instance_data_dir" in cls.model_fields:
         words[0] = f"--instance_data_dir={words[0]}"
@@ -57,6 +56,14 @@ def parse_settings(
     config = values.pop("config", None)
     given = {name: _value(_field(cls, name), text) for name, text in values.items()}
     return config, given, [*parser.twice, *_complaints(rest, cls)]
+
+
+def _known(parser: CommandParser, words: Sequence[str]) -> dict[str, Any]:
+    """What words beside --help give; nothing where a flag lacks its value, for help is given all the same."""
+    try:
+        return vars(parser.parse_known_args([word for word in words if word not in ("-h", "--help")])[0])
+    except ConfigError:
+        return {}
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -95,9 +102,7 @@ class _StoreConst(argparse._StoreConstAction):
 
 
 def _parser(cls: type[Settings], command: str, about: str, own: str, context: Context | None = None) -> CommandParser:
-    """Args:
-    context: of the run whose help is asked for.
-    """
+    """The command's flags; those that cannot act in `context`, which its help is for, are not shown."""
     hidden = elsewhere(cls, context or Context())
     parser = CommandParser(
         prog=f"dreambooth {command}",

@@ -9,6 +9,7 @@ from typing import Any
 
 from dreamcore.backends.installed import installed_backends
 from dreamcore.config.files import read_config_file
+from dreamcore.config.names import ALIASES
 from dreamcore.config.used import Context, ModelFacts
 from dreamcore.errors import ConfigError
 
@@ -23,8 +24,8 @@ def help_context(given: Mapping[str, Any]) -> Context:
         with suppress(ConfigError):  # which the run itself will say
             said = read_config_file(given["config"])
     installed = installed_backends()
-    backend = given.get("backend") or said.get("backend") or (installed[0] if len(installed) == 1 else None)
-    return Context(backend, _facts(given.get(MODEL) or given.get("model") or said.get(MODEL)))
+    known = {ALIASES.get(name, name): value for name, value in [*said.items(), *given.items()]}
+    return Context(known.get("backend") or (installed[0] if len(installed) == 1 else None), _facts(known.get(MODEL)))
 
 
 def _facts(name: Any) -> ModelFacts | None:

@@ -53,3 +53,10 @@ def test_settings_of_other_families_are_not_shown(
 def test_what_a_setting_needs_stands_beside_it(capsys: pytest.CaptureFixture[str]) -> None:
     flags, _ = helped(capsys, "--model", "no/such/model")
     assert "Acts only with use_lora." in " ".join(flags.split())
+
+
+def test_help_is_given_beside_a_flag_without_its_value(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--help", "--model"])
+    assert ended.value.code == 0
+    assert "--use_lora" in capsys.readouterr().out
