@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..io.names import CONFIG, INDEX, LORA_FILE
 from .base import setting
 from .common import ModelSettings, Scheduler
 from .files import read_config_file
@@ -94,8 +95,6 @@ def _same_place(one: Any, other: Any) -> bool:
 def _configuration_of(name: Any) -> Path | None:
     """The configuration of the LoRA run that a folder, or a checkpoint in it, or its file, is of; None where it is of
     none."""
-    from ..io.names import CONFIG, INDEX, LORA_FILE
-
     if not isinstance(name, str) or not name.strip():
         return None
     try:

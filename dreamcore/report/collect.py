@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..config import read_config_file
 from ..errors import ConfigError
-from ..io.names import METRICS, SAMPLES, VALIDATION
+from ..io.names import CONFIG, METRICS, SAMPLES, VALIDATION
 from ..runs.checkpoint import list_checkpoints
 from ..track import read_lines
 
@@ -60,7 +60,7 @@ def collect(folder: Path) -> RunData:
     data = RunData(name=folder.resolve().name)
     extras = _extras(folder, data.problems)
     try:
-        data.config = read_config_file(folder / "config.yaml")
+        data.config = read_config_file(folder / CONFIG)
     except ConfigError as error:
         data.problems.append(str(error))
     data.metrics = read_lines(folder / METRICS)

@@ -111,7 +111,7 @@ class _Loop:
                 self.update(update)
                 if (update + 1) % self.world.asks_every == 0 and self.agreed(stop):
                     return self.stopped(update + 1, stop)
-        p.memory.end("training")
+        p.memory.end(TRAINING)
         self.finish()
         return Run(p.folder, self.total, 0)
 

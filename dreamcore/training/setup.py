@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..backends.installed import choose_backend, launch_rank
-from ..backends.out_of_memory import CLASSES, LOADING, PROMPTS, during
+from ..backends.out_of_memory import CLASSES, IMAGES, LOADING, PROMPTS, during
 from ..backends.peak_memory import PeakMemory
 from ..backends.protocol import Backend
 from ..backends.registry import load_backend
@@ -155,7 +155,7 @@ def complete(begun: Begun) -> Prepared:
     memory = PeakMemory(backend, trackers.message)
     class_folders = {number: _complete_classes(one, backend, trackers) for number, one in resolved.classes.items()}
     if class_folders:
-        memory.end("generating class images")
+        memory.end(CLASSES)
     identity["class_data"] = _together(list(class_folders.values()))
     if resumed:
         resumed.check_identity(identity)
@@ -165,7 +165,7 @@ def complete(begun: Begun) -> Prepared:
     first = resumed.update if resumed else 0
 
     prompts = _encode_prompts(data, resolved, backend, trackers.warn)
-    memory.end("encoding prompts")
+    memory.end(PROMPTS)
     held_out = None
     if data.held_out and run_folder:
         held_out = HeldOut.encode(data.held_out, prompts, resolved.schedule, resolved.family, config.seed, backend)
@@ -176,7 +176,7 @@ def complete(begun: Begun) -> Prepared:
     batcher = Batcher(resolved.plan, resolved.schedule, latents, prompts, resolved.weighting, resolved.family)
     if resolved.latent_bytes is not None:
         _encode(latents, resolved.plan.images_used(first, resolved.rates.total, rank), trackers)
-    memory.end("encoding images")
+    memory.end(IMAGES)
     backend.offload()
     class_images = [photo.path for part in class_folders.values() for photo in part.photos]
     return Prepared(
