@@ -21,7 +21,7 @@ FRAMEWORKS = {"torch": "torch==2.13.0", "paddle": "paddlepaddle==3.3.1", "mindsp
 SHARED_TESTS = (
     "tests/crossing", "tests/contract", "tests/training", "tests/text", "tests/models", "tests/formats",
     "tests/diffusion", "tests/config", "tests/io", "tests/adapters", "tests/runs/test_checkpoint.py",
-    "tests/runs/test_class_folder.py", "tests/track", "tests/cli/test_doctor.py", "tests/house",
+    "tests/runs/test_class_folder.py", "tests/track", "tests/cli/test_doctor.py", "tests/house", "tests/hub",
 )  # fmt: skip
 """What depends on the backend or on its environment, NumPy's version among it (1.26 with MindSpore)."""
 

@@ -18,6 +18,8 @@ from pydantic.fields import FieldInfo
 
 from dreamcore.config import Settings, TrainConfig, preset_names
 from dreamcore.config.base import kinds_of
+from dreamcore.config.compat import Meaning, meanings
+from dreamcore.config.files import find_system
 from dreamcore.config.names import ALIASES, unknown_name
 from dreamcore.config.used import Context, conditions, elsewhere
 from dreamcore.errors import ConfigError
@@ -27,8 +29,9 @@ from .help import help_context
 
 def parse_settings(
     cls: type[Settings], command: str, about: str, argv: Sequence[str], own: str = ""
-) -> tuple[str | None, dict[str, Any], list[str]]:
-    """The configuration file (or preset) that `argv` names, the settings that it gives, as text, and what is wrong.
+) -> tuple[str | None, dict[str, Any], list[str], list[str]]:
+    """The configuration file (or preset) that `argv` names, the settings that it gives, as text, what is wrong, and
+    what is to be said.
 
     `-` and `_` are alike in flags.  A boolean is given as `--x`, `--x=True`, `--x False` or `--no-x`; a list with
     commas or as several words; `none` takes a setting back to having no value.  A first word that is no flag is the
@@ -39,13 +42,15 @@ def parse_settings(
 
     Returns:
         Arguments of `load_config`; what is wrong are flags that do not exist, each with the nearest one, flags given
-        twice and stray words.
+        twice and stray words.  Settings may bear another trainer's names.
 
     Raises:
         ConfigError: a flag without its value.
     """
-    words = [_underscored(word) for word in argv]
-    parser = _parser(cls, command, about, own)
+    notes = list[str]()
+    words = [_mended(_underscored(word), notes) for word in argv]
+    table = _names(cls, words)
+    parser = _parser(cls, command, about, own, table=table)
     if {"-h", "--help"} & set(words):
         _parser(cls, command, about, own, help_context(_known(parser, words))).print_help()
         raise SystemExit(0)
@@ -53,9 +58,36 @@ def parse_settings(
         words[0] = f"--instance_data_dir={words[0]}"
     parsed, rest = parser.parse_known_args(words)
     values = vars(parsed)
-    config = values.pop("config", None)
-    given = {name: _value(_field(cls, name), text) for name, text in values.items()}
-    return config, given, [*parser.twice, *_complaints(rest, cls)]
+    config = values.pop("config", None) if "config" not in table else None
+    own_names = {*cls.model_fields, *ALIASES.keys() - table.keys()}
+    given = {n: _value(_field(cls, n), text) if n in own_names else _joined(text) for n, text in values.items()}
+    return config, given, [*parser.twice, *_complaints(rest, cls)], notes
+
+
+def flag_names(words: Sequence[str]) -> dict[str, str]:
+    """The names of the flags among words, with the values that stand behind an equals sign or follow."""
+    found = {}
+    for word, after in zip(words, [*words[1:], ""], strict=False):
+        if word.startswith("--"):
+            name, equals, value = _underscored(word)[2:].partition("=")
+            found[name] = value if equals else after
+    return found
+
+
+def _names(cls: type[Settings], words: Sequence[str]) -> dict[str, Meaning]:
+    """What other trainers' names among the flags mean: diffusers', and those of the one whose command line this is."""
+    system = find_system(cls, flag_names(words))
+    table = meanings(system, cls.COMMAND)
+    return table | dict.fromkeys(system.configuration if system else (), Meaning("`config`", dict))
+
+
+def _mended(word: str, notes: list[str]) -> str:
+    """`--flag==value`, a slip that is printed in README files, as `--flag=value`."""
+    flag, equals, value = word.partition("==")
+    if not equals or "=" in flag or not flag.startswith("--") or flag.endswith(SECRETS):
+        return word
+    notes.append(f"{word}: read as {flag}={value}")
+    return f"{flag}={value}"
 
 
 def _known(parser: CommandParser, words: Sequence[str]) -> dict[str, Any]:
@@ -64,6 +96,10 @@ def _known(parser: CommandParser, words: Sequence[str]) -> dict[str, Any]:
         return vars(parser.parse_known_args([word for word in words if word not in ("-h", "--help")])[0])
     except ConfigError:
         return {}
+
+
+SECRETS = ("token", "api_key")
+"""Ends of the names of flags whose values are not repeated."""
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -78,6 +114,7 @@ class CommandParser(argparse.ArgumentParser):
     def note(self, name: str, old: Any, new: Any) -> None:
         """Note a value that would replace another."""
         if old is not None and old != new:
+            old, new = ("one", "another") if name.endswith(SECRETS) else (old, new)
             both = " and ".join(" ".join(value) if isinstance(value, list) else str(value) for value in (old, new))
             self.twice.append(f"--{name}: given twice, as {both}; give it once")
 
@@ -101,8 +138,16 @@ class _StoreConst(argparse._StoreConstAction):
         super().__call__(parser, namespace, values, option_string)
 
 
-def _parser(cls: type[Settings], command: str, about: str, own: str, context: Context | None = None) -> CommandParser:
-    """The command's flags; those that cannot act in `context`, which its help is for, are not shown."""
+def _parser(
+    cls: type[Settings],
+    command: str,
+    about: str,
+    own: str,
+    context: Context | None = None,
+    table: Mapping[str, Meaning] | None = None,
+) -> CommandParser:
+    """The command's flags; those that cannot act in `context`, which its help is for, are not shown, nor those of
+    another trainer (`table`)."""
     hidden = elsewhere(cls, context or Context())
     parser = CommandParser(
         prog=f"dreambooth {command}",
@@ -113,20 +158,32 @@ def _parser(cls: type[Settings], command: str, about: str, own: str, context: Co
         allow_abbrev=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34),
     )
-    parser.add_argument(
-        "--config", metavar="FILE_OR_PRESET", help="settings in TOML, YAML or JSON, or the name of a preset"
-    )
+    table = table or {}
+    if "config" not in table:
+        parser.add_argument(
+            "--config", metavar="FILE_OR_PRESET", help="settings in TOML, YAML or JSON, or the name of a preset"
+        )
     for owner, names in _subjects(cls):
         title = owner.__name__.removesuffix("Settings").removesuffix("Config").lower() + " settings"
         group = parser.add_argument_group(title, _percent(_first_line(owner)))
         for name in names:
             if name in _file_only(cls):
                 continue
-            _add_flag(group, cls, name, hidden=name in hidden)
+            several = name in table and table[name].kind == "list"
+            _add_flag(group, cls, name, hidden=name in hidden, several=several)
     for alias, name in ALIASES.items():
-        if name in cls.model_fields and alias not in cls.model_fields and name not in _file_only(cls):
+        if name in cls.model_fields and alias not in {*cls.model_fields, *table} and name not in _file_only(cls):
             _add_flag(parser, cls, name, alias, hidden=True)
+    for name, meaning in table.items():
+        if name not in cls.model_fields:
+            _add_foreign(parser, name, meaning)
     return parser
+
+
+def _add_foreign(parser: CommandParser, name: str, meaning: Meaning) -> None:
+    """A flag of another trainer's; a switch may be given a value too."""
+    taken: dict[str, Any] = {"switch": {"nargs": "?", "const": "true"}, "list": {"nargs": "+"}}.get(meaning.kind, {})
+    parser.add_argument(f"--{name}", help=argparse.SUPPRESS, **taken)
 
 
 @functools.cache
@@ -156,7 +213,12 @@ def _about_hidden(hidden: Mapping[str, str]) -> str:
 
 
 def _add_flag(
-    group: argparse._ActionsContainer, cls: type[Settings], field_name: str, name: str = "", hidden: bool = False
+    group: argparse._ActionsContainer,
+    cls: type[Settings],
+    field_name: str,
+    name: str = "",
+    hidden: bool = False,
+    several: bool = False,
 ) -> None:
     name, field = name or field_name, cls.model_fields[field_name]
     kind = _kind(field)
@@ -166,7 +228,7 @@ def _add_flag(
     if kind is bool:
         group.add_argument(f"--{name}", nargs="?", const="true", metavar="BOOL", help=help)
         group.add_argument(f"--no_{name}", dest=name, action="store_const", const="false", help=argparse.SUPPRESS)
-    elif typing.get_origin(kind) is list:
+    elif several or typing.get_origin(kind) is list:
         group.add_argument(f"--{name}", nargs="+", metavar="A,B", help=help)
     elif typing.get_origin(kind) is Literal:
         group.add_argument(f"--{name}", metavar="{" + ",".join(typing.get_args(kind)) + "}", help=help)
@@ -199,10 +261,12 @@ def _value(field: FieldInfo, text: Any) -> Any:
     """A flag's text as the configuration takes it; numbers and booleans are left for it to read."""
     if kinds_of(field.annotation) != (field.annotation,) and text in ("none", "None", ["none"], ["None"]):
         return None
-    if typing.get_origin(_kind(field)) is list:
-        words = [text] if isinstance(text, str) else text
-        return ",".join(words)
-    return text
+    return _joined(text)
+
+
+def _joined(text: Any) -> Any:
+    """Several words of one flag as one, with commas."""
+    return ",".join(text) if isinstance(text, list) else text
 
 
 def _underscored(word: str) -> str:

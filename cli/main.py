@@ -73,7 +73,7 @@ def _dispatch(words: list[str]) -> int:
     if words[0] in ("-V", "--version", "version"):
         print(f"dreambooth {dreamcore.__version__}")
         return 0
-    name, *rest = words
+    name, rest = command_of(words)
     if name not in COMMANDS:
         from dreamcore.config.names import nearest
 
@@ -82,6 +82,17 @@ def _dispatch(words: list[str]) -> int:
         raise ConfigError(f"{name}: no such command; {hint}")
     with during(f"running {name}"):
         return COMMANDS[name].run(COMMANDS[name].about, rest)
+
+
+def command_of(words: Sequence[str]) -> tuple[str, list[str]]:
+    """A command line's command and its arguments: a script's file name in the command's place is another trainer's
+    command line, and beside some of their flags training's is `generate`'s."""
+    name, *rest = words
+    if not name.endswith(".py") and name not in ("train", "generate"):
+        return name, rest
+    from .scripts import understood
+
+    return understood(name, rest)
 
 
 def _overview() -> str:
@@ -130,6 +141,18 @@ def _identifiers(about: str, argv: Sequence[str]) -> int:
     return run(about, argv)
 
 
+def _configs(about: str, argv: Sequence[str]) -> int:
+    from .configs import run
+
+    return run(about, argv)
+
+
+def _stand_in(about: str, argv: Sequence[str]) -> int:
+    from .scripts import run
+
+    return run(about, argv)
+
+
 def _doctor(about: str, argv: Sequence[str]) -> int:
     from .doctor import run
 
@@ -142,5 +165,7 @@ COMMANDS = {
     "launch": Command("Train on several devices, or in several processes, of this machine.", _launch),
     "data": Command("Show photographs as training would see them, with what may spoil it.", _data),
     "identifiers": Command("Suggest rare words of a model's vocabulary to name a subject by.", _identifiers),
+    "configs": Command("List the presets, and the other trainers whose command lines are understood.", _configs),
+    "stand-in": Command("Put scripts in the place of another trainer's, which run this in theirs.", _stand_in),
     "doctor": Command("Say what is installed, which devices there are, and which versions were tested.", _doctor),
 }

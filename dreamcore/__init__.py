@@ -144,13 +144,15 @@ def doctor() -> Installation:
 def _configuration(cls: type[S], config: S | str | Path | None, settings: dict[str, Any]) -> S:
     """A checked configuration; a given one is checked anew, for pydantic's constructor alone does not check it."""
     from .config import load_config
+    from .config.compat import meanings
     from .config.names import canonical_names
 
     if config is None or isinstance(config, str | Path):
         return load_config(cls, config, settings)
-    problems = list[str]()
-    settings = canonical_names(settings, cls.model_fields, problems)
-    return cls.from_mapping(config.given() | settings, config.suggested - settings.keys(), problems, config.file)
+    problems, notes = list[str](), config.notes
+    settings = canonical_names(settings, cls.model_fields, problems, meanings(None, cls.COMMAND), notes)
+    given = config.given() | settings
+    return cls.from_mapping(given, config.suggested - settings.keys(), problems, config.file, notes)
 
 
 def __getattr__(name: str) -> Any:

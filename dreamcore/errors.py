@@ -19,6 +19,10 @@ class ConfigError(ValueError):
     """Bad input: a setting, a file or a folder that cannot be used as given."""
 
 
+class LackingError(ConfigError):
+    """The device lacks the precision that a setting asks for."""
+
+
 class RunError(RuntimeError):
     """A started run cannot go on (disk full, loss not finite, damaged checkpoint ...)."""
 

@@ -23,6 +23,7 @@ import pytest
 
 from .crossing.cases import reference
 from .support.fork_server import ForkServer
+from .support.ldm import OF_MINDONE
 from .support.paths import PHOTOGRAPHS
 from .support.tiny import draw_photos, write_tiny_model
 from .support.tiny_families import WRITERS
@@ -57,13 +58,13 @@ def tiny_v_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def family_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Small models of the other families, by the names of `WRITERS`."""
+    """Small models of the other families, and those that MindONE's checkpoints hold, by the names of their writers."""
 
     @cache
     def model(name: str) -> Path:
         if find_spec("torch") is None:
             return reference("models") / name
-        return WRITERS[name](tmp_path_factory.mktemp("families") / name)
+        return {**WRITERS, **OF_MINDONE}[name](tmp_path_factory.mktemp("families") / name)
 
     return model
 

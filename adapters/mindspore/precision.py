@@ -6,7 +6,7 @@ from typing import Any
 
 import mindspore as ms
 
-from dreamcore.errors import ConfigError
+from dreamcore.errors import LackingError
 
 DTYPES = {"no": ms.float32, "fp16": ms.float16, "bf16": ms.bfloat16}
 
@@ -15,8 +15,8 @@ def check_precision(name: str, device: str) -> Any:
     """The arithmetic's type.
 
     Raises:
-        ConfigError: the device lacks it.
+        LackingError: the device lacks it.
     """
     if name != "no" and device == "CPU":
-        raise ConfigError(f"mixed_precision: {name} needs an Ascend device; a CPU computes in float32 here (no)")
+        raise LackingError(f"mixed_precision: {name} needs an Ascend device; a CPU computes in float32 here (no)")
     return DTYPES[name]

@@ -6,7 +6,7 @@ from typing import Any
 
 import paddle
 
-from dreamcore.errors import ConfigError
+from dreamcore.errors import LackingError
 
 DTYPES = {"no": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
@@ -15,12 +15,12 @@ def check_precision(name: str, device: str) -> str:
     """The arithmetic's type.
 
     Raises:
-        ConfigError: the device lacks it.
+        LackingError: the device lacks it.
     """
     if name != "no" and device == "cpu":
-        raise ConfigError(f"mixed_precision: {name} needs a GPU: Paddle has no mixed precision on a CPU; use no")
+        raise LackingError(f"mixed_precision: {name} needs a GPU: Paddle has no mixed precision on a CPU; use no")
     if name == "bf16" and not paddle.amp.is_bfloat16_supported():
-        raise ConfigError(f"mixed_precision: {paddle.device.cuda.get_device_name(device)} lacks bf16; use fp16 or no")
+        raise LackingError(f"mixed_precision: {paddle.device.cuda.get_device_name(device)} lacks bf16; use fp16 or no")
     return DTYPES[name]
 
 

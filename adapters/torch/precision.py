@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from dreamcore.errors import ConfigError
+from dreamcore.errors import ConfigError, LackingError
 
 DTYPES = {"no": torch.float32, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -15,12 +15,12 @@ def check_precision(name: str, device: torch.device, setting: str = "mixed_preci
     """The arithmetic's type.
 
     Raises:
-        ConfigError: the device lacks it.
+        LackingError: the device lacks it.
     """
     if name == "fp16" and device.type == "cpu":
-        raise ConfigError(f"{setting}: fp16 needs a GPU; on a CPU use no or bf16")
+        raise LackingError(f"{setting}: fp16 needs a GPU; on a CPU use no or bf16")
     if name == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise ConfigError(f"{setting}: {torch.cuda.get_device_name(device)} lacks bf16; use fp16 or no")
+        raise LackingError(f"{setting}: {torch.cuda.get_device_name(device)} lacks bf16; use fp16 or no")
     return DTYPES[name]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +32,9 @@ class Lora:
         """From the settings and the model's family."""
         alpha = config.lora_alpha if config.lora_alpha is not None else float(config.rank)
         endings = {encoder.network: encoder.lora_layers for encoder in model.text_encoders}
-        endings |= {model.family.denoiser: tuple(config.lora_layers or model.family.lora_layers)}
+        layers = tuple(config.lora_layers or model.family.lora_layers)
+        blocks = config.lora_blocks if model.schedule.prediction == "flow" else None  # of transformers
+        endings |= {model.family.denoiser: layers if blocks is None else _in_blocks(blocks, layers)}
         unused = {name: model.unused(name) for name in endings}
         return cls(config.rank, alpha, config.lora_dropout, config.seed, endings, unused)
 
@@ -57,6 +59,11 @@ class Lora:
     def first_down(self, component: str, layer: str, fan_in: int) -> NDArray[np.float32]:
         """First value [rank, fan_in] of a layer's down matrix."""
         return initial_down(self.seed, f"{component}.{layer}", self.rank, fan_in)
+
+
+def _in_blocks(blocks: Sequence[str], layers: Sequence[str]) -> tuple[str, ...]:
+    """Endings of the names of layers in the transformer's blocks of these numbers."""
+    return tuple(f"transformer_blocks.{number}.{layer}" for number in blocks for layer in layers)
 
 
 def initial_down(seed: int, name: str, rank: int, fan_in: int) -> NDArray[np.float32]:

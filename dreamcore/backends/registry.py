@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
-from ..errors import ConfigError, to_install
+from ..errors import ConfigError, LackingError, to_install
 from ..formats.ppdiffusers import PUBLISHED
 from . import installed
 from .installed import RANK_VARIABLES
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from ..config.common import ModelSettings
     from ..families import Family
     from ..models.folder import ModelFolder
+
+    S = TypeVar("S", bound=ModelSettings)
 
 
 @during(LOADING)
@@ -37,6 +40,19 @@ def load_backend(name: str, model: ModelFolder, settings: ModelSettings) -> Back
         recognise(module.out_of_memory)
     backend: Backend = getattr(module, function)(model, settings)
     return backend
+
+
+def load_suggested(name: str, model: ModelFolder, settings: S, say: Callable[[str], None]) -> tuple[S, Backend]:
+    """`load_backend`, with the settings that it was loaded by: a precision that the device lacks, and that is only
+    another trainer's default, is left out, which is said."""
+    try:
+        return settings, load_backend(name, model, settings)
+    except LackingError as error:
+        if settings.like is None or "mixed_precision" not in settings.suggested:
+            raise
+        say(f"{error}: a default of --like {settings.like}, left out")
+    settings = settings.suggest({"mixed_precision": "no"})
+    return settings, load_backend(name, model, settings)
 
 
 def _why_not(family: Family, backend: str) -> str:

@@ -13,7 +13,6 @@ from PIL import Image
 
 from ..config.look import DataConfig
 from ..config.used import PHOTOGRAPHS, Context, refuse_idle
-from ..data import Crop
 from ..data.inspection import Inspection, inspect
 from ..data.sheet import draw_sheet
 from ..io.files import AGAIN, explain_disk_errors, numbered, usable_file, write_new
@@ -23,7 +22,7 @@ from ..runs.overlaps import refuse_among_photographs
 from ..text.prompts import places
 from ..text.tokenizer import Tokenizer
 from ..training.settings import image_size
-from ..training.training_data import bucket_choice, open_subjects
+from ..training.training_data import bucket_choice, crop_of, open_subjects
 
 RANDOM = (
     "crops are drawn at random: the sheet dims what none of them can show, and frames the middle one, which "
@@ -70,9 +69,9 @@ def report_data(config: DataConfig, progress: Callable[[int, int], None] = lambd
     side = config.resolution or USUAL_SIDE
     size = (config.height, config.width) if config.height and config.width else (side, side)
     if config.pretrained_model_name_or_path is not None:
-        model = ModelFolder.open(config.pretrained_model_name_or_path, config.revision, config.variant)
+        model = ModelFolder.of(config)
         size, tokenizer = image_size(config, model, lambda text: None), Tokenizer.open(model)
-    crop = Crop(*size, config.center_crop, config.random_flip, config.subject_crop)
+    crop = crop_of(config, *size)
     shapes = bucket_choice(config, crop, model.size_step if model else USUAL_FACTOR)
     subjects, held_out = open_subjects(config, crop, shapes, lambda text: None, model)
     asked = places(config, [(subject.concept, subject.images) for subject in subjects])

@@ -10,12 +10,14 @@ import types
 import typing
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from ..errors import ConfigError
-from .names import canonical_names
+from .compat import meanings
+from .compat.meaning import TOKEN
+from .names import canonical_names, unknown_names
 
 
 def setting(default: Any = ..., *, may_change: bool = False, may_be_empty: bool = False, **constraints: Any) -> Any:
@@ -63,6 +65,9 @@ class Strict(BaseModel):
 class Settings(Strict):
     """Base class; subclasses add fields, each with a docstring that is also the command line's help."""
 
+    COMMAND: ClassVar[str] = "train"
+    """Which of another trainer's commands has the same names."""
+
     @classmethod
     def from_mapping(
         cls,
@@ -70,26 +75,34 @@ class Settings(Strict):
         suggested: Collection[str] = (),
         problems: Sequence[str] = (),
         file: Path | None = None,
+        notes: Sequence[str] = (),
     ) -> Self:
-        """Validate `values`; aliases of other trainers' names are understood.
+        """Validate `values`; the names that diffusers' scripts have besides are understood.
 
         Args:
             suggested: names whose values come from a preset and not from the user, who need not use them all.
             problems: what is wrong already, to be said together with the rest.
             file: that they were read from.
+            notes: to be said at the start.
 
         Raises:
             ConfigError: naming each setting, the value received and what would be right.
         """
-        found = list(problems)
-        given = canonical_names(values, cls.model_fields, found)
+        found, said = list(problems), list(notes)
+        given = canonical_names(values, cls.model_fields, found, meanings(None, cls.COMMAND), said)
+        given = unknown_names(given, cls.model_fields, found)
+        token = given.pop(TOKEN, None)
         taken, note = cls.completion(given)
         config, wrong = cls._validated(given | taken)
         found += wrong
         if found or config is None:
             raise ConfigError("\n".join(dict.fromkeys(found)))
         overruled = {name: given.get(name) for name in taken}
-        config.__dict__.update(_suggested=frozenset(suggested), _note=note, _overruled=overruled, _file=file)
+        said += [note] if note is not None else []
+        config.__dict__.update(
+            _suggested=frozenset(suggested), _notes=list(dict.fromkeys(said)), _overruled=overruled, _file=file
+        )
+        config.__dict__["_token"] = token
         return config
 
     @classmethod
@@ -137,15 +150,26 @@ class Settings(Strict):
         """The settings whose values a preset suggested."""
         return frozenset(self.__dict__.get("_suggested", ()))
 
+    def suggest(self, values: Mapping[str, Any]) -> Self:
+        """The settings with values that nobody gave, of the right types: given as a preset would."""
+        made = self.model_copy(update=dict(values))
+        made.__dict__["_suggested"] = self.suggested | values.keys()
+        return made
+
     @property
     def file(self) -> Path | None:
         """The configuration file, where there was one."""
         return self.__dict__.get("_file")
 
     @property
-    def note(self) -> str | None:
-        """What `completion` brought, to be said at the start."""
-        return self.__dict__.get("_note")
+    def notes(self) -> list[str]:
+        """What is to be said at the start: defaults that another trainer's names bring, and what `completion` did."""
+        return list(self.__dict__.get("_notes", ()))
+
+    @property
+    def token(self) -> str | None:
+        """The Hub's token where one was given among the settings, of which it is none: it is written nowhere."""
+        return self.__dict__.get("_token")
 
     @classmethod
     def _explain(cls, error: Any) -> str:
@@ -164,7 +188,10 @@ def kinds_of(annotation: Any) -> tuple[Any, ...]:
     return tuple(kind for kind in members if kind is not types.NoneType)
 
 
-PATHS = ("_dir", "_name_or_path", "_file", "lora", "grid", "sheet", "dataset_name", "resume_from_checkpoint")
+PATHS = (
+    *("_dir", "_name_or_path", "_file", "lora", "grid", "sheet", "dataset_name", "resume_from_checkpoint"),
+    *("original_config", "tokenizer_name"),
+)
 """Endings of the names of settings that may name a file or folder."""
 
 

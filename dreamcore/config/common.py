@@ -8,12 +8,16 @@ from .base import Settings, setting
 
 Precision = Literal["no", "fp16", "bf16"]
 WeightingScheme = Literal["none", "sigma_sqrt", "logit_normal", "mode", "cosmap"]
+Like = Literal["colossalai", "structured-lora", "mindone-sd2", "mindone", "ppdiffusers", "diffusers", "kohya"]
 Scheduler = Literal["ddim", "pndm", "dpmsolver++", "euler", "unipc"]
 
 
 class ModelSettings(Settings):
     """Which model is loaded, by what, onto which device."""
 
+    like: Like | None = setting(None, may_change=True)
+    """Take names, defaults and output layout as another trainer has them; a name that only one of them has says so by
+    itself.  `dreambooth configs` lists them, docs/moving.md says what each name means."""
     pretrained_model_name_or_path: str = setting(may_change=True)
     """Folder in diffusers layout, or a model's id on the Hugging Face Hub (its mirror: HF_ENDPOINT); `tinyworld` is the
     embedded miniature."""
@@ -23,6 +27,16 @@ class ModelSettings(Settings):
     """Variant of the weight files, such as fp16."""
     pretrained_vae_model_name_or_path: str | None = setting(None, may_change=True)
     """Folder or Hub id of an autoencoder to use in place of the model's own."""
+    pretrained_unet_name_or_path: str | None = setting(None, may_change=True)
+    """Folder of a denoiser (configuration and weights) to use in place of the model's own."""
+    tokenizer_name: str | None = setting(None, may_change=True)
+    """Folder of a tokenizer to use in place of the model's first."""
+    original_config: str | None = setting(None, may_change=True)
+    """Configuration (YAML, original layout) of a model that is one .ckpt file; the default is what its shapes say."""
+    sd_version: Literal["1.5", "2.0", "2.0-v", "2.1", "2.1-v"] | None = setting(None, may_change=True)
+    """Which Stable Diffusion a .ckpt file holds, where no `original_config` says it; v is v-prediction."""
+    cache_dir: str | None = setting(None, may_change=True)
+    """Folder for what is fetched from the Hub; the default is its own cache."""
     drop_t5: bool = setting(False)
     """Leave the large T5 text encoder out, where the family can do without (SD3): zeros stand for its words."""
     backend: str | None = setting(None, may_change=True)

@@ -15,10 +15,13 @@ from .files import read_config_file
 class GenerateConfig(ModelSettings):
     """Images from a model folder, a finished run among them, with or without a LoRA file."""
 
+    COMMAND = "generate"
+
     prompt: str | None = setting(None, may_be_empty=True)
     """Words for the image."""
     prompt_file: str | None = setting(None)
-    """Text file with one prompt a line, in place of `prompt`."""
+    """Text file with one prompt a line, in place of `prompt`; kohya's options behind a prompt (`--n WORDS --w 768
+    --h 512 --d SEED --s STEPS --l GUIDANCE`) hold for its images."""
     negative_prompt: str = setting("", may_be_empty=True)
     """What the images should not show."""
     num_images: int = setting(1, ge=1)

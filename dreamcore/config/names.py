@@ -1,13 +1,15 @@
-"""Names of settings: other trainers' spellings, names that have no place here, and the nearest name to a misspelt one.
+"""Names of settings: spellings that are understood everywhere, and the nearest name to a misspelt one.
 
-One setting has one name, diffusers' where diffusers has one; these tables let a command line written for another
-trainer be carried over, or say why a flag of it is not needed.
+One setting has one name, diffusers' where diffusers has one.  What other trainers call it, system by system: `compat`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
+
+from .compat import SYSTEMS, Meaning, Refused
+from .compat.meaning import TOKEN
 
 ALIASES = {
     "lora_rank": "rank",
@@ -24,47 +26,67 @@ ALIASES = {
     "class": "class_word",
     "model": "pretrained_model_name_or_path",
 }
-"""Other trainers' name -> ours, where the meaning is the same."""
-
-RETIRED = {
-    "dataloader_num_workers": "photographs are decoded and encoded once, before training: no workers are needed",
-    "local_rank": "the launcher's environment says it",
-    "set_grads_to_none": "gradients are always freed after an update",
-    "hub_token": "a token is never read from a flag or a file: set HF_TOKEN in the environment or log in",
-    "offset_noise": "give the amount instead: noise_offset=0.1",
-    "use_dora": "DoRA is not trained here; use_lora trains plain LoRA",
-}
-"""Other trainers' name -> why it has no counterpart."""
+"""Another name -> ours, whoever's it is: the meaning is the same."""
 
 
-def canonical_names(values: Mapping[str, Any], known: Iterable[str], problems: list[str]) -> dict[str, Any]:
+def canonical_names(
+    values: Mapping[str, Any],
+    known: Iterable[str],
+    problems: list[str],
+    table: Mapping[str, Meaning] | None = None,
+    notes: list[str] | None = None,
+) -> dict[str, Any]:
     """`values` under this library's names (hyphens as underscores).
 
     Args:
-        problems: receives what is wrong: unknown names, each with the nearest known one, and names given twice under
-            two spellings with two values.
+        problems: receives what is wrong: names given twice under two spellings with two values, names and values that
+            have no counterpart here, and where `table` is None unknown names, each with the nearest known one.
+        table: what another trainer's names mean here; what it leaves is for `unknown_names`, once its parts are joined.
+        notes: receives what is to be said of names that are understood.
     """
     known = list(known)
     result: dict[str, Any] = {}
     spelt: dict[str, str] = {}
     for raw, value in values.items():
         name = raw.replace("-", "_")
-        name = ALIASES[name] if name in ALIASES and name not in known and ALIASES[name] in known else name
-        if name not in known:
-            problems.append(unknown_name(raw, known))
-        elif name in result and result[name] != value:
-            other = raw if raw != name else spelt[name]
-            problems.append(f"{name}: given twice (also as {other}); give it once")
-        else:
-            result[name], spelt[name] = value, raw
-    return result
+        try:
+            settings = _settings(name, value, known, table or {}, notes)
+        except Refused as error:
+            problems.append(f"{raw}: {error}")
+            continue
+        for own, meant in settings.items():
+            if own in result and str(result[own]).lower() != str(meant).lower():
+                other = raw if raw != own else spelt[own]
+                problems.append(f"{own}: given twice (also as {other}); give it once")
+            else:
+                result[own], spelt[own] = meant, raw
+    return result if table is not None else unknown_names(result, known, problems)
+
+
+def _settings(
+    name: str, value: Any, known: Collection[str], table: Mapping[str, Meaning], notes: list[str] | None
+) -> Mapping[str, Any]:
+    if name in table and value is not None:
+        if notes is not None and table[name].warning:
+            notes.append(f"{name}: {table[name].warning}")
+        return table[name].read(value)
+    if name in ALIASES and name not in known and ALIASES[name] in known:
+        name = ALIASES[name]
+    return {name: value}
+
+
+def unknown_names(values: Mapping[str, Any], known: Iterable[str], problems: list[str]) -> dict[str, Any]:
+    """`values` without those that are no settings; `problems` receives a message for each."""
+    known = [*known, TOKEN]
+    problems += [unknown_name(name, known) for name in values if name not in known]
+    return {name: value for name, value in values.items() if name in known}
 
 
 def unknown_name(name: str, known: Collection[str]) -> str:
     """The message for a setting that does not exist."""
     plain = name.lstrip("-").replace("-", "_")
-    if plain in RETIRED:
-        return f"{plain}: not a setting here; {RETIRED[plain]}"
+    if having := [one.name for one in SYSTEMS.values() if plain in {*one.train, *one.generate, *one.configuration}]:
+        return f"{plain}: a name of {' and '.join(having)}; --like {having[0]} gives it its meaning"
     near = nearest(plain, known) or nearest(plain.removeprefix("no_"), known)
     return f"{plain}: unknown setting; " + (f"did you mean {near}?" if near else "--help lists them all")
 

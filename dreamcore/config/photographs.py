@@ -7,6 +7,8 @@ from typing import Literal
 from .base import Settings, setting
 from .concepts import Concept
 
+Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
+
 
 class DataSettings(Settings):
     """The photographs."""
@@ -68,6 +70,8 @@ class ImageSettings(Settings):
     """Height of the training image in pixels, with `width`, in place of `resolution`."""
     width: int | None = setting(None, gt=0)
     """Width of the training image in pixels, with `height`, in place of `resolution`."""
+    image_interpolation_mode: Interpolation = setting("lanczos")
+    """How photographs are scaled."""
     center_crop: bool = setting(False)
     """Crop around the middle; otherwise each sample is cropped at random."""
     random_flip: bool = setting(False)
@@ -82,6 +86,8 @@ class ImageSettings(Settings):
     """Weight of the surroundings in a masked loss."""
     aspect_ratio_buckets: bool = setting(False)
     """Train each photograph in a shape near its own, of the same pixel count, so that little is cropped away."""
+    bucket_shapes: str | None = setting(None)
+    """The buckets' heights and widths, "512,768;768,512"; the default is what `bucket_step` gives."""
     bucket_step: int = setting(64, ge=1)
     """Sides of the buckets are multiples of this."""
     cache_latents: bool = setting(True, may_change=True)

@@ -14,6 +14,7 @@ from .photographs import DataSettings, ImageSettings, WordSettings
 from .places import place_in
 
 ExportFormat = Literal["diffusers", "ppdiffusers"]
+Layout = Literal["dreambooth", "colossalai", "structured-lora", "mindone-sd2", "mindone"]
 LRScheduler = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
 
 
@@ -53,6 +54,8 @@ class MethodSettings(Settings):
     """Dropout before the LoRA factors."""
     lora_layers: list[str] | None = setting(None)
     """Endings of the denoiser's layer names that get factors; the default is the attention projections."""
+    lora_blocks: list[str] | None = setting(None)
+    """Numbers of the transformer blocks that get factors; the default is all of them."""
     train_text_encoder: bool = setting(False)
     """Train the text encoders (those of CLIP) as well as the denoiser."""
     pre_compute_text_embeddings: bool = setting(False, may_change=True)
@@ -84,6 +87,9 @@ class MethodSettings(Settings):
     """Scale of weighting scheme mode; beyond these bounds noise levels would lie outside 0 … 1 (2403.03206, eq. 20)."""
     precondition_outputs: bool = setting(False)
     """Flow matching: weigh the error in the clean latent in place of the velocity's, as diffusers' SD3 script does."""
+    do_edm_style_training: bool = setting(False)
+    """Weigh the error in the clean latent by 1/σ² (EDM, arXiv 2206.00364): for models that predict noise, and for EDM's
+    own, that is the loss they have anyway."""
     resolution_shift: bool = setting(False)
     """Flow matching: train larger images at more noise, as their sampling begins with more."""
     guidance_scale: float = setting(3.5, ge=0)
@@ -157,6 +163,10 @@ class ValidationSettings(Settings):
     """Classifier-free guidance of validation images; the default is the family's: 7.5 for SD and SDXL."""
     validation_scheduler: Scheduler | None = setting(None, may_change=True)
     """Sampler of validation images; the default is dpmsolver++ where the noise levels admit it, else euler."""
+    final_validation_prompt: str | None = setting(None, may_change=True, may_be_empty=True)
+    """Prompt of the images after the last update, in place of `validation_prompt`."""
+    skip_final_inference: bool = setting(False, may_change=True)
+    """Leave the validation after the last update out."""
     validation_data_dir: str | None = setting(None, may_change=True)
     """Folder of photographs held out of training; their loss, at fixed noise and timesteps, is logged."""
 
@@ -170,6 +180,8 @@ class OutputSettings(Settings):
     """Replace the run that the output folder holds."""
     checkpointing_steps: int = setting(500, ge=1, may_change=True)
     """Updates between checkpoints; the last update is followed by one too."""
+    checkpointing_epochs: int | None = setting(None, ge=1, may_change=True)
+    """Epochs between checkpoints, in place of `checkpointing_steps`."""
     checkpoints_total_limit: int | None = setting(None, ge=0, may_change=True)
     """Checkpoints kept; an older one goes only after a newer one is safely written, and with 0 the last one after the
     finished model is."""
@@ -179,6 +191,17 @@ class OutputSettings(Settings):
     """Resume with the checkpoint's weights and a fresh optimizer: needed after training with another one."""
     export_format: ExportFormat = setting("diffusers", may_change=True)
     """Layout of the finished model: `diffusers`, or `ppdiffusers` (model_state.pdparams), which only that reads."""
+    skip_save_text_encoder: bool = setting(False, may_change=True)
+    """Leave the text encoders out of the finished model, which can be loaded only where they are given."""
+    layout: Layout = setting("dreambooth", may_change=True)
+    """Where images, log and checkpoints lie in the output folder: as another trainer has them, beside our records."""
+    push_to_hub: bool = setting(False, may_change=True)
+    """Publish the finished model on the Hugging Face Hub, with a card and its validation images; the token comes from
+    HF_TOKEN or the login."""
+    hub_model_id: str | None = setting(None, may_change=True)
+    """OWNER/NAME of the model on the Hub; the default is the output folder's name, under your account."""
+    hub_private_repo: bool = setting(False, may_change=True)
+    """Keep the model on the Hub private."""
     logging_steps: int = setting(10, ge=1, may_change=True)
     """Updates between copies of the losses from the device; every update is logged all the same."""
     logging_dir: str = setting("logs", may_change=True)
@@ -227,6 +250,10 @@ class TrainConfig(
             )
         if self.max_train_steps is not None and self.num_train_epochs is not None:
             yield "num_train_epochs: given together with max_train_steps; give one or the other"
+        if self.do_edm_style_training and self.snr_gamma is not None:
+            yield "do_edm_style_training: given together with snr_gamma, which weighs otherwise; give one or the other"
+        if self.checkpointing_epochs is not None and "checkpointing_steps" in self.model_fields_set:
+            yield "checkpointing_epochs: given together with checkpointing_steps; give one or the other"
         if self.validation_epochs is not None and "validation_steps" in self.model_fields_set:
             yield "validation_epochs: given together with validation_steps; give one or the other"
 

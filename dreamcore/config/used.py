@@ -128,6 +128,7 @@ RANDOM = When(
     "where photographs are cropped or flipped at random",
     "leave out center_crop, give random_flip, or remove it",
 )
+PUSH = _given("push_to_hub")
 VALIDATION_IMAGES = _given("validation_prompt")
 CLASSES = _given("with_prior_preservation")
 VALIDATION = When(
@@ -142,6 +143,8 @@ SAMPLING = When(
     "where images are made",
     "give validation_prompt or with_prior_preservation, or remove it",
 )
+FULL = When(lambda c, _: not c.use_lora, "without use_lora", "remove it")
+ENDS = When(lambda c, _: not c.skip_final_inference, "without skip_final_inference")
 LORA, EMA, CACHE, TEXT_ENCODER = (
     _given(name) for name in ("use_lora", "use_ema", "cache_latents", "train_text_encoder")
 )
@@ -162,7 +165,12 @@ def _guided(setting: str) -> When:
     return When(above_one, f"with {setting} above 1", f"raise {setting}, or remove it")
 
 
+ONE_FILE = When(
+    lambda c, _: str(c.pretrained_model_name_or_path).endswith(".ckpt"), "on a model that is one .ckpt file"
+)
 MODEL: dict[str, Use] = {
+    "original_config": Use(ONE_FILE),
+    "sd_version": Use(ONE_FILE),
     "drop_t5": Use(_of_model(lambda m: m.optional_encoder, "on models with a T5 that they can do without (SD 3)")),
     "allow_tf32": Use(_on("torch")),
     # O1 is what the others' autocasting does; operator by operator is how they run
@@ -186,7 +194,10 @@ TRAIN: dict[str, Use] = {
     "caption_variants": Use(CAPTIONS, _given("shuffle_tags")),
     "resolution": Use(When(lambda c, _: c.height is None, "without height and width"), same=lambda c: (c.height,)),
     "outside_weight": Use(_given("masked_loss")),
-    "bucket_step": Use(_given("aspect_ratio_buckets")),
+    "bucket_shapes": Use(_given("aspect_ratio_buckets")),
+    "bucket_step": Use(
+        _given("aspect_ratio_buckets"), When(lambda c, _: c.bucket_shapes is None, "without bucket_shapes")
+    ),
     "instance_variants": Use(RANDOM, same=lambda c: (1,)),
     "class_variants": Use(CLASSES, RANDOM, same=lambda c: (1,)),
     "cache_memory_gb": Use(CACHE),
@@ -203,6 +214,8 @@ TRAIN: dict[str, Use] = {
     "lora_alpha": Use(LORA),
     "lora_dropout": Use(LORA),
     "lora_layers": Use(LORA),
+    "lora_blocks": Use(LORA, _of_model(lambda m: m.flow, "on transformers (Stable Diffusion 3, Flux)")),
+    "do_edm_style_training": Use(_of_model(lambda m: not m.flow, "on models without flow matching")),
     "channels_last": Use(_on("torch")),
     "compile": Use(_on("torch")),
     "ema_decay": Use(EMA),
@@ -237,6 +250,12 @@ TRAIN: dict[str, Use] = {
     "validation_scheduler": Use(VALIDATION_IMAGES),
     "validation_steps": Use(VALIDATION, When(lambda c, _: c.validation_epochs is None, "without validation_epochs")),
     "validation_epochs": Use(VALIDATION),
+    "final_validation_prompt": Use(VALIDATION_IMAGES, ENDS),
+    "skip_final_inference": Use(VALIDATION),
+    "checkpointing_steps": Use(When(lambda c, _: c.checkpointing_epochs is None, "without checkpointing_epochs")),
+    "skip_save_text_encoder": Use(FULL),
+    "hub_model_id": Use(PUSH),
+    "hub_private_repo": Use(PUSH),
     "reset_optimizer": Use(_given("resume_from_checkpoint")),
 }
 USED_IF: dict[type[Settings], dict[str, Use]] = {

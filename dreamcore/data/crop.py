@@ -48,6 +48,8 @@ class Crop:
     """Mirror left to right with probability 1/2."""
     subject: bool = False
     """Keep the subject, where a mask shows it, inside the crop; `center_crop` then centres on it."""
+    interpolation: str = "lanczos"
+    """How Pillow scales the photograph."""
 
     @property
     def random(self) -> bool:
@@ -60,8 +62,8 @@ class Crop:
         return max(self.width, round(size[0] * scale)), max(self.height, round(size[1] * scale))
 
     def scale(self, image: Image.Image) -> Image.Image:
-        """The image at `scaled_size`, antialiased (Lanczos)."""
-        return image.resize(self.scaled_size(image.size), Image.Resampling.LANCZOS)
+        """The image at `scaled_size`, antialiased, but for `nearest`."""
+        return image.resize(self.scaled_size(image.size), Image.Resampling[self.interpolation.upper()])
 
     def place(
         self, size: tuple[int, int], rng: np.random.Generator | None, box: tuple[int, int, int, int] | None = None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import ConfigError
@@ -18,6 +21,21 @@ def is_repo_id(name: str) -> bool:
 def may_be_fetched(name: str) -> bool:
     """Whether a model's name is an id on the Hub, and no folder here."""
     return is_repo_id(name) and not Path(name).exists()
+
+
+@contextmanager
+def with_token(token: str | None) -> Iterator[None]:
+    """Let the Hub's client use a token, if one was given, in place of the environment's or the login's."""
+    before = os.environ.get("HF_TOKEN")
+    if token is not None:
+        os.environ["HF_TOKEN"] = token
+    try:
+        yield
+    finally:
+        if token is not None and before is None:
+            del os.environ["HF_TOKEN"]
+        elif before is not None:
+            os.environ["HF_TOKEN"] = before
 
 
 def require_client(name: str) -> None:

@@ -17,12 +17,13 @@ BLOCK = 8 << 20
 """Bytes of a streamed file that are asked for at a time."""
 
 
-def find_dataset(name: str, config: str | None) -> Dataset:
+def find_dataset(name: str, config: str | None, cache: str | None = None) -> Dataset:
     """A dataset on this machine, or else on the Hub.
 
     Args:
         name: a folder, a file, or OWNER/NAME.
         config: which of its configurations; None for the default one.
+        cache: folder for what is fetched, in place of the Hub's own cache.
 
     Raises:
         ConfigError: it is not there, cannot be reached, or its description does not fit its files.
@@ -37,7 +38,7 @@ def find_dataset(name: str, config: str | None) -> Dataset:
     from huggingface_hub import snapshot_download
 
     try:
-        return _fetched(name, config)
+        return _fetched(name, config, cache)
     except ConfigError:
         raise
     except Exception as error:  # each version of the client raises its own types
@@ -45,20 +46,21 @@ def find_dataset(name: str, config: str | None) -> Dataset:
             raise refused(error, setting, "dataset") from None
         try:
             # no file is asked for, as the client would miss those of other splits; `choose_files` misses shards
-            cached = Path(snapshot_download(name, repo_type="dataset", local_files_only=True, allow_patterns="-"))
+            here = {"repo_type": "dataset", "local_files_only": True, "cache_dir": cache}
+            cached = Path(snapshot_download(name, allow_patterns="-", **here))
         except Exception:
             raise refused(error, setting, "dataset") from None
     return local_dataset(cached, config)
 
 
-def _fetched(repo: str, config: str | None) -> Dataset:
+def _fetched(repo: str, config: str | None, cache: str | None) -> Dataset:
     from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
     about = HfApi().dataset_info(repo, files_metadata=True)
     sizes = {s.rfilename: int(s.size or 0) for s in about.siblings or ()}
 
     def read(name: str) -> str:
-        return Path(hf_hub_download(repo, name, repo_type="dataset")).read_text("utf-8", "replace")
+        return Path(hf_hub_download(repo, name, repo_type="dataset", cache_dir=cache)).read_text("utf-8", "replace")
 
     chosen = choose_files(list(sizes), config, read, repo)
     total = sum(sizes[name] for name in chosen.files)
@@ -69,7 +71,7 @@ def _fetched(repo: str, config: str | None) -> Dataset:
     only = (
         [*chosen.files, *(name for name in sizes if name.rpartition("/")[2] in DESCRIPTIONS)] if chosen.files else None
     )
-    folder = Path(snapshot_download(repo, repo_type="dataset", allow_patterns=only))
+    folder = Path(snapshot_download(repo, repo_type="dataset", allow_patterns=only, cache_dir=cache))
     return Dataset(folder, [TableFile(folder / name) for name in chosen.files], chosen.notes)
 
 

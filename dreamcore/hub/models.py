@@ -19,9 +19,16 @@ SUCCESSORS = {
 
 
 def download(
-    repo: str, revision: str | None, variant: str | None, setting: str = "pretrained_model_name_or_path"
+    repo: str,
+    revision: str | None,
+    variant: str | None,
+    setting: str = "pretrained_model_name_or_path",
+    cache: str | None = None,
 ) -> Path:
     """The local folder of a Hub model, fetched where it is not in the cache; `setting` is who asks.
+
+    Args:
+        cache: folder in place of the Hub's own cache.
 
     Raises:
         ConfigError: vanished, gated, unknown revision, or not reachable and not in the cache.
@@ -32,10 +39,11 @@ def download(
 
     try:
         files = [s.rfilename for s in HfApi().model_info(repo, revision=revision).siblings or ()]
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=_needed(files, variant)))
+        wanted = _needed(files, variant)
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=wanted, cache_dir=cache))
     except Exception as error:  # no network: each version of the client raises its own types
         for file in () if answered(error) else (INDEX, "config.json"):
-            cached = try_to_load_from_cache(repo, file, revision=revision)
+            cached = try_to_load_from_cache(repo, file, revision=revision, cache_dir=cache)
             if isinstance(cached, str):
                 return Path(cached).parent
         refusal = refused(error, name, "model", _successor(repo), f"revision: {revision!r} does not exist in {repo}")

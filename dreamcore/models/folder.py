@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,7 @@ from .fields import (
     read_fields,
     read_json,
 )
-from .locate import locate, locate_autoencoder
+from .locate import ONE_FILE, locate, locate_part, locate_tokenizer
 
 if TYPE_CHECKING:
     from ..config.common import ModelSettings
@@ -51,14 +51,14 @@ class ModelFolder:
         path: the folder.
         index: contents of model_index.json.
         variant: which variant of the weight files to read, such as fp16.
-        vae: folder of an autoencoder to use in place of the model's own.
+        replaced: by component, the setting that names a folder to use in place of the model's own, and that folder.
         without: optional text encoders that are left out.
     """
 
     path: Path
     index: dict[str, Any]
     variant: str | None = None
-    vae: Path | None = None
+    replaced: Mapping[str, tuple[str, Path]] = field(default_factory=dict)
     without: tuple[str, ...] = ()
 
     @classmethod
@@ -68,28 +68,42 @@ class ModelFolder:
         Raises:
             ConfigError: as `open`.
         """
-        model = cls.open(settings.pretrained_model_name_or_path, settings.revision, settings.variant)
-        if settings.pretrained_vae_model_name_or_path is not None:
-            own = model.family.vae
-            vae = locate_autoencoder(settings.pretrained_vae_model_name_or_path, own, model.class_name(own))
-            model = replace(model, vae=vae)
+        cache = settings.cache_dir
+        name, more = settings.pretrained_model_name_or_path, {"cache": cache}
+        if name.endswith(ONE_FILE):
+            more |= {"original_config": settings.original_config, "version": settings.sd_version}
+        model = cls.open(name, settings.revision, settings.variant, **more)
+        parts = {
+            ("pretrained_vae_model_name_or_path", model.family.vae): settings.pretrained_vae_model_name_or_path,
+            ("pretrained_unet_name_or_path", model.family.denoiser): settings.pretrained_unet_name_or_path,
+        }
+        replaced = {
+            component: (setting, locate_part(setting, name, component, model.class_name(component), cache))
+            for (setting, component), name in parts.items()
+            if name is not None
+        }
+        if settings.tokenizer_name is not None:
+            first = model.family.text_encoders[0].tokenizer
+            replaced[first] = "tokenizer_name", locate_tokenizer(settings.tokenizer_name, first, cache)
+        if replaced:
+            model = replace(model, replaced=replaced)
             model.check()
         optional = tuple(encoder.network for encoder in model.family.text_encoders if encoder.optional)
         return replace(model, without=optional) if optional and settings.drop_t5 else model
 
     @classmethod
-    def open(cls, name: str, revision: str | None = None, variant: str | None = None) -> ModelFolder:
-        """The model in a folder, or fetched from the Hub where `name` is an id there.
+    def open(cls, name: str, revision: str | None = None, variant: str | None = None, **more: Any) -> ModelFolder:
+        """The model in a folder, or what `locate` finds by `name` and `more`.
 
         Raises:
             ConfigError: not a model, a family that is not known, files missing; says what would be right.
         """
-        path = locate(name, revision, variant)
+        path = locate(name, revision, variant, **more)
         index_file = path / INDEX
         if not index_file.is_file():
             raise ConfigError(
-                f"pretrained_model_name_or_path: {path}: not a diffusers model (it has no {INDEX}); a single .ckpt or "
-                ".safetensors file has to be converted first"
+                f"pretrained_model_name_or_path: {path}: not a diffusers model (it has no {INDEX}); one in a single "
+                ".safetensors file, or in a .ckpt file that is not MindONE's, has to be converted first"
             )
         model = cls(path, read_json(index_file), variant)
         model.check()
@@ -148,7 +162,7 @@ class ModelFolder:
 
     def folder(self, component: str) -> Path:
         """Where a component lies."""
-        return self.vae if self.vae is not None and component == self.family.vae else self.path / component
+        return self.replaced[component][1] if component in self.replaced else self.path / component
 
     @property
     def components(self) -> list[str]:
@@ -209,7 +223,9 @@ class ModelFolder:
         """A component's weight files: safetensors where there are any, else .bin, else .pdparams."""
         folder = self.folder(component)
         there = [f.name for f in folder.iterdir()] if folder.is_dir() else []
-        names = choose_weights(there, self.variant) or (choose_weights(there, None) if folder == self.vae else [])
+        names = choose_weights(there, self.variant)
+        if not names and component in self.replaced:
+            names = choose_weights(there, None)
         if names:
             return [folder / name for name in names]
         other = sorted({v for f in folder.glob("*") if (v := variant_in(f.name))})

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ..errors import ConfigError
 from ..hub.client import is_repo_id
 from ..hub.models import download
 from .fields import read_json
+from .ldm_checkpoint import open_ldm_checkpoint
 
+ONE_FILE = ".ckpt"
+"""Ending of a model that is one file of MindONE's."""
 TINYWORLD = "tinyworld"
 """The embedded model's name."""
 
@@ -18,13 +22,30 @@ def embedded_model() -> Path:
     return Path(__file__).parents[1] / "tinyworld" / "model"
 
 
-def locate(name: str, revision: str | None, variant: str | None) -> Path:
-    """A model's folder: one on this machine, the embedded one, or one fetched from the Hub where `name` is an id there.
+def locate(
+    name: str,
+    revision: str | None,
+    variant: str | None,
+    cache: str | None = None,
+    original_config: str | None = None,
+    version: str | None = None,
+) -> Path:
+    """A model's folder: one on this machine, the embedded one, or one fetched from the Hub where `name` is an id there;
+    of a .ckpt file, the folder that it becomes.
+
+    Args:
+        cache: folder for what is fetched, in place of the Hub's own.
+        original_config: of a .ckpt file, the YAML file that describes it.
+        version: of a .ckpt file, which Stable Diffusion it is.
 
     Raises:
         ConfigError: none is there, or a revision is given of a folder.
     """
     path = Path(name).expanduser()
+    if path.suffix == ONE_FILE and (path.is_file() or not is_repo_id(name)):
+        described = Path(original_config).expanduser() if original_config is not None else None
+        said = version or (os.environ.get("SD_VERSION") if described is None else None)  # as MindONE's scripts do
+        return open_ldm_checkpoint(path, described, said)
     if path.exists():
         if revision is not None:
             raise ConfigError(f"revision: {revision!r} was given, but {name} is a folder on this machine")
@@ -35,30 +56,45 @@ def locate(name: str, revision: str | None, variant: str | None) -> Path:
         return embedded_model()
     if not is_repo_id(name):
         raise ConfigError(f"pretrained_model_name_or_path: {name}: no such folder")
-    return download(name, revision, variant)
+    return download(name, revision, variant, cache=cache)
 
 
-def locate_autoencoder(name: str, component: str, class_name: str) -> Path:
-    """The folder of an autoencoder: `name`, here or on the Hub, or the autoencoder of the pipeline there.
+def locate_part(setting: str, name: str, component: str, class_name: str, cache: str | None = None) -> Path:
+    """The folder of a network to use in place of a model's own: `name`, here or on the Hub, or the one of the pipeline
+    there.
 
     Args:
+        setting: that names it.
         component: what pipelines call theirs.
         class_name: the class that it is to be of.
+        cache: as for `locate`.
 
     Raises:
         ConfigError: none is there, or one of another class.
     """
-    path = Path(name).expanduser()
-    if not path.exists():
-        if not is_repo_id(name):
-            raise ConfigError(f"pretrained_vae_model_name_or_path: {name}: no such folder")
-        path = download(name, None, None, "pretrained_vae_model_name_or_path")
+    path = _part(setting, name, cache)
     for folder in (path, path / component):
         if (folder / "config.json").is_file():
             found = read_json(folder / "config.json").get("_class_name")
             if found != class_name:
-                raise ConfigError(
-                    f"pretrained_vae_model_name_or_path: {folder} holds a {found}, and this model needs a {class_name}"
-                )
+                raise ConfigError(f"{setting}: {folder} holds a {found}, and this model needs a {class_name}")
             return folder
-    raise ConfigError(f"pretrained_vae_model_name_or_path: {path}: no autoencoder (config.json) there")
+    raise ConfigError(f"{setting}: {path}: no {class_name} (config.json) there")
+
+
+def locate_tokenizer(name: str, component: str, cache: str | None = None) -> Path:
+    """The folder of a tokenizer, by `tokenizer_name`; arguments and errors as for `locate_part`."""
+    path = _part("tokenizer_name", name, cache)
+    for folder in (path, path / component):
+        if any((folder / file).is_file() for file in ("vocab.json", "tokenizer.json", "vocab.txt", "spiece.model")):
+            return folder
+    raise ConfigError(f"tokenizer_name: {path}: no tokenizer (vocab.json or tokenizer.json) there")
+
+
+def _part(setting: str, name: str, cache: str | None) -> Path:
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
+    if not is_repo_id(name):
+        raise ConfigError(f"{setting}: {name}: no such folder")
+    return download(name, None, None, setting, cache)

@@ -50,6 +50,12 @@ class RunData:
         return np.array([v if is_number(v := r.get(name)) else np.nan for r in self.metrics], np.float64)
 
     @property
+    def prompt(self) -> str:
+        """The words of the validation images, the last ones' where they have others; empty where they are not known."""
+        words, last = (self.config.get(name) for name in ("validation_prompt", "final_validation_prompt"))
+        return f"{words or ''}" + (f" (at the end: {last})" if last else "")
+
+    @property
     def updates(self) -> int:
         """The last update that was recorded; 0 where none was."""
         return int(self.metrics[-1]["step"]) if self.metrics else 0

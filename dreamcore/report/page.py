@@ -149,12 +149,11 @@ def spread(items: list[int], most: int) -> list[int]:
 
 def _sample(data: RunData, step: int, number: int, most: int) -> str:
     when = "before training" if step == 0 else f"after {step:,} updates"
-    prompt = data.config.get("validation_prompt", "validation image")
-    return _image(data.samples[step][number], most, f"{prompt}: image {number + 1}, {when}")
+    return _image(data.samples[step][number], most, f"{data.prompt or 'validation image'}: image {number + 1}, {when}")
 
 
 def _prompt(data: RunData) -> str:
-    prompt = data.config.get("validation_prompt")
+    prompt = data.prompt
     return f'<p class="note">Each pair comes from the same seed. Prompt: {text(prompt)}</p>' if prompt else ""
 
 

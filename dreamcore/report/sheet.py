@@ -34,7 +34,7 @@ def render_sheet(data: RunData) -> bytes:
         sheet.heading("The subject")
         sheet.row(list(instance))
     if steps:
-        sheet.heading(f"Same seeds: {data.config.get('validation_prompt', 'validation pictures')}")
+        sheet.heading(f"Same seeds: {data.prompt or 'validation pictures'}")
         sheet.labels(["before" if step == 0 else f"{step:,}" for step in steps])
         for number in numbers:
             sheet.row([data.samples[step].get(number) for step in steps])

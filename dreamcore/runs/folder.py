@@ -227,9 +227,9 @@ class RunFolder:
         state: Mapping[str, Any],
         limit: int | None,
         say: Callable[[str], None],
-    ) -> None:
+    ) -> Path:
         """`checkpoint.save`, on record."""
-        checkpoint.save(self.path, update, write, state, limit, say, self.manifest.own)
+        return checkpoint.save(self.path, update, write, state, limit, say, self.manifest.own)
 
     def new_final(self) -> Path:
         """An empty folder beside the results, to be filled and then given to `publish`."""

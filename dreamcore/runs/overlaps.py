@@ -18,6 +18,7 @@ from ..io.files import free_name
 from ..io.names import RECORDS, SAMPLES, SUBJECT
 from ..models.folder import ModelFolder
 from .folder import MODEL_FILES, RESULTS
+from .layout import LAYOUTS
 
 CHECKPOINT = re.compile(r"checkpoint-\d+.*")
 
@@ -54,7 +55,7 @@ def refuse_overlaps(config: TrainConfig, model: ModelFolder | None) -> None:
         for other in [*photographs, *others, *(w for w in written[1:] if w.setting != own.setting)]:
             _refuse_meeting(own, other)
     for one in [*photographs, *others, *written[1:]] if config.has_output() else []:
-        _refuse_results(one, output, model.components if model else ())
+        _refuse_results(one, output, [*(model.components if model else ()), *LAYOUTS[config.layout].folders])
 
 
 def refuse_own_configuration(file: Path | None, output: Path) -> None:
@@ -111,10 +112,10 @@ def _written(config: TrainConfig, output: Path) -> Iterator[_Input]:
 def _model_parts(model: ModelFolder) -> Iterator[_Input]:
     yield _Input("pretrained_model_name_or_path", model.path)
     for name in model.components:
-        if name != model.family.vae or model.vae is None:
+        if name not in model.replaced:
             yield _Input("pretrained_model_name_or_path", model.folder(name), deep=True)
-    if model.vae is not None:
-        yield _Input("pretrained_vae_model_name_or_path", model.vae, deep=True)
+    for setting, folder in model.replaced.values():
+        yield _Input(setting, folder, deep=True)
 
 
 def _refuse_results(one: _Input, output: Path, components: Sequence[str]) -> None:

@@ -17,18 +17,31 @@ REWRITTEN = (".bin", ".pdparams")
 """Forms of weights that the finished model does not keep; nor does it keep Paddle's layout of them."""
 
 
-def write_model(backend: Backend, model: ModelFolder, folder: Path, layout: ExportFormat = "diffusers") -> None:
+def write_model(
+    backend: Backend,
+    model: ModelFolder,
+    folder: Path,
+    layout: ExportFormat = "diffusers",
+    *,
+    text_encoders: bool = True,
+) -> None:
     """Write what a run has trained into an empty folder: a LoRA file, or a whole pipeline in a library's layout.
 
     What does not train is copied byte for byte; weights in another form (.bin, a variant) are rewritten as plain
     safetensors.
+
+    Args:
+        text_encoders: write them; without them the index says null, as diffusers has it.
     """
     backend.export(folder, averaged=True)
     if not (folder / LORA_FILE).exists():
+        without = [] if text_encoders else [encoder.network for encoder in model.text_encoders]
+        for name in without:
+            shutil.rmtree(folder / name, ignore_errors=True)
         for name in model.components:
-            if not (folder / name).exists():
+            if not (folder / name).exists() and name not in without:
                 _carry_over(backend, model, name, folder / name)
-        if (index := published_index(model.index)) == model.index:
+        if (index := published_index(model.index) | {name: [None, None] for name in without}) == model.index:
             shutil.copyfile(model.path / INDEX, folder / INDEX)
         else:
             (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

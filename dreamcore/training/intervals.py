@@ -16,6 +16,13 @@ class Intervals:
     checkpoints_kept: int | None
     validation: int | None
     """None where there is nothing to validate."""
+    validates_at_end: bool = True
+
+    def validates(self, done: int, total: int) -> bool:
+        """Whether the model is looked at after `done` updates of `total`."""
+        if self.validation is None:
+            return False
+        return self.validates_at_end if done == total else done % self.validation == 0
 
     @property
     def checkpoints_in_training(self) -> int | None:
@@ -29,4 +36,7 @@ class Intervals:
             validation = config.validation_epochs * updates_per_epoch
         elif validates:
             validation = config.validation_steps
-        return cls(config.logging_steps, config.checkpointing_steps, config.checkpoints_total_limit, validation)
+        epochs = config.checkpointing_epochs
+        checkpointing = config.checkpointing_steps if epochs is None else epochs * updates_per_epoch
+        kept, at_end = config.checkpoints_total_limit, validates and not config.skip_final_inference
+        return cls(config.logging_steps, checkpointing, kept, validation, at_end)

@@ -60,6 +60,8 @@ class LatentCache:
             "size": [crop.height, crop.width],
             "place": [int(place[0]), int(place[1]), bool(place[2])],
         }
+        if crop.interpolation != "lanczos":
+            origin["interpolation"] = crop.interpolation
         if background != WHITE:
             origin["background"] = list(background)
         if outside_weight is not None:

@@ -22,15 +22,18 @@ from ..io.files import explain_disk_errors
 from ..io.names import METRICS, SAMPLES
 from ..io.names import VALIDATION as MEASUREMENTS
 from ..runs import checkpoint
+from ..runs.layout import also_images, also_log
 from ..runs.resume import length_settings
 from ..track import RunInfo
 from ..track.metrics import read_lines
 from .export import write_model
 from .metrics_recorder import MetricsRecorder
+from .publishing import publish
 from .run_report import RunReport
-from .setup import Prepared, begin, complete
+from .second_names import also_network, also_weights
+from .setup import Begun, Prepared, begin, complete
 from .signals import StopRequest
-from .validation import image_files, save_images
+from .validation import ValidationImages, image_files, save_images
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def train(config: TrainConfig) -> Run:
 
     Raises:
         ConfigError: before any costly work, naming the setting or file that cannot be used and what would be right.
-        RunError: the run had started and cannot go on; it says what is kept.
+        RunError: the run had started and cannot go on, or is finished and cannot be published; it says what is kept.
     """
     started, begun = time.monotonic(), None
 
@@ -69,6 +72,7 @@ def train(config: TrainConfig) -> Run:
                 f"the run in {begun.folder} is finished, after {begun.finished} updates; a larger max_train_steps goes "
                 "on with it"
             )
+            _publish(begun, begun.finished)
             return Run(begun.folder, begun.finished, 0)
         loop = _Loop(started, prepared := complete(begun))
         outcome = "failed"
@@ -82,7 +86,15 @@ def train(config: TrainConfig) -> Run:
             outcome = "stopped" if run.exit_code else "finished"
         finally:
             prepared.trackers.close(outcome)
+        if not run.exit_code:
+            _publish(begun, run.updates)
     return run
+
+
+def _publish(begun: Begun, updates: int) -> None:
+    """Publish a finished run where that is asked for, on the main process."""
+    if begun.run_folder:
+        publish(begun.config, begun.folder, begun.data.model.index["_class_name"], updates, begun.trackers.message)
 
 
 class _Loop:
@@ -102,6 +114,7 @@ class _Loop:
         p = self.p
         info = RunInfo(p.folder, self.total, p.first + 1, self.resolved.settings, self.resolved.logging_dir)
         p.trackers.start(info)
+        self.also_log()
         if p.first == 0 or self.owes_validation(p.first):
             self.validate(p.first)
         else:
@@ -125,23 +138,26 @@ class _Loop:
         self.done = done
         self.recorder.note(done, lr, batches, kinds)
         intervals = self.resolved.intervals
-        checkpoints, validates = self.due(intervals.checkpointing, done), self.due(intervals.validation, done)
+        checkpoints, validates = self.due(intervals.checkpointing, done), intervals.validates(done, self.total)
         if self.due(intervals.logging, done) or checkpoints or validates or last:
             self.recorder.flush()
         if checkpoints or last:
             self.save(done)  # first: whatever happens to the images, the training is safe
-        if validates or (last and intervals.validation):
+        if validates:
             self.validate(done)
 
     def owes_validation(self, done: int) -> bool:
         """Whether a run that goes on had saved this update's checkpoint and was not spared to look at the model."""
-        p, validation = self.p, self.resolved.intervals.validation
-        owes = False
-        if p.run_folder and validation and (self.due(validation, done) or done == self.total):
-            maker = self.resolved.validation
+        p, owes = self.p, False
+        if p.run_folder and self.resolved.intervals.validates(done, self.total):
+            maker = self.maker(done)
             files = image_files(p.folder / SAMPLES, done, len(maker.seeds)) if maker else []
             owes = not all(f.exists() for f in files) or (p.held_out is not None and not self.measured(done))
         return bool(json.loads(self.world.broadcast(json.dumps(owes))))
+
+    def maker(self, done: int) -> ValidationImages | None:
+        """What makes the validation's images after this update."""
+        return (self.resolved.final_validation if done == self.total else None) or self.resolved.validation
 
     def measured(self, done: int) -> bool:
         """Whether the loss on held-out photographs after this update is known: of that which the run goes on from."""
@@ -185,9 +201,13 @@ class _Loop:
             def write(folder: Path) -> None:
                 p.backend.export(folder, averaged=False)
                 p.backend.save_state(folder)
+                also_network(folder, p.data.model, self.resolved.names)
 
             limit = self.resolved.intervals.checkpoints_in_training
-            p.run_folder.save_checkpoint(done, write, p.identity, limit, p.trackers.message)
+            saved = p.run_folder.save_checkpoint(done, write, p.identity, limit, p.trackers.message)
+            with explain_disk_errors(f"writing {p.folder}"):
+                epoch = -(-done // self.resolved.plan.updates_per_epoch)
+                also_weights(p.run_folder, saved, p.data.model, self.resolved.names, epoch, limit or epoch)
             p.trackers.message(f"saved checkpoint-{done}")
         self.world.barrier()
         self.recorder.restart_clock()
@@ -198,17 +218,24 @@ class _Loop:
         p = self.p
         if p.run_folder and p.held_out and not self.measured(done):
             p.trackers.scalars(done, {"validation_loss": p.held_out.loss(p.backend)})
-        if p.run_folder and (maker := self.resolved.validation):
+        if p.run_folder and (maker := self.maker(done)):
             images = maker.make(p.backend)
             files = image_files(p.folder / SAMPLES, done, len(images))
             with explain_disk_errors(f"writing validation images to {p.folder / SAMPLES}"):
                 p.run_folder.manifest.own(f"{SAMPLES}/{file.name}" for file in files)
                 save_images(images, files)
+                also_images(p.folder, p.run_folder.manifest, self.resolved.names, done, files)
             p.trackers.images(done, files, maker.sampler.prompt)
         self.report.along_the_way(done)
         p.backend.offload()
         self.world.barrier()
         self.recorder.restart_clock()
+
+    def also_log(self) -> None:
+        """Give the log its name in another trainer's layout."""
+        if self.p.run_folder:
+            with explain_disk_errors(f"writing {self.p.folder}"):
+                also_log(self.p.folder, self.p.run_folder.manifest, self.resolved.names)
 
     @during(SAVING)
     def finish(self) -> None:
@@ -217,7 +244,8 @@ class _Loop:
         if p.run_folder:
             with explain_disk_errors(f"writing the finished model to {p.folder}"):
                 final = p.run_folder.new_final()
-                write_model(p.backend, p.data.model, final, self.resolved.export_format)
+                layout, encoders = self.resolved.export_format, self.resolved.saves_text_encoders
+                write_model(p.backend, p.data.model, final, layout, text_encoders=encoders)
                 p.run_folder.publish(final)
             p.trackers.message(f"the finished model is in {p.folder}")
 
@@ -225,6 +253,7 @@ class _Loop:
         """Write the report, on the main process, and with it the last of a finished run."""
         p = self.p
         self.report.ended(run.updates, run.exit_code)
+        self.also_log()
         if p.run_folder and not run.exit_code:
             p.run_folder.finish(run.updates, length_settings(p.config))
             if self.resolved.intervals.checkpoints_kept == 0:

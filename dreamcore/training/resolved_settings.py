@@ -14,6 +14,7 @@ from ..config.used import Context, acting
 from ..diffusion.schedule import NoiseSchedule
 from ..families import FamilyInputs
 from ..models.settings import family_inputs, guidance, sampler
+from ..runs.layout import LAYOUTS, Names
 from ..runs.overlaps import class_folder
 from .batches import Weighting
 from .class_images import ClassImages
@@ -22,7 +23,7 @@ from .intervals import Intervals
 from .latent_cache import LatentCache, encoder_identity
 from .learning_rate import LearningRates
 from .sample_plan import Plan, Share
-from .settings import noise_schedule, settings_to_write, total_updates, variants
+from .settings import noise_schedule, settings_to_write, snr_bound, total_updates, variants
 from .training_data import TrainingData
 from .validation import ValidationImages
 
@@ -51,6 +52,8 @@ class ResolvedSettings:
     outside_weight: float | None
     """The loss's weight outside a mask."""
     validation: ValidationImages | None
+    final_validation: ValidationImages | None
+    """After the last update, where it has a prompt of its own."""
     latent_bytes: float | None
     """Of memory, for latents made ahead; None where every update encodes its own."""
     latent_cache: LatentCache | None
@@ -58,6 +61,10 @@ class ResolvedSettings:
     reset_optimizer: bool
     logging_dir: Path
     export_format: ExportFormat
+    saves_text_encoders: bool
+    """Whether the finished model holds them."""
+    names: Names
+    """Second names of results."""
     settings: dict[str, Any]
     """The resolved settings."""
 
@@ -78,6 +85,7 @@ def resolve_settings(
     plan = _plan(config, data, classes, backend.world.size)
     total = total_updates(config, plan.updates_per_epoch)
     validation = ValidationImages.from_config(config, data)
+    final = config.final_validation_prompt if validation and not config.skip_final_inference else None
     validates = validation is not None or bool(data.held_out)
     memory = config.cache_memory_gb * 2**30 if config.cache_latents else None
     latent_cache = None
@@ -85,21 +93,25 @@ def resolve_settings(
         encoder = encoder_identity(data.model, str(context.backend), backend.device_name())
         latent_cache = LatentCache(Path(config.latent_cache_dir).expanduser(), encoder)
     prior_weight = config.prior_loss_weight if classes else 1.0
+    schedule = noise_schedule(config, data.model)
     return ResolvedSettings(
         classes=classes,
         plan=plan,
         rates=LearningRates.from_config(config, trained, plan.samples_per_update, total),
         intervals=Intervals.from_config(config, plan.updates_per_epoch, validates=validates),
-        schedule=noise_schedule(config, data.model),
+        schedule=schedule,
         family=family_inputs(config, data.model),
-        weighting=Weighting(prior_weight, config.snr_gamma, config.noise_offset, config.caption_dropout),
+        weighting=Weighting(prior_weight, snr_bound(config, schedule), config.noise_offset, config.caption_dropout),
         outside_weight=config.outside_weight if config.masked_loss else None,
         validation=validation,
+        final_validation=ValidationImages.from_config(config, data, final) if final is not None else None,
         latent_bytes=memory,
         latent_cache=latent_cache,
         reset_optimizer=config.resume_from_checkpoint is not None and config.reset_optimizer,
         logging_dir=folder / config.logging_dir,
         export_format=config.export_format,
+        saves_text_encoders=config.use_lora or not config.skip_save_text_encoder,
+        names=LAYOUTS[config.layout],
         settings=settings_to_write(acting(config, context))
         | ({"validation_prompt": validation.sampler.prompt} if validation else {}),
     )

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..config import TrainConfig
+from ..config.compat import SYSTEMS
+from ..config.files import without_rivals
 from ..diffusion.schedule import FlowSettings, NoiseSchedule, ResolutionShift
 from ..errors import ConfigError
 from ..families import Family
 from ..models.folder import ModelFolder
+from ..runs.layout import LAYOUTS
 
 Say = Callable[[str], None]
 
@@ -67,14 +71,34 @@ def noise_schedule(config: TrainConfig, model: ModelFolder) -> NoiseSchedule:
                 "snr_gamma: given together with a weighting_scheme or precondition_outputs that weigh timesteps "
                 "otherwise; give one or the other"
             )
-    if config.snr_gamma is not None:
-        schedule.check_min_snr(config.snr_gamma)
+    if (bound := snr_bound(config, schedule)) is not None:
+        schedule.check_min_snr(bound)
     return schedule
+
+
+def snr_bound(config: TrainConfig, schedule: NoiseSchedule) -> float | None:
+    """γ of min-SNR weighting; without a bound it is the weight 1/σ² of the clean latent's error, σ = b/a, as diffusers'
+    EDM-style training has it (`min_snr_weight`), which EDM's own models have anyway."""
+    if schedule.prediction != "flow" and config.do_edm_style_training:
+        return None if schedule.prediction == "edm" else math.inf
+    return config.snr_gamma
 
 
 def total_updates(config: TrainConfig, updates_per_epoch: int) -> int:
     """Updates of the whole run, once `settle_length` has seen its settings."""
     return config.max_train_steps or (config.num_train_epochs or 1) * updates_per_epoch
+
+
+def settle_defaults(config: TrainConfig, family: Family) -> tuple[TrainConfig, str | None]:
+    """The settings with the defaults that the trainer in `like` has for the model's family, and a line that says so."""
+    system = SYSTEMS.get(config.like or "")
+    if system is None:
+        return config, None
+    taken = without_rivals(system.of_model(family.name, config.use_lora), config.given().keys())
+    if not taken:
+        return config, None
+    listed = ", ".join(f"{name} {value}" for name, value in taken.items())
+    return config.suggest(taken), f"--like {system.name}, for {family.name}: {listed}"
 
 
 def settle_length(
@@ -101,6 +125,8 @@ def settings_to_write(settings: Mapping[str, Any]) -> dict[str, Any]:
     settings = dict(settings)
     for name in ("resume_from_checkpoint", "reset_optimizer", "overwrite_output_dir"):
         settings.pop(name, None)
+    if LAYOUTS[settings.get("layout", "dreambooth")].dated:  # the same again is another run there
+        settings["output_dir"] = str(Path(settings["output_dir"]).parent)
     for name, value in settings.items():
         settings[name] = _absolute(name, value)
     for concept in settings.get("concepts", ()):

@@ -14,15 +14,18 @@ from ..backends.installed import choose_backend, launch_rank
 from ..backends.out_of_memory import CLASSES, IMAGES, LOADING, PROMPTS, during
 from ..backends.peak_memory import PeakMemory
 from ..backends.protocol import Backend
-from ..backends.registry import load_backend
+from ..backends.registry import load_suggested
 from ..config import TrainConfig
 from ..config.used import Context, refuse_idle
 from ..data import ImageFolder
 from ..data.image_set import CLASS, INSTANCE, ImageSet
+from ..hub.client import with_token
 from ..io.files import usable_folder
+from ..models.folder import ModelFolder
 from ..models.settings import model_facts, refuse_before_fetching
 from ..runs import RunFolder
 from ..runs.checkpoint import prune
+from ..runs.layout import output_folder
 from ..runs.overlaps import refuse_own_configuration
 from ..runs.resume import Resumed, earlier_settings, find_resumed, finished_before, finished_record, set_damaged_aside
 from ..text.prompts import PromptTable, places
@@ -32,9 +35,10 @@ from .batches import Batcher
 from .data_warnings import prompt_owners, warn_of_cut_prompts, warn_of_data
 from .latents import Images, Latents
 from .learning_rate import warm_up_too_long
+from .publishing import check_publishing
 from .resolved_settings import ClassPlan, ResolvedSettings, resolve_settings
 from .sample_plan import Plan, Sample
-from .settings import settle_length
+from .settings import settle_defaults, settle_length
 from .training_data import TrainingData, open_training_data
 from .validation import HeldOut
 
@@ -87,13 +91,21 @@ def begin(config: TrainConfig, stack: ExitStack) -> Begun:
     name = choose_backend(config.backend)
     rank = launch_rank(name)
     trackers = make_trackers(config.report_to, main_process=rank == 0)
+    for note in config.notes:
+        trackers.message(note)
+    stack.enter_context(with_token(config.token))
 
+    folder = output_folder(config.output_dir, config.layout, config.resume_from_checkpoint)
+    config = config.model_copy(update={"output_dir": str(folder)})
     refuse_before_fetching(config, name)
-    data = open_training_data(config, trackers.warn)
+    model = ModelFolder.of(config)
+    config, taken = settle_defaults(config, model.family)
+    if taken is not None:
+        trackers.message(taken)
+    data = open_training_data(config, model, trackers.warn)
     asked = places(config, [(subject.concept, subject.images) for subject in data.subjects])
     context = Context(name, model_facts(data.model), asked)
     refuse_idle(config, context)
-    folder = Path(config.output_dir).expanduser()
     resumes, overwrite = config.resume_from_checkpoint is not None, config.overwrite_output_dir
     if not resumes:
         refuse_own_configuration(config.file, folder)
@@ -107,6 +119,8 @@ def begin(config: TrainConfig, stack: ExitStack) -> Begun:
     if run_folder and finished is None:
         continues = resumed is not None and resumed.lies_in(folder)
         run_folder.check(continues=continues, may_replace=resumes or overwrite)
+    if run_folder:
+        check_publishing(config, folder)
     return Begun(
         config=config,
         context=context,
@@ -134,7 +148,7 @@ def complete(begun: Begun) -> Prepared:
 
     if rank == 0:
         warn_of_data(config, data, trackers.warn, trackers.message)
-    backend = load_backend(name, data.model, config)
+    config, backend = load_suggested(name, data.model, config, trackers.message)
     trackers.message(f"{data.model.family.name} on {name}, {backend.device_name()}")
     with during(LOADING):
         trained = backend.prepare_training(config)
@@ -204,8 +218,8 @@ def _encode_prompts(
     drops = resolved.weighting.caption_dropout > 0
     words, encoders = _words(data, resolved.classes, empty=drops), len(data.model.text_encoders)
     warn_of_cut_prompts(backend, encoders, words.prompts, prompt_owners(data), warn)
-    looked_at = resolved.validation.sampler if resolved.validation else None
-    more = [looked_at.prompt, looked_at.negative_prompt] if looked_at else []
+    looked_at = [one.sampler for one in (resolved.validation, resolved.final_validation) if one]
+    more = [text for sampler in looked_at for text in (sampler.prompt, sampler.negative_prompt)]
     backend.set_prompts(list(dict.fromkeys([*words.prompts, *more])))
     return words
 

@@ -61,18 +61,29 @@ class TrainingData:
         return _crops(folder, crop, self.shapes)
 
 
-def open_training_data(config: TrainConfig, warn: Callable[[str], None]) -> TrainingData:
-    """Open and check the model folder and every photograph.
+def open_training_data(config: TrainConfig, model: ModelFolder, warn: Callable[[str], None]) -> TrainingData:
+    """Open and check every photograph.
 
     Raises:
         ConfigError: naming the setting or file, what it is, and what would be right.
     """
-    model = ModelFolder.of(config)
     height, width = image_size(config, model, warn)
-    crop = Crop(height, width, config.center_crop, config.random_flip, config.subject_crop)
+    crop = crop_of(config, height, width)
     data = TrainingData(model, crop, bucket_choice(config, crop, model.size_step), [], [])
     subjects, held_out = open_subjects(config, crop, data.shapes, warn, model)
     return replace(data, subjects=subjects, held_out=held_out)
+
+
+def crop_of(config: TrainConfig, height: int, width: int) -> Crop:
+    """The transform that the settings ask for, to this size."""
+    return Crop(
+        height,
+        width,
+        config.center_crop,
+        config.random_flip,
+        config.subject_crop,
+        config.image_interpolation_mode,
+    )
 
 
 def open_subjects(
@@ -161,7 +172,7 @@ def _open_folder(config: TrainConfig, path: Path, setting: str, sub_folders: boo
 
 
 def _open_dataset(config: TrainConfig, name: str, config_name: str | None, setting: str) -> ImageFolder:
-    dataset = find_dataset(name, config_name)
+    dataset = find_dataset(name, config_name, config.cache_dir)
     image_column = config.image_column
     if not dataset.files:
         if image_column != "image":
@@ -214,11 +225,24 @@ def bucket_choice(config: TrainConfig, crop: Crop, factor: int) -> list[tuple[in
     """(H, W) of the shapes that training images have; `factor` divides their sides."""
     if not config.aspect_ratio_buckets:
         return [(crop.height, crop.width)]
+    if config.bucket_shapes is not None:
+        return _named_shapes(config.bucket_shapes, factor)
     step = config.bucket_step
     if step % factor:
         near = max(1, round(step / factor)) * factor
         raise ConfigError(f"bucket_step: {step} is not a multiple of {factor}, as this model needs; {near} would be")
     return bucket_shapes(crop.height, crop.width, step)
+
+
+def _named_shapes(text: str, factor: int) -> list[tuple[int, int]]:
+    """The (H, W) that `bucket_shapes` names."""
+    try:
+        shapes = [(int(height), int(width)) for height, width in (part.split(",") for part in text.split(";"))]
+    except ValueError:
+        raise ConfigError(f"bucket_shapes: {text!r}: expected heights and widths, as in 512,768;768,512") from None
+    if wrong := [side for shape in shapes for side in shape if side < factor or side % factor]:
+        raise ConfigError(f"bucket_shapes: {wrong[0]} is not a multiple of {factor}, as this model needs")
+    return sorted(set(shapes), key=lambda shape: (shape[1] / shape[0], shape))
 
 
 def check_class_images(concept: Concept) -> None:

@@ -43,9 +43,9 @@ class ValidationImages:
     seeds: list[int]
 
     @classmethod
-    def from_config(cls, config: TrainConfig, data: TrainingData) -> ValidationImages | None:
-        """As the settings ask for; None without a validation prompt."""
-        prompt = config.validation_prompt
+    def from_config(cls, config: TrainConfig, data: TrainingData, prompt: str | None = None) -> ValidationImages | None:
+        """As the settings ask for, of another prompt if one is given; None without a validation prompt."""
+        prompt = config.validation_prompt if prompt is None else prompt
         if prompt is None:
             return None
         if INSTANCE_PROMPT in prompt:

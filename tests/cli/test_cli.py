@@ -18,7 +18,7 @@ from dreamcore.cli.flags import parse_settings
 from dreamcore.cli.main import main
 from dreamcore.config import GenerateConfig, TrainConfig, load_config
 from dreamcore.config.common import Scheduler
-from dreamcore.config.names import ALIASES, RETIRED
+from dreamcore.config.names import ALIASES
 from dreamcore.errors import ConfigError, RunError
 from dreamcore.training import loop
 
@@ -113,8 +113,7 @@ def test_a_name_given_twice_is_refused() -> None:
         ("--no-use-loraa", "did you mean use_lora?"),
         ("--confg=x", "did you mean config?"),
         ("--no_rank", "did you mean rank?"),
-        ("--dataloader_num_workers", RETIRED["dataloader_num_workers"]),
-        ("--hub-token", "HF_TOKEN"),
+        ("--n_samples", "n_samples: a name of mindone-sd2; --like mindone-sd2 gives it its meaning"),
         ("-x", "x: unknown setting"),
     ],
 )
@@ -238,7 +237,7 @@ def test_generate_reads_its_own_settings(started: list[Any], capsys: pytest.Capt
     ("words", "message"),
     [
         (["trian"], "trian: no such command; did you mean train?"),
-        (["frobnicate"], "there are train, generate, launch, data, identifiers, doctor"),
+        (["frobnicate"], "there are train, generate, launch, data, identifiers, configs, stand-in, doctor"),
         (["train"], "pretrained_model_name_or_path: required, but not given"),
         (["train", "--model", "m"], "instance_data_dir: required, but not given"),
         (["train", "--config", "nowhere.toml"], "nowhere.toml: No such file"),

@@ -10,7 +10,7 @@ import pytest
 
 from dreamcore.config import GenerateConfig, Settings, TrainConfig, load_config
 from dreamcore.config.base import kinds_of
-from dreamcore.config.names import ALIASES, RETIRED
+from dreamcore.config.names import ALIASES
 from dreamcore.errors import ConfigError
 from dreamcore.training.settings import settings_to_write
 
@@ -218,12 +218,10 @@ def test_a_setting_given_under_two_names_is_refused() -> None:
     assert train(**{"rank": 8, "lora-rank": 8}).rank == 8
 
 
-@pytest.mark.parametrize("name", RETIRED)
-def test_names_without_a_counterpart_say_why(name: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        train(**{name: "hf_secret"})
-    assert RETIRED[name] in str(caught.value)
-    assert "hf_secret" not in str(caught.value)
+def test_a_token_is_no_setting_and_is_not_repeated() -> None:
+    config = train(hub_token="hf_secret")
+    assert config.token == "hf_secret" and "hub_token" not in config.model_dump() and "hf_secret" not in repr(config)
+    assert [note for note in config.notes if "HF_TOKEN" in note] and "hf_secret" not in "".join(config.notes)
 
 
 @pytest.mark.parametrize(
@@ -246,8 +244,8 @@ def test_a_misspelt_name_is_told_the_nearest(name: str, near: str) -> None:
 
 OTHERS = (
     *("save_every_n_steps", "train_data_dir", "network_weights", "resume", "unet_lr", "sdpa", "steps", "data"),
-    *("xformers", "checkpoint_dir", "scale", "image_size", "placement", "optim", "betas", "hub_model_id"),
-    *("use_parallel", "train_text_encoder_ti", "use_dora", "cache_dir", "max_data_loader_n_workers", "lr", "resol"),
+    *("xformers", "checkpoint_dir", "scale", "image_size", "placement", "optim", "betas"),
+    *("use_parallel", "train_text_encoder_ti", "use_dora", "max_data_loader_n_workers", "lr", "resol"),
     *("warmup_steps", "weight_decay", "sampling_steps", "plugin", "optimizer", "clip_grad", "version", "image_dir"),
 )
 """Names of other trainers for what has another name here, or none."""

@@ -198,7 +198,7 @@ def test_an_autoencoder_of_its_own(family: str, family_models: Models, photos: P
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("/nowhere", "no such folder"), ("photos", "no autoencoder"), ("unet", "holds a UNet2DConditionModel")],
+    [("/nowhere", "no such folder"), ("photos", "no AutoencoderKL"), ("unet", "holds a UNet2DConditionModel")],
 )
 def test_an_autoencoder_that_is_none(name: str, words: str, tiny_model: Path, photos: Path, tmp_path: Path) -> None:
     place = {"photos": str(photos), "unet": str(tiny_model / "unet")}.get(name, name)

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from dreamcore.config import TrainConfig, load_config, preset_names
+from dreamcore.models.folder import ModelFolder
 from dreamcore.training.loop import train
 from dreamcore.training.training_data import open_training_data
 from dreamcore.training.validation import ValidationImages
@@ -55,7 +56,7 @@ def test_the_first_concepts_words_are_taken(
         concept["instance_data_dir"] = str(tmp_path / "photos")
     asked = {"validation_prompt": "{instance_prompt} in snow", **settings}
     config = configuration(tiny_model, tmp_path / "photos", tmp_path / "run", **asked)
-    looked_at = ValidationImages.from_config(config, open_training_data(config, print))
+    looked_at = ValidationImages.from_config(config, open_training_data(config, ModelFolder.of(config), print))
     assert looked_at is not None
     assert looked_at.sampler.prompt == f"{prompt} in snow"
 

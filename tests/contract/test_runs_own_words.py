@@ -72,7 +72,7 @@ def test_checking_it_again_changes_nothing(run: Path) -> None:
     for given in ({"lora": str(run)}, {"pretrained_model_name_or_path": str(run)}):
         once: Settings = config(**given)
         again = GenerateConfig.from_mapping(once.given(), once.suggested)
-        assert (again, again.note) == (once, once.note) and again.note is not None
+        assert (again, again.notes) == (once, once.notes) and again.notes
         assert once.given() == {"prompt": "a", **given}
 
 

@@ -35,6 +35,12 @@ CAPTIONS = {"use_captions": True}
 CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     # setting: (a value, the settings without which it would do nothing; None where it always matters)
     "pretrained_model_name_or_path": (None, None),
+    "like": ("diffusers", None),
+    "pretrained_unet_name_or_path": (None, None),
+    "tokenizer_name": (None, None),
+    "original_config": ("described.yaml", {"pretrained_model_name_or_path": "model.ckpt"}),
+    "sd_version": ("1.5", {"pretrained_model_name_or_path": "model.ckpt"}),
+    "cache_dir": ("fetched", None),
     "instance_data_dir": (None, None),
     "output_dir": (None, None),
     "backend": (installed_backends()[0], None),
@@ -64,6 +70,7 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "resolution": (64, None),
     "height": (64, {"width": 32, "resolution": None}),
     "width": (64, {"height": 32, "resolution": None}),
+    "image_interpolation_mode": ("bilinear", None),
     "center_crop": (False, None),
     "random_flip": (True, None),
     "alpha_color": ("black", None),
@@ -71,6 +78,7 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "masked_loss": (True, None),
     "outside_weight": (0.5, {"masked_loss": True}),
     "aspect_ratio_buckets": (True, {"bucket_step": 8}),
+    "bucket_shapes": ("32,32;32,64", {"aspect_ratio_buckets": True}),
     "bucket_step": (8, {"aspect_ratio_buckets": True}),
     "latent_cache_dir": ("cache", {"cache_latents": True}),
     "cache_latents": (False, None),
@@ -91,6 +99,7 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "lora_alpha": (2.0, LORA),
     "lora_dropout": (0.1, LORA),
     "lora_layers": (["to_q"], LORA),
+    "lora_blocks": (["0"], LORA),
     "train_text_encoder": (True, None),
     "pre_compute_text_embeddings": (True, None),
     "gradient_checkpointing": (True, None),
@@ -106,6 +115,7 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "logit_std": (0.5, {"weighting_scheme": "logit_normal"}),
     "mode_scale": (0.5, {"weighting_scheme": "mode"}),
     "precondition_outputs": (True, None),
+    "do_edm_style_training": (True, None),
     "resolution_shift": (True, None),
     "guidance_scale": (1.0, None),
     "max_sequence_length": (64, None),
@@ -138,13 +148,21 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "validation_num_inference_steps": (2, LOOKING),
     "validation_guidance_scale": (2.0, LOOKING),
     "validation_scheduler": ("ddim", LOOKING),
+    "final_validation_prompt": ("a cat", LOOKING),
+    "skip_final_inference": (True, LOOKING),
     "validation_data_dir": (None, None),
     "overwrite_output_dir": (True, None),
     "checkpointing_steps": (2, None),
+    "checkpointing_epochs": (2, {"checkpointing_steps": None}),
     "checkpoints_total_limit": (1, None),
     "resume_from_checkpoint": ("latest", None),
     "reset_optimizer": (True, {"resume_from_checkpoint": "latest"}),
     "export_format": ("ppdiffusers", None),
+    "skip_save_text_encoder": (True, None),
+    "layout": ("structured-lora", None),
+    "push_to_hub": (False, None),
+    "hub_model_id": ("someone/dog", {"push_to_hub": True}),
+    "hub_private_repo": (True, {"push_to_hub": True}),
     "logging_steps": (1, None),
     "logging_dir": ("elsewhere", None),
     "report_to": ("none", None),
@@ -154,14 +172,16 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "mode": ("pynative", None),
     "jit_level": ("O1", None),
 }
-ELSEWHERE = {"variant", "revision"}
-"""Settings of the model's place, which loading's own tests give."""
-CONTRADICTING = {"resolution", "repeats"}
+ELSEWHERE = {"variant", "revision", "original_config", "sd_version", "hub_model_id", "hub_private_repo"}
+"""Settings of the model's place and of publishing, which their own tests give."""
+CONTRADICTING = {"resolution", "repeats", "checkpointing_steps"}
 """Settings that cannot act beside others with which they contradict: the configuration's own tests show it."""
 
 BACKEND = installed_backends()[0]
 FLOW = dict.fromkeys(("weighting_scheme", "logit_mean", "logit_std", "mode_scale", "precondition_outputs"), "sd3")
-FLOW |= dict.fromkeys(("resolution_shift", "max_sequence_length", "drop_t5"), "sd3") | {"guidance_scale": "flux"}
+FLOW |= dict.fromkeys(("resolution_shift", "max_sequence_length", "drop_t5", "lora_blocks"), "sd3") | {
+    "guidance_scale": "flux"
+}
 """Settings of some families alone -> the model that shows their use; on Stable Diffusion they are refused."""
 NEVER_READ = {"pre_compute_text_embeddings"}
 """Accepted for other trainers' command lines: what it asks for is done in any case."""
@@ -235,7 +255,7 @@ def nothing_loads(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_: Any) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(setup, "load_backend", load)
+    monkeypatch.setattr(setup, "load_suggested", load)
 
 
 def test_every_setting_has_a_case_and_every_backend_its_name() -> None:
@@ -262,8 +282,9 @@ def test_the_table_says_what_a_run_reads(
         given[name] = str(photos)
     if name == "latent_cache_dir":
         given[name] = str(tmp_path / "cache")
-    if name == "pretrained_vae_model_name_or_path":
-        given[name] = str(tiny_model / "vae")
+    parts = {"pretrained_vae_model_name_or_path": "vae", "pretrained_unet_name_or_path": "unet"}
+    if part := {**parts, "tokenizer_name": "tokenizer"}.get(name):
+        given[name] = str(tiny_model / part)
     if name == "concepts":
         given |= {"concepts": [{"instance_data_dir": str(photos), "instance_prompt": "a toy"}]}
         given |= {"instance_data_dir": None, "instance_prompt": None}
@@ -290,18 +311,30 @@ def test_the_table_says_what_a_run_reads(
             prepare(config, stack)
 
 
-@pytest.mark.parametrize("name", sorted(used.TRAIN.keys() - CONTRADICTING))
+NOT_OF_FLOW = {"do_edm_style_training"} if "sd3" in RUNS else set[str]()
+"""What cannot act on models of flow matching."""
+
+
+@pytest.mark.parametrize("name", sorted(used.TRAIN.keys() - CONTRADICTING - ({"do_edm_style_training"} - NOT_OF_FLOW)))
 def test_what_cannot_act_is_refused_before_the_model_loads(
-    name: str, tiny_model: Path, photos: Path, tmp_path: Path, nothing_loads: None
+    name: str,
+    tiny_model: Path,
+    family_models: Callable[[str], Path],
+    photos: Path,
+    tmp_path: Path,
+    nothing_loads: None,
 ) -> None:
     given: dict[str, Any] = {name: ANOTHER.get(name, CASES[name][0])}
+    model = family_models("sd3") if name in NOT_OF_FLOW else tiny_model
+    if name == "skip_save_text_encoder":
+        given |= {"use_lora": True}
     if name in ("cache_memory_gb", "latent_cache_dir"):
         given |= {"cache_latents": False}
     if name in ("sub_folders", "caption_source"):
         given |= {"dataset_name": str(as_parquet(photos, tmp_path / "table")), "instance_data_dir": None}
         given |= {"caption_column": "text"}
-    config = configuration(tiny_model, photos, tmp_path / "out", **given)
-    if name in idle(config, Context(BACKEND, model_facts(ModelFolder.open(str(tiny_model))), frozenset())):
+    config = configuration(model, photos, tmp_path / "out", **given)
+    if name in idle(config, Context(BACKEND, model_facts(ModelFolder.open(str(model))), frozenset())):
         with pytest.raises(ConfigError, match=f"^{name}=.*: acts only .*remove it"), ExitStack() as stack:
             prepare(config, stack)
         assert not (tmp_path / "out").exists()

@@ -16,6 +16,7 @@ from dreamcore.backends.registry import load_backend
 from dreamcore.config import TrainConfig
 from dreamcore.models.folder import ModelFolder
 
+from ..support.ldm import OF_MINDONE
 from ..support.tiny import draw_photos, write_tiny_model
 from ..support.tiny_families import WRITERS
 from .cases import CASES, COMMON, FAMILY_CASES, FAMILY_UPDATES, REFERENCE, UPDATES, model_of, pictures_of, settings
@@ -31,7 +32,7 @@ def main() -> None:
     models = REFERENCE / "models"
     write_tiny_model(models / "sd1")
     write_tiny_model(models / "sd2", prediction_type="v_prediction", sd2=True)
-    for name, write in WRITERS.items():
+    for name, write in {**WRITERS, **OF_MINDONE}.items():
         write(models / name)
     draw_photos(REFERENCE / "photos", size=32)
     draw_photos(REFERENCE / "classes", count=3, size=32, seed=5)

@@ -99,7 +99,10 @@ def test_wheel_holds_every_data_file(wheel: set[str]) -> None:
 
 def test_wheel_holds_nothing_else(wheel: set[str]) -> None:
     """No general name at the top of site-packages, no tests."""
-    assert {name.partition("/")[0] for name in wheel} == {"dreamcore", f"dreambooth-{dreamcore.__version__}.dist-info"}
+    assert {name.partition("/")[0] for name in wheel} == {
+        *("dreamcore", "dreambooth.py"),
+        f"dreambooth-{dreamcore.__version__}.dist-info",
+    }
 
 
 def test_command_and_backends_are_declared(project: dict[str, Any]) -> None:

@@ -1,0 +1,110 @@
+"""The images that `generate` is to make: of a prompt, or of each line of a file, which may say more than its prompt.
+
+`a sks dog --n blurred --w 768 --h 512 --d 42 --s 28 --l 6.5`, as kohya's scripts read them: what should not show,
+width, height, seed, steps, strength of guidance.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..config import GenerateConfig
+from ..errors import ConfigError
+from ..models.folder import ModelFolder
+from ..models.settings import guidance
+
+OPTIONS = {"n": "negative", "w": "width", "h": "height", "d": "seed", "s": "steps", "l": "scale"}
+"""Letter in a prompt's line -> what it says."""
+_OPTION = re.compile(r"\s--(\w+)(?:\s+|$)")
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One image."""
+
+    prompt: str
+    negative: str
+    seed: int
+    height: int
+    width: int
+    steps: int
+    scale: float
+
+    @property
+    def alike(self) -> tuple[str, int, int, int, float]:
+        """What images that are made together share."""
+        return self.negative, self.height, self.width, self.steps, self.scale
+
+
+def shots(config: GenerateConfig, model: ModelFolder) -> list[Shot]:
+    """The images, prompt by prompt.
+
+    Raises:
+        ConfigError: a file that cannot be read, a line that says what cannot be, or a size that the model cannot have.
+    """
+    plain = Shot(
+        "",
+        config.negative_prompt if model.family.classifier_free else "",
+        config.seed,
+        config.height or model.native_resolution,
+        config.width or model.native_resolution,
+        config.num_inference_steps,
+        guidance(config.guidance_scale, model),
+    )
+    if config.prompt is not None:
+        asked = [replace(plain, prompt=config.prompt)]
+    else:
+        asked = list(_of_lines(config, plain, model))
+    for shot in asked:
+        for name, value in (("height", shot.height), ("width", shot.width)):
+            if value < 1 or value % model.size_step:
+                raise ConfigError(f"{name}: {value} is not a multiple of {model.size_step}, as this model needs")
+    return [replace(shot, seed=shot.seed + k) for shot in asked for k in range(config.num_images)]
+
+
+def batches(work: Sequence[Shot], size: int) -> Iterator[list[Shot]]:
+    """`size` images at a time, each time of one kind."""
+    for _, alike in itertools.groupby(work, lambda shot: shot.alike):
+        some = list(alike)
+        yield from (some[start : start + size] for start in range(0, len(some), size))
+
+
+def _of_lines(config: GenerateConfig, plain: Shot, model: ModelFolder) -> Iterator[Shot]:
+    assert config.prompt_file is not None, "the configuration's check asks for one of them"
+    try:
+        text = Path(config.prompt_file).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"prompt_file: {config.prompt_file}: {error}") from None
+    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if not lines:
+        raise ConfigError(f"prompt_file: {config.prompt_file}: holds no prompt; write one a line")
+    for number, line in lines:
+        try:
+            yield _of_line(line, plain, model)
+        except ValueError as error:
+            raise ConfigError(f"prompt_file: {config.prompt_file}: line {number}: {error}") from None
+
+
+def _of_line(line: str, plain: Shot, model: ModelFolder) -> Shot:
+    prompt, *rest = _OPTION.split(" " + line)
+    said = dict(zip(rest[::2], (value.strip() for value in rest[1::2]), strict=True))
+    if unknown := [letter for letter in said if letter not in OPTIONS]:
+        known = ", ".join(f"--{letter} ({what})" for letter, what in OPTIONS.items())
+        raise ValueError(f"--{unknown[0]} is not known; {known} are")
+    shot = replace(plain, prompt=prompt.strip())
+    for letter, value in said.items():
+        name = OPTIONS[letter]
+        if name == "negative" and not model.family.classifier_free:
+            raise ValueError("--n: this model is not guided by negative words; leave it out")
+        kind = {"negative": str, "scale": float}.get(name, int)
+        try:
+            shot = replace(shot, **{name: kind(value)})
+        except ValueError:
+            raise ValueError(f"--{letter}: expected a number; received {value!r}") from None
+    if shot.steps < 1 or shot.seed < 0 or not shot.scale >= 0:
+        raise ValueError("--s: expected 1 or more; --d and --l: 0 or more")
+    return shot

