@@ -25,7 +25,10 @@ SHARED_TESTS = (
 )  # fmt: skip
 """What depends on the backend or on its environment, NumPy's version among it (1.26 with MindSpore)."""
 
-CORES_OWN = tuple(f"--ignore=tests/contract/test_{name}.py" for name in ("report_of_every_end", "looking", "lengths"))
+CORES_OWN = (
+    *(f"--ignore=tests/contract/test_{name}.py" for name in ("report_of_every_end", "looking", "lengths")),
+    *(f"--ignore=tests/config/test_{name}.py" for name in ("compat", "kohya", "kohya_files")),
+)
 """What core alone decides, in runs that take seconds each: PyTorch's session has them."""
 
 IN_TWO_PROCESSES = ("--numprocesses=2", "--dist=loadfile", "--no-loadscope-reorder")

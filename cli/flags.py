@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from dreamcore.config import Settings, TrainConfig, preset_names
 from dreamcore.config.base import kinds_of
 from dreamcore.config.compat import Meaning, meanings
-from dreamcore.config.files import find_system
+from dreamcore.config.loading import find_system
 from dreamcore.config.names import ALIASES, unknown_name
 from dreamcore.config.used import Context, conditions, elsewhere
 from dreamcore.errors import ConfigError

@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import dreamcore
 from dreamcore.backends.installed import installed_backends
-from dreamcore.commands.stand_in import stand_in
-from dreamcore.config.compat import SYSTEMS, Named, System, find_script, of_names
+from dreamcore.config.compat import SYSTEMS, Named, find_script, of_names
 from dreamcore.config.train import TrainConfig
 from dreamcore.errors import ConfigError
 
@@ -74,9 +74,5 @@ def run(about: str, argv: Sequence[str]) -> int:
     parser.add_argument("folder", metavar="FOLDER", help="the folder their README starts scripts in")
     parser.add_argument("--like", metavar="{" + ",".join(SYSTEMS) + "}", help="whose scripts")
     asked = parser.parse_args(argv)
-    system: System | None = None
-    if asked.like is not None and (system := SYSTEMS.get(asked.like)) is None:
-        raise ConfigError(f"like: {asked.like!r} is not known; expected one of {', '.join(SYSTEMS)}")
-    for line in stand_in(Path(asked.folder).expanduser(), system):
-        print(line)
+    print(*dreamcore.stand_in(asked.folder, asked.like), sep="\n")
     return 0

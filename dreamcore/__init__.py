@@ -36,11 +36,13 @@ __all__ = [
     "Run",
     "TrainConfig",
     "__version__",
+    "configs",
     "data_report",
     "doctor",
     "generate",
     "identifiers",
     "launch",
+    "stand_in",
     "train",
 ]
 
@@ -134,6 +136,32 @@ def identifiers(config: IdentifiersConfig | str | Path | None = None, **settings
     return identifiers(_configuration(IdentifiersConfig, config, settings))
 
 
+def configs() -> dict[str, str]:
+    """The presets, and the trainers that `like` knows, each with a line about it: `dreambooth configs`."""
+    from .config import preset_names
+    from .config.compat import SYSTEMS
+    from .config.files import preset_about
+
+    return {name: preset_about(name) for name in preset_names()} | {one.name: one.about for one in SYSTEMS.values()}
+
+
+def stand_in(folder: str | Path, like: str | None = None) -> list[str]:
+    """Put scripts in the place of another trainer's in `folder`, which run this library: `dreambooth stand-in`.
+
+    Args:
+        like: whose, where the folder has none of theirs.
+
+    Returns:
+        A line for each file.
+
+    Raises:
+        ConfigError: no such folder or trainer, or nothing there to stand in for.
+    """
+    from .commands.stand_in import stand_in
+
+    return list(stand_in(Path(folder).expanduser(), like))
+
+
 def doctor() -> Installation:
     """What is installed, on which devices, beside the versions that were tested: `dreambooth doctor`."""
     from .backends.installation import examine
@@ -145,13 +173,15 @@ def _configuration(cls: type[S], config: S | str | Path | None, settings: dict[s
     """A checked configuration; a given one is checked anew, for pydantic's constructor alone does not check it."""
     from .config import load_config
     from .config.compat import meanings
+    from .config.compat.meaning import TOKEN
     from .config.names import canonical_names
 
     if config is None or isinstance(config, str | Path):
         return load_config(cls, config, settings)
     problems, notes = list[str](), config.notes
     settings = canonical_names(settings, cls.model_fields, problems, meanings(None, cls.COMMAND), notes)
-    given = config.given() | settings
+    kept = {TOKEN: config.token} if config.token is not None else {}
+    given = config.given() | kept | settings
     return cls.from_mapping(given, config.suggested - settings.keys(), problems, config.file, notes)
 
 

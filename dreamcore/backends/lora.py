@@ -29,12 +29,16 @@ class Lora:
 
     @classmethod
     def of(cls, config: TrainConfig, model: ModelFolder) -> Lora:
-        """From the settings and the model's family."""
+        """From the settings and the model's family.
+
+        Raises:
+            ConfigError: a transformer block that the model has not.
+        """
         alpha = config.lora_alpha if config.lora_alpha is not None else float(config.rank)
         endings = {encoder.network: encoder.lora_layers for encoder in model.text_encoders}
         layers = tuple(config.lora_layers or model.family.lora_layers)
         blocks = config.lora_blocks if model.schedule.prediction == "flow" else None  # of transformers
-        endings |= {model.family.denoiser: layers if blocks is None else _in_blocks(blocks, layers)}
+        endings |= {model.family.denoiser: layers if blocks is None else _in_blocks(blocks, layers, model)}
         unused = {name: model.unused(name) for name in endings}
         return cls(config.rank, alpha, config.lora_dropout, config.seed, endings, unused)
 
@@ -61,8 +65,14 @@ class Lora:
         return initial_down(self.seed, f"{component}.{layer}", self.rank, fan_in)
 
 
-def _in_blocks(blocks: Sequence[str], layers: Sequence[str]) -> tuple[str, ...]:
+def _in_blocks(blocks: Sequence[str], layers: Sequence[str], model: ModelFolder) -> tuple[str, ...]:
     """Endings of the names of layers in the transformer's blocks of these numbers."""
+    there = [str(number) for number in range(int(model.config(model.family.denoiser).get("num_layers") or 0))]
+    if unknown := [block for block in blocks if block not in there]:
+        raise ConfigError(
+            f"lora_blocks: {', '.join(unknown)}: no such block of the {model.family.denoiser}, which has 0 to "
+            f"{len(there) - 1}"
+        )
     return tuple(f"transformer_blocks.{number}.{layer}" for number in blocks for layer in layers)
 
 

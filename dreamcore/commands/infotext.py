@@ -12,6 +12,7 @@ from ..version import __version__
 SAMPLERS: Mapping[Scheduler, str] = {
     "ddim": "DDIM",
     "pndm": "PLMS",
+    "dpmsolver": "DPM-Solver",
     "dpmsolver++": "DPM++ 2M",
     "euler": "Euler",
     "unipc": "UniPC",

@@ -7,6 +7,7 @@ width, height, seed, steps, strength of guidance.
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,8 @@ from ..models.settings import guidance
 
 OPTIONS = {"n": "negative", "w": "width", "h": "height", "d": "seed", "s": "steps", "l": "scale"}
 """Letter in a prompt's line -> what it says."""
+SEEDS = 2**63
+"""Seeds are below this, as those of settings are."""
 _OPTION = re.compile(r"\s--(\w+)(?:\s+|$)")
 
 
@@ -55,14 +58,11 @@ def shots(config: GenerateConfig, model: ModelFolder) -> list[Shot]:
         config.num_inference_steps,
         guidance(config.guidance_scale, model),
     )
+    _check_size(plain, model)
     if config.prompt is not None:
         asked = [replace(plain, prompt=config.prompt)]
     else:
         asked = list(_of_lines(config, plain, model))
-    for shot in asked:
-        for name, value in (("height", shot.height), ("width", shot.width)):
-            if value < 1 or value % model.size_step:
-                raise ConfigError(f"{name}: {value} is not a multiple of {model.size_step}, as this model needs")
     return [replace(shot, seed=shot.seed + k) for shot in asked for k in range(config.num_images)]
 
 
@@ -71,6 +71,12 @@ def batches(work: Sequence[Shot], size: int) -> Iterator[list[Shot]]:
     for _, alike in itertools.groupby(work, lambda shot: shot.alike):
         some = list(alike)
         yield from (some[start : start + size] for start in range(0, len(some), size))
+
+
+def _check_size(shot: Shot, model: ModelFolder) -> None:
+    for name, value in (("height", shot.height), ("width", shot.width)):
+        if value < 1 or value % model.size_step:
+            raise ConfigError(f"{name}: {value} is not a multiple of {model.size_step}, as this model needs")
 
 
 def _of_lines(config: GenerateConfig, plain: Shot, model: ModelFolder) -> Iterator[Shot]:
@@ -84,9 +90,11 @@ def _of_lines(config: GenerateConfig, plain: Shot, model: ModelFolder) -> Iterat
         raise ConfigError(f"prompt_file: {config.prompt_file}: holds no prompt; write one a line")
     for number, line in lines:
         try:
-            yield _of_line(line, plain, model)
+            shot = _of_line(line, plain, model)
+            _check_size(shot, model)
         except ValueError as error:
             raise ConfigError(f"prompt_file: {config.prompt_file}: line {number}: {error}") from None
+        yield shot
 
 
 def _of_line(line: str, plain: Shot, model: ModelFolder) -> Shot:
@@ -105,6 +113,6 @@ def _of_line(line: str, plain: Shot, model: ModelFolder) -> Shot:
             shot = replace(shot, **{name: kind(value)})
         except ValueError:
             raise ValueError(f"--{letter}: expected a number; received {value!r}") from None
-    if shot.steps < 1 or shot.seed < 0 or not shot.scale >= 0:
-        raise ValueError("--s: expected 1 or more; --d and --l: 0 or more")
+    if shot.steps < 1 or not 0 <= shot.seed < SEEDS or not 0 <= shot.scale < math.inf:
+        raise ValueError("--s: expected 1 or more; --l: 0 or more; --d: 0 to 2**63 - 1")
     return shot

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..config.compat import SYSTEMS, System
+from ..config.compat import SYSTEMS
 from ..errors import ConfigError
-from ..io.files import explain_disk_errors, numbered, write_atomically
+from ..io.files import explain_disk_errors, numbered, usable_folder, write_atomically
 
 MARK = "# A stand-in by `dreambooth stand-in`"
 TEXT = (
@@ -20,35 +20,40 @@ here = os.path.dirname(os.path.abspath(__file__))  # holds modules of other pack
 sys.path[:] = [place for place in sys.path if os.path.abspath(place or os.curdir) != here]
 from dreamcore.cli.main import main  # noqa: E402
 
-sys.exit(main([{name!r}, *sys.argv[1:]{like}]))
+sys.exit(main([{name!r}, *sys.argv[1:]{more}]))
 """
 )
 
 
-def stand_in(folder: Path, system: System | None) -> Iterator[str]:
-    """Write stand-ins for the scripts in `folder` whose names are known; where there is none, all of `system`'s.
+def stand_in(folder: Path, like: str | None) -> Iterator[str]:
+    """Write stand-ins for the scripts in `folder` whose names are known; where there is none, for all of the trainer
+    `like`, into a new folder if need be.
 
     Yields:
         A line for each file.
 
     Raises:
-        ConfigError: no such folder, or nothing there to stand in for and no system named.
+        ConfigError: no such folder, or nothing there to stand in for and no trainer named.
     """
-    if not folder.is_dir():
+    if like is not None and like not in SYSTEMS:
+        raise ConfigError(f"like: {like!r} is not known; expected one of {', '.join(SYSTEMS)}")
+    if like is not None:
+        usable_folder(folder, "stand-in")
+    elif not folder.is_dir():
         raise ConfigError(f"stand-in: {folder}: no such folder; expected the folder of another trainer's scripts")
-    known = {name for one in ([system] if system else SYSTEMS.values()) for name in one.scripts}
+    known = {name for one in ([SYSTEMS[like]] if like else SYSTEMS.values()) for name in one.scripts}
     there = sorted(name for name in known if (folder / name).is_file())
-    if not there and system is None:
+    if not there and like is None:
         raise ConfigError(
             f"stand-in: {folder}: holds none of the scripts that are known ({', '.join(sorted(known))}); --like NAME "
             "writes all of a trainer's"
         )
-    like = f', "--like={system.name}"' if system else ""
+    more = f', "--like={like}"' if like else ""
     for name in there or sorted(known):
         file = folder / name
         with explain_disk_errors(f"writing {file}"):
             kept = _keep(file)
-            write_atomically(file, TEXT.format(of=name, name=name, like=like))
+            write_atomically(file, TEXT.format(of=name, name=name, more=more))
         yield f"{file}" + (f" (the original: {kept.name})" if kept else "")
 
 

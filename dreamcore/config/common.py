@@ -9,7 +9,7 @@ from .base import Settings, setting
 Precision = Literal["no", "fp16", "bf16"]
 WeightingScheme = Literal["none", "sigma_sqrt", "logit_normal", "mode", "cosmap"]
 Like = Literal["colossalai", "structured-lora", "mindone-sd2", "mindone", "ppdiffusers", "diffusers", "kohya"]
-Scheduler = Literal["ddim", "pndm", "dpmsolver++", "euler", "unipc"]
+Scheduler = Literal["ddim", "pndm", "dpmsolver", "dpmsolver++", "euler", "unipc"]
 
 
 class ModelSettings(Settings):

@@ -81,8 +81,8 @@ class GenerateConfig(ModelSettings):
 
 
 BASE = (
-    *("pretrained_model_name_or_path", "revision", "variant"),
-    *("pretrained_vae_model_name_or_path", "drop_t5"),
+    *("pretrained_model_name_or_path", "revision", "variant", "original_config", "sd_version", "cache_dir"),
+    *("pretrained_vae_model_name_or_path", "pretrained_unet_name_or_path", "tokenizer_name", "drop_t5"),
 )
 """What a run's configuration says of its model."""
 

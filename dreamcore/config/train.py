@@ -185,6 +185,9 @@ class OutputSettings(Settings):
     checkpoints_total_limit: int | None = setting(None, ge=0, may_change=True)
     """Checkpoints kept; an older one goes only after a newer one is safely written, and with 0 the last one after the
     finished model is."""
+    checkpoint_last: bool = setting(True, may_change=True)
+    """Keep the checkpoint after the last update where no interval ends; else it goes once the finished model is
+    written, unless it is the only one, and the limit does not count it."""
     resume_from_checkpoint: str | None = setting(None, may_change=True)
     """`latest`, a checkpoint's name in the output folder, or a path."""
     reset_optimizer: bool = setting(False, may_change=True)

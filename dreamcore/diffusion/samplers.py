@@ -11,10 +11,13 @@ if TYPE_CHECKING:
 
 
 DPM = {"algorithm_type": "dpmsolver++"}
+OLD_DPM = {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}
+"""DPM-Solver (arXiv 2206.00927), which has no last step to a noise level of 0."""
 SAMPLERS: dict[str, dict[Scheduler, tuple[str, dict[str, Any]]]] = {
     "discrete": {
         "ddim": ("DDIMScheduler", {}),
         "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
+        "dpmsolver": ("DPMSolverMultistepScheduler", OLD_DPM),
         "dpmsolver++": ("DPMSolverMultistepScheduler", DPM),
         "euler": ("EulerDiscreteScheduler", {}),
         "unipc": ("UniPCMultistepScheduler", {}),

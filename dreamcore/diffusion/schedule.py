@@ -73,7 +73,7 @@ def alphas_cumprod(config: Mapping[str, Any]) -> Array:
 def edm_sigmas(config: Mapping[str, Any]) -> Array:
     """σ[T], falling, from an EDM scheduler's configuration (2206.00364, equation 5, or evenly in log σ)."""
     steps = int(config.get("num_train_timesteps", 1000))
-    low, high = float(config.get("sigma_min", 0.002)), float(config.get("sigma_max", 80.0))
+    low, high = float(config.get("sigma_min") or 0.002), float(config.get("sigma_max") or 80.0)
     ramp = np.arange(steps) / steps
     if config.get("sigma_schedule", "karras") == "exponential":
         return np.asarray(high * (low / high) ** ramp, np.float64)

@@ -92,8 +92,8 @@ class ScheduleFields(Fields):
     beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
     trained_betas: Annotated[list[float], Field(min_length=1)] | None = None
     rescale_betas_zero_snr: bool | None = None
-    sigma_min: Above = 0.002
-    sigma_max: Above = 80.0
+    sigma_min: Above | None = None
+    sigma_max: Above | None = None
     sigma_data: Above = 0.5
     sigma_schedule: str = ""
     rho: Above = 7.0

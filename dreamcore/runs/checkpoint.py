@@ -81,11 +81,21 @@ def prune(run_folder: Path, update: int, limit: int | None, say: Callable[[str],
         return
     old = [folder for n, folder in list_checkpoints(run_folder) if n <= update]
     for folder in old[: max(0, len(old) - limit)]:
-        if foreign := _foreign_files(folder):
-            some = ", ".join(foreign[:3])
-            say(f"{folder} is kept beyond checkpoints_total_limit: it is damaged, or no run has written {some}")
-        else:
-            _remove(folder, run_folder / RECORDS)
+        _drop(folder, run_folder, say)
+
+
+def drop(run_folder: Path, update: int, say: Callable[[str], None]) -> None:
+    """Remove the checkpoint written after `update`."""
+    for folder in (folder for n, folder in list_checkpoints(run_folder) if n == update):
+        _drop(folder, run_folder, say)
+
+
+def _drop(folder: Path, run_folder: Path, say: Callable[[str], None]) -> None:
+    if foreign := _foreign_files(folder):
+        some = ", ".join(foreign[:3])
+        say(f"{folder} is kept beyond checkpoints_total_limit: it is damaged, or no run has written {some}")
+    else:
+        _remove(folder, run_folder / RECORDS)
 
 
 def _foreign_files(folder: Path) -> list[str]:

@@ -92,7 +92,8 @@ class RunFolder:
         for left in self.manifest.records.iterdir():
             if left.is_dir() and not left.name.startswith(REPLACED):
                 shutil.rmtree(left, ignore_errors=True)
-        for folder in (self.manifest.records, self.path, *(self.path / name for name in IMAGE_NAMES)):
+        written = {(self.path / name).parent for name in self.manifest.files}
+        for folder in (self.manifest.records, self.path, *(self.path / name for name in IMAGE_NAMES), *written):
             for left in folder.glob(".*.tmp"):
                 of = HALF_WRITTEN.fullmatch(left.name)
                 if of and (self._name(folder / of[1]) in self.manifest.files or folder == self.manifest.records):

@@ -70,9 +70,9 @@ def also_log(run: Path, manifest: Manifest, names: Names) -> None:
 
 
 def _also(run: Path, manifest: Manifest, file: Path, name: str) -> None:
-    if (run / name).exists() and (run / name).samefile(file):
-        return
     place = free_place(run, manifest, name)
+    if place.exists() and place.samefile(file):
+        return
     place.unlink(missing_ok=True)
     try:
         os.link(file, place)
@@ -82,9 +82,11 @@ def _also(run: Path, manifest: Manifest, file: Path, name: str) -> None:
 
 def free_place(run: Path, manifest: Manifest, name: str) -> Path:
     """Where a file of that name goes, on record: over one that a run has written, and never over another."""
-    place = run / name
-    if name not in manifest.files:
-        place = next(free for free in numbered(place) if not free.exists())
+
+    def ours(place: Path) -> bool:
+        return place.relative_to(run).as_posix() in manifest.files
+
+    place = next(place for place in numbered(run / name) if ours(place) or not os.path.lexists(place))
     manifest.own([place.relative_to(run).as_posix()])
     place.parent.mkdir(parents=True, exist_ok=True)
     return place

@@ -17,6 +17,12 @@ class Intervals:
     validation: int | None
     """None where there is nothing to validate."""
     validates_at_end: bool = True
+    keeps_last: bool = True
+
+    def spares(self, done: int, total: int) -> bool:
+        """Whether the checkpoint after `done` updates of `total` is kept only until the finished model is written; one
+        that has no other before it stays, for the run to go on from."""
+        return done == total > self.checkpointing and done % self.checkpointing != 0 and not self.keeps_last
 
     def validates(self, done: int, total: int) -> bool:
         """Whether the model is looked at after `done` updates of `total`."""
@@ -39,4 +45,4 @@ class Intervals:
         epochs = config.checkpointing_epochs
         checkpointing = config.checkpointing_steps if epochs is None else epochs * updates_per_epoch
         kept, at_end = config.checkpoints_total_limit, validates and not config.skip_final_inference
-        return cls(config.logging_steps, checkpointing, kept, validation, at_end)
+        return cls(config.logging_steps, checkpointing, kept, validation, at_end, config.checkpoint_last)

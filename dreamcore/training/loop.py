@@ -86,6 +86,7 @@ def train(config: TrainConfig) -> Run:
             outcome = "stopped" if run.exit_code else "finished"
         finally:
             prepared.trackers.close(outcome)
+        loop.also_log()
         if not run.exit_code:
             _publish(begun, run.updates)
     return run
@@ -204,6 +205,7 @@ class _Loop:
                 also_network(folder, p.data.model, self.resolved.names)
 
             limit = self.resolved.intervals.checkpoints_in_training
+            limit = limit + 1 if limit and self.resolved.intervals.spares(done, self.total) else limit
             saved = p.run_folder.save_checkpoint(done, write, p.identity, limit, p.trackers.message)
             with explain_disk_errors(f"writing {p.folder}"):
                 epoch = -(-done // self.resolved.plan.updates_per_epoch)
@@ -253,10 +255,11 @@ class _Loop:
         """Write the report, on the main process, and with it the last of a finished run."""
         p = self.p
         self.report.ended(run.updates, run.exit_code)
-        self.also_log()
         if p.run_folder and not run.exit_code:
             p.run_folder.finish(run.updates, length_settings(p.config))
             if self.resolved.intervals.checkpoints_kept == 0:
                 checkpoint.prune(p.folder, self.total, 0, p.trackers.message)
+            elif self.resolved.intervals.spares(run.updates, self.total):
+                checkpoint.drop(p.folder, self.total, p.trackers.message)
         with suppress(LostRankError):  # all is written, and who is past this may be gone before the others notice
             self.world.barrier()

@@ -7,14 +7,39 @@ import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from ..config import TrainConfig
+from ..errors import ConfigError
 from ..formats.torch_bin import write_bin
 from ..formats.weights import read_weights
 from ..io.names import INDEX, LORA_FILE
 from ..models.folder import ModelFolder
 from ..models.ldm_export import write_ldm_checkpoint
+from ..models.ldm_folder import PIPELINE
 from ..models.mindone_lora import write_mindone_lora
 from ..runs.folder import RunFolder
-from ..runs.layout import Names, free_place
+from ..runs.layout import LAYOUTS, Names, free_place
+
+
+def check_layout(config: TrainConfig, model: ModelFolder) -> None:
+    """Refuse, before training, a layout whose weights cannot hold what trains.
+
+    Raises:
+        ConfigError: another family than Stable Diffusion 1 and 2, or LoRA beside the attentions.
+    """
+    if not LAYOUTS[config.layout].weights:
+        return
+    if (pipeline := model.index["_class_name"]) != PIPELINE:
+        raise ConfigError(
+            f"layout: {config.layout} has checkpoints of Stable Diffusion 1 and 2 alone, and this model is a "
+            f"{pipeline}; give layout mindone, or dreambooth"
+        )
+    known = tuple(f".{layer}" for layer in model.family.lora_layers)
+    layers = config.lora_layers if config.use_lora else None
+    if others := [layer for layer in layers or () if not f".{layer}".endswith(known)]:
+        raise ConfigError(
+            f"lora_layers: {', '.join(others)}: the checkpoints of layout {config.layout} hold LoRA of the attentions "
+            f"alone ({', '.join(model.family.lora_layers)}); leave lora_layers out, or give layout mindone"
+        )
 
 
 def also_weights(run: RunFolder, checkpoint: Path, model: ModelFolder, names: Names, epoch: int, kept: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..config import TrainConfig
 from ..config.compat import SYSTEMS
-from ..config.files import without_rivals
+from ..config.loading import without_rivals
 from ..diffusion.schedule import FlowSettings, NoiseSchedule, ResolutionShift
 from ..errors import ConfigError
 from ..families import Family
@@ -78,9 +78,9 @@ def noise_schedule(config: TrainConfig, model: ModelFolder) -> NoiseSchedule:
 
 def snr_bound(config: TrainConfig, schedule: NoiseSchedule) -> float | None:
     """γ of min-SNR weighting; without a bound it is the weight 1/σ² of the clean latent's error, σ = b/a, as diffusers'
-    EDM-style training has it (`min_snr_weight`), which EDM's own models have anyway."""
+    EDM-style training has it (`min_snr_weight`).  Models that predict noise have it anyway; EDM's own keep theirs."""
     if schedule.prediction != "flow" and config.do_edm_style_training:
-        return None if schedule.prediction == "edm" else math.inf
+        return None if schedule.prediction in ("edm", "epsilon") else math.inf
     return config.snr_gamma
 
 
@@ -121,9 +121,12 @@ def settle_length(
 
 
 def settings_to_write(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that act, with folders as absolute paths: the configuration file that repeats the run anywhere."""
+    """The settings that act, with folders as absolute paths: the configuration file that repeats the run anywhere.
+
+    Whose defaults they are besides (`like`) is of no more use: each has its value.
+    """
     settings = dict(settings)
-    for name in ("resume_from_checkpoint", "reset_optimizer", "overwrite_output_dir"):
+    for name in ("resume_from_checkpoint", "reset_optimizer", "overwrite_output_dir", "like"):
         settings.pop(name, None)
     if LAYOUTS[settings.get("layout", "dreambooth")].dated:  # the same again is another run there
         settings["output_dir"] = str(Path(settings["output_dir"]).parent)
@@ -136,7 +139,7 @@ def settings_to_write(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _absolute(name: str, value: Any) -> Any:
     """A setting's value; where it names a folder or file that is there, by its absolute path."""
-    is_path = name.endswith(("_dir", "model_name_or_path")) or name == "dataset_name"
+    is_path = name.endswith(("_dir", "_name_or_path")) or name in ("dataset_name", "tokenizer_name", "original_config")
     if value is None or not is_path or name == "logging_dir" or not Path(str(value)).expanduser().exists():
         return value
     return str(Path(str(value)).expanduser().resolve())

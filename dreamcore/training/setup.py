@@ -38,6 +38,7 @@ from .learning_rate import warm_up_too_long
 from .publishing import check_publishing
 from .resolved_settings import ClassPlan, ResolvedSettings, resolve_settings
 from .sample_plan import Plan, Sample
+from .second_names import check_layout
 from .settings import settle_defaults, settle_length
 from .training_data import TrainingData, open_training_data
 from .validation import HeldOut
@@ -106,6 +107,7 @@ def begin(config: TrainConfig, stack: ExitStack) -> Begun:
     asked = places(config, [(subject.concept, subject.images) for subject in data.subjects])
     context = Context(name, model_facts(data.model), asked)
     refuse_idle(config, context)
+    check_layout(config, data.model)
     resumes, overwrite = config.resume_from_checkpoint is not None, config.overwrite_output_dir
     if not resumes:
         refuse_own_configuration(config.file, folder)

@@ -13,7 +13,7 @@ from dreamcore.cli.flags import parse_settings
 from dreamcore.config import GenerateConfig, TrainConfig, load_config
 from dreamcore.config.common import Like
 from dreamcore.config.compat import SYSTEMS, meanings
-from dreamcore.config.files import settings_names
+from dreamcore.config.loading import settings_names
 from dreamcore.config.names import ALIASES
 from dreamcore.errors import ConfigError
 
@@ -186,6 +186,13 @@ def test_what_is_given_wins_over_their_defaults() -> None:
 def test_a_preset_wins_over_their_defaults() -> None:
     config = load("structured-lora", "train", ["--config", "sd15-lora"])
     assert (config.rank, config.max_train_steps, config.mixed_precision) == (8, 500, "fp16")
+
+
+@pytest.mark.parametrize("system", ["diffusers", "mindone", "ppdiffusers", "kohya"])
+def test_a_rank_says_that_lora_trains(system: str) -> None:
+    flag = "--network_dim=8" if system == "kohya" else "--rank=8"
+    config = load(system, "train", [flag])
+    assert (config.use_lora, config.rank) == (True, 8) and not load(system, "train", []).use_lora
 
 
 def test_a_printed_slip_is_mended_and_said() -> None:

@@ -24,7 +24,7 @@ BECOME: dict[str, tuple[str, dict[str, Any]]] = {
     "pretrained_model_name_or_path": ("m", {"pretrained_model_name_or_path": "m"}),
     "vae": ("v", {"pretrained_vae_model_name_or_path": "v"}),
     "v2": ("--pretrained_model_name_or_path=a.ckpt", {"sd_version": "2.1"}),
-    "v_parameterization": ("--v2 --pretrained_model_name_or_path=a.safetensors", {"sd_version": "2.1-v"}),
+    "v_parameterization": ("--v2 --pretrained_model_name_or_path=a.ckpt", {"sd_version": "2.1-v"}),
     "network_module": ("networks.lora", {"use_lora": True}),
     "network_dim": ("16", {"rank": 16}),
     "network_alpha": ("8", {"lora_alpha": 8.0}),

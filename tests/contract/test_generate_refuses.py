@@ -33,7 +33,7 @@ from dreamcore.errors import ConfigError
 def test_bad_settings(
     settings: dict[str, Any], words: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "load_backend", None)
+    monkeypatch.setattr(command, "load_suggested", None)
     given = {"pretrained_model_name_or_path": str(tiny_model), "output_dir": str(tmp_path / "out"), **settings}
     with pytest.raises(ConfigError, match=words):
         generate(GenerateConfig.from_mapping(given))

@@ -213,6 +213,32 @@ def test_it_runs(
     folder = next(file.parent for file in tmp_path.rglob("metrics.jsonl") if "lora" not in file.parts)
     assert (folder / "model_index.json").exists() or (folder / "pytorch_lora_weights.safetensors").exists()
     assert (published == [folder]) == ("--push_to_hub" in words)
+    if (folder / "model_index.json").exists() and one.trainer in SNIPPETS:
+        assert SNIPPETS[one.trainer](folder, "A photo of sks dog in a bucket").size == (32, 32)
+
+
+def by_diffusers(folder: Path, prompt: str) -> Any:
+    from diffusers import StableDiffusionPipeline
+
+    return StableDiffusionPipeline.from_pretrained(folder)(prompt, num_inference_steps=2, guidance_scale=7.5).images[0]
+
+
+def by_ppdiffusers(folder: Path, prompt: str) -> Any:
+    from ppdiffusers import StableDiffusionPipeline
+
+    return StableDiffusionPipeline.from_pretrained(str(folder))(prompt, num_inference_steps=2).images[0]
+
+
+def by_mindone(folder: Path, prompt: str) -> Any:
+    import mindspore as ms
+    from mindone.diffusers import DiffusionPipeline
+
+    pipeline = DiffusionPipeline.from_pretrained(str(folder), mindspore_dtype=ms.float32, use_safetensors=True)
+    return pipeline(prompt, num_inference_steps=2, guidance_scale=7.5)[0][0]
+
+
+SNIPPETS = {"colossalai": by_diffusers, "ppdiffusers": by_ppdiffusers, "mindone": by_mindone}
+"""The lines of Python at the README files' ends, on what the command has written."""
 
 
 @pytest.mark.parametrize("one", RUN, ids=name)

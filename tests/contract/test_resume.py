@@ -278,3 +278,18 @@ def test_the_state_says_whose_it_is(started: Path) -> None:
     assert {"model", "instance_data", "settings", "samples_per_update", "files", "dreambooth"} <= state.keys()
     names = load_file(started / "checkpoint-4" / "optimizer.safetensors").keys()
     assert {"unet.conv_in.weight.exp_avg", "unet.conv_in.weight.exp_avg_sq"} <= names
+
+
+def test_the_last_checkpoint_can_go_once_all_is_written(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    """As diffusers' scripts leave their folders: those of the intervals, as many as the limit says."""
+    more: dict[str, Any] = {"checkpointing_steps": 2, "max_train_steps": 5, "checkpoint_last": False}
+    run = small_run(tiny_model, photos, tmp_path / "run", **more, checkpoints_total_limit=2)
+    assert sorted(f.name for f in run.folder.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-4"]
+    again = small_run(tiny_model, photos, tmp_path / "run", **more, resume_from_checkpoint="latest")
+    assert (again.updates, again.exit_code) == (5, 0), "it is known to be finished"
+    more |= {"max_train_steps": 6}
+    longer = small_run(tiny_model, photos, tmp_path / "run", **more, resume_from_checkpoint="latest")
+    assert longer.updates == 6 and (run.folder / "checkpoint-6").is_dir(), "an interval ends there"
+    more |= {"max_train_steps": 1}
+    short = small_run(tiny_model, photos, tmp_path / "short", **more)
+    assert (short.folder / "checkpoint-1").is_dir(), "a run keeps one to go on from"

@@ -155,6 +155,7 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "checkpointing_steps": (2, None),
     "checkpointing_epochs": (2, {"checkpointing_steps": None}),
     "checkpoints_total_limit": (1, None),
+    "checkpoint_last": (False, None),
     "resume_from_checkpoint": ("latest", None),
     "reset_optimizer": (True, {"resume_from_checkpoint": "latest"}),
     "export_format": ("ppdiffusers", None),

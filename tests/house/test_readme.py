@@ -35,7 +35,8 @@ SHORT = {
     "max_train_steps": 1, "num_class_images": 1, "prior_num_inference_steps": 1,
     "num_validation_images": 1, "validation_num_inference_steps": 1,
 }  # fmt: skip
-REST = f"--model {MODEL} --max_train_steps 1 --instance_data_dir photos/dog --instance_prompt 'a sks dog' --output_dir "
+SMALL = "--max_train_steps 1 --resolution 32"
+REST = f"--model {MODEL} {SMALL} --instance_data_dir photos/dog --instance_prompt 'a sks dog' --output_dir "
 INSTEAD = {
     "MODEL": MODEL,
     "-m tests.crossing.table": "-c 'import tests.crossing.table'",  # it reads what the tests of all backends have left

@@ -8,8 +8,10 @@ import pytest
 
 from ..support.paths import ROOT
 
+TOOLS = [("draw_packages", "picture"), ("write_settings", "document"), ("write_moving", "document")]
 
-@pytest.mark.parametrize(("tool", "makes"), [("draw_packages", "picture"), ("write_settings", "document")])
+
+@pytest.mark.parametrize(("tool", "makes"), TOOLS)
 def test_it_is_up_to_date(tool: str, makes: str) -> None:
     run = runpy.run_path(str(ROOT / "tools" / "house" / f"{tool}.py"))
     assert run["FILE"].read_text(encoding="utf-8") == run[makes](), f"run python -m tools.house.{tool}"

@@ -130,7 +130,7 @@ def test_a_worker_that_dies_ends_the_others(photos: Path, tmp_path: Path) -> Non
         "output_dir": tmp_path / "out",
     }
     start = ["msrun", "--worker_num=2", "--local_worker_num=2", f"--master_port={free_port()}"]
-    start += [f"--log_dir={tmp_path / 'logs'}", "--join=True", "dreambooth"]
+    start += [f"--log_dir={tmp_path / 'logs'}", "--join=True", "python", "-m", "dreambooth"]
     done = run(start, settings, PYTHONPATH=str(tmp_path), MS_NODE_TIMEOUT="10")  # 30 where nothing is said
     assert done.returncode != 0
     assert "exit with exception. Error code: -9" in done.stdout + done.stderr

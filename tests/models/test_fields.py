@@ -144,6 +144,10 @@ def test_file_and_field_are_named(
     assert str(copies[family] / file) in str(refused.value) or "pretrained" in str(refused.value)
 
 
+def test_bounds_that_a_scheduler_leaves_open_are_null(change: Any) -> None:
+    read_all(change("sdxl", "scheduler/scheduler_config.json", {"sigma_min": None, "sigma_max": None}))
+
+
 def test_a_shard_index_without_metadata(copies: dict[str, Path], tmp_path: Path) -> None:
     model = Path(shutil.copytree(copies["sd1"], tmp_path / "model"))
     weights, name = model / "unet" / "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model-0000{}-of-00002"

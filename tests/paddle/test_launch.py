@@ -31,7 +31,6 @@ SETTINGS: dict[str, Any] = {
     "seed": 5,
     "device": "cpu",
 }
-DREAMBOOTH = Path(sys.executable).with_name("dreambooth")
 
 
 def launch(output: Path, logs: Path, processes: int = 2, **settings: Any) -> subprocess.CompletedProcess[str]:
@@ -39,8 +38,9 @@ def launch(output: Path, logs: Path, processes: int = 2, **settings: Any) -> sub
     flags = [f"--{k}={v}" for k, v in ({**SMALL, **SETTINGS, **settings, "output_dir": output}).items()]
     command = [sys.executable, "-m", "paddle.distributed.launch", f"--nproc_per_node={processes}", f"--log_dir={logs}"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PADDLE_")} | {"OMP_NUM_THREADS": "1"}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
-        [*command, str(DREAMBOOTH), "train", *flags],
+        [*command, "dreambooth", "train", *flags],
         env=environment,
         cwd=logs.parent,
         capture_output=True,

@@ -21,13 +21,14 @@ from .runs import small_run
 
 def main() -> None:
     backends: list[Any] = []
-    load = setup.load_backend
+    load = setup.load_suggested
 
     def keep(*arguments: Any) -> Any:
-        backends.append(load(*arguments))
-        return backends[-1]
+        config, backend = load(*arguments)
+        backends.append(backend)
+        return config, backend
 
-    setup.load_backend = keep
+    setup.load_suggested = keep
     for job in json.loads(Path(sys.argv[1]).read_text()):
         run = small_run(Path(job["model"]), Path(job["photos"]), Path(job["output"]), **job["settings"])
         sums = np.stack(backends[-1].world.gather(checksums(backends[-1])))

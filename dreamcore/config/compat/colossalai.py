@@ -39,7 +39,6 @@ COLOSSALAI = System(
         ),
         "externel_unet_path": same("pretrained_unet_name_or_path"),
         "test_run": several("refused when on: max_train_steps 10", _test_run, "switch"),
-        "save_steps": same("checkpointing_steps"),
     },
     defaults={
         "instance_prompt": "a photo of sks dog",

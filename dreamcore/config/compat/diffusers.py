@@ -112,7 +112,9 @@ NAMES: dict[str, Meaning] = {
     "prodigy_decouple": ignored(PRODIGY),
     "prodigy_use_bias_correction": ignored(PRODIGY),
     "prodigy_safeguard_warmup": ignored(PRODIGY),
-    "do_fp8_training": refused("weights are not kept in fp8 here; mixed_precision bf16 halves them", kind="switch"),
+    "do_fp8_training": refused(
+        "weights are not kept in fp8 here; with LoRA, mixed_precision bf16 halves the frozen ones", kind="switch"
+    ),
     "bnb_quantization_config_path": refused("frozen weights are not quantised here; leave it out"),
     "use_fsdp_text_encoder": refused("nothing is sharded here; leave it out", kind="switch"),
 }  # fmt: skip
@@ -138,8 +140,13 @@ def of_model(family: str, lora: bool) -> Settings:
     return {}
 
 
+def with_lora(values: Settings) -> Settings:
+    """A rank says that LoRA trains: no script of a whole model has one."""
+    return {"use_lora": True, **values} if "rank" in values else values
+
+
 LORA = Script(settings={"use_lora": True})
-DEFAULTS: dict[str, Any] = {"num_train_epochs": 1, "lr_warmup_steps": 500}
+DEFAULTS: dict[str, Any] = {"num_train_epochs": 1, "lr_warmup_steps": 500, "checkpoint_last": False}
 DIFFUSERS = System(
     name="diffusers",
     about="diffusers' examples/dreambooth and examples/advanced_diffusion_training",
@@ -156,4 +163,5 @@ DIFFUSERS = System(
     train=NAMES,
     defaults=DEFAULTS,
     of_model=of_model,
+    combine=with_lora,
 )

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .diffusers import DIFFUSERS
+from .diffusers import DIFFUSERS, with_lora
 from .kohya_data import SIZES, photographs
 from .kohya_names import NAMES
 from .kohya_parts import DEFAULTS, PARTS
@@ -56,7 +56,7 @@ def combine(values: Settings) -> Settings:
             problems.append(str(error))
     if problems:
         raise Refused("\n".join(problems))
-    return made
+    return with_lora(made)
 
 
 def of_model(family: str, lora: bool) -> Settings:

@@ -27,7 +27,7 @@ DEFAULTS: Mapping[str, Any] = {
     "validation_num_inference_steps": 30,
     "report_to": "none",
 }
-ONE_FILE = (".ckpt", ".safetensors")
+ONE_FILE = (".ckpt",)
 FLOW = ("timestep_sampling", "discrete_flow_shift", "sigmoid_scale", "training_shift", "model_prediction_type")
 NATIVE_SHIFT = 3.0
 """By which the schedulers of Stable Diffusion 3 and 3.5 shift noise levels."""

@@ -16,9 +16,10 @@ SAMPLERS = {
     "pndm": "pndm",
     "euler": "euler",
     "k_euler": "euler",
+    "dpmsolver": "dpmsolver",
     "dpmsolver++": "dpmsolver++",
 }
-"""Samplers that are here too; `dpmsolver` is the older formula."""
+"""Samplers that are here too."""
 NETWORKS = ("networks.lora", "networks.lora_sd3", "networks.lora_flux")
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .diffusers import DEFAULTS, DIFFUSERS, LORA, of_model
-from .meaning import System, ignored, same
+from .diffusers import DEFAULTS, DIFFUSERS, LORA, of_model, with_lora
+from .meaning import System, ignored
 
 MINDONE = System(
     name="mindone",
@@ -14,8 +14,8 @@ MINDONE = System(
     train={
         "distributed": ignored("the launcher's environment says it", "switch"),
         "enable_mindspore_data_sink": ignored("latents are encoded once; a batch is some kilobytes", "switch"),
-        "lora_rank": same("rank"),
     },
     defaults={**DEFAULTS, "layout": "mindone"},
     of_model=of_model,
+    combine=with_lora,
 )

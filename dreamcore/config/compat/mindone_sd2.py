@@ -126,9 +126,6 @@ MINDONE_SD2 = System(
         "betas": several("`adam_beta1`, `adam_beta2`", _betas, "list"),
         "weight_decay": same("adam_weight_decay"),
         "log_level": ignored("what a run says is the same at every level"),
-        "epochs": same("num_train_epochs"),
-        "train_data_repeats": same("repeats"),
-        "lora_rank": same("rank"),
     },
     generate={
         **MODEL,
@@ -163,7 +160,7 @@ MINDONE_SD2 = System(
         "log_level": ignored("what is said is the same at every level"),
         "ddim": _sampler("ddim"),
         "plms": _sampler("pndm"),
-        "dpm_solver": _sampler("dpmsolver++"),
+        "dpm_solver": _sampler("dpmsolver"),
         "dpm_solver_pp": _sampler("dpmsolver++"),
         "uni_pc": _sampler("unipc"),
     },

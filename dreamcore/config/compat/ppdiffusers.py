@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from .diffusers import LORA, of_model
+from .diffusers import LORA, of_model, with_lora
 from .meaning import Script, Settings, System, refused, same
 
 
 def _of_model(family: str, lora: bool) -> Settings:
-    """As diffusers', but that older scripts decay no weights of SD 3 otherwise."""
+    """As diffusers', but for Stable Diffusion 3, whose scripts there are older, and for the tracker of the oldest."""
     theirs = dict(of_model(family, lora))
     if family.startswith("Stable Diffusion 3"):
-        theirs |= {"weighting_scheme": "sigma_sqrt", "precondition_outputs": True}
+        theirs |= {"weighting_scheme": "sigma_sqrt"}
         theirs.pop("max_sequence_length")
     if family.startswith("Stable Diffusion 1"):
         theirs |= {"report_to": "visualdl"}
@@ -26,9 +26,6 @@ PPDIFFUSERS = System(
         **{f"train_dreambooth_lora{of}.py": LORA for of in ("", "_sdxl", "_sd3")},
     },
     train={
-        "save_steps": same("checkpointing_steps"),
-        "writer_type": same("report_to"),
-        "lora_rank": same("rank"),
         "not_validation_final": same("skip_final_inference", kind="switch"),
         "crops_coords_top_left_h": refused("SDXL is told where each photograph was cropped", "0"),
         "crops_coords_top_left_w": refused("SDXL is told where each photograph was cropped", "0"),
@@ -39,4 +36,5 @@ PPDIFFUSERS = System(
         "export_format": "ppdiffusers",
     },
     of_model=_of_model,
+    combine=with_lora,
 )

@@ -38,7 +38,6 @@ STRUCTURED_LORA = System(
         "num_images": 16,
         "num_inference_steps": 100,
         "scheduler": "ddim",
-        "mixed_precision": "fp16",
         "batch_size": 1,
         "output_dir": "work_dirs/inference",
     },
