@@ -88,8 +88,8 @@ class MethodSettings(Settings):
     precondition_outputs: bool = setting(False)
     """Flow matching: weigh the error in the clean latent in place of the velocity's, as diffusers' SD3 script does."""
     do_edm_style_training: bool = setting(False)
-    """Weigh the error in the clean latent by 1/σ² (EDM, arXiv 2206.00364): for models that predict noise, and for EDM's
-    own, that is the loss they have anyway."""
+    """Weigh the error in the clean latent by 1/σ² (EDM, arXiv 2206.00364): for models that predict noise that is the
+    loss they have anyway; EDM's own keep theirs."""
     resolution_shift: bool = setting(False)
     """Flow matching: train larger images at more noise, as their sampling begins with more."""
     guidance_scale: float = setting(3.5, ge=0)

@@ -304,6 +304,9 @@ class ModelFolder:
             said = {key: value for key, value in self.config(name).items() if not key.startswith("_")}
             digest.update(json.dumps(said, sort_keys=True).encode())
         digest.update(json.dumps(self.config("scheduler"), sort_keys=True).encode())
+        for name in sorted(self.replaced.keys() - set(self.networks)):  # a tokenizer; the model's own comes with it
+            for file in sorted(file for file in self.folder(name).iterdir() if file.is_file()):
+                digest.update(f"{name}/{file.name}:{remembered_sha256(file)}\n".encode())
         return digest.hexdigest()
 
 

@@ -25,7 +25,7 @@ THEIRS = "raise SystemExit('the original ran')\n"
 def clone(tmp_path: Path) -> Path:
     """As a clone of Structured DreamBooth LoRA: its script, and modules of other packages' names beside it."""
     folder = tmp_path / "clone"
-    for name in ("datasets", "models", "utils", "safetensors", "PIL", "yaml"):
+    for name in ("datasets", "models", "utils", "pydantic", "PIL", "yaml"):
         (folder / name).mkdir(parents=True)
         (folder / name / "__init__.py").write_text(f"raise SystemExit('{name}/ beside the script was imported')\n")
     (folder / "main.py").write_text(THEIRS)

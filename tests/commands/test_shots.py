@@ -129,7 +129,9 @@ class Painter:
         return np.broadcast_to(grey, (len(grey), height * self.factor, width * self.factor, 3)).copy()
 
 
-@pytest.mark.parametrize(("text", "has_sheet"), [("a\nb --w 64\nc --h 64\nd", False), ("a\nb --l 2\nc\nd", True)])
+@pytest.mark.parametrize(
+    ("text", "has_sheet"), [("a\nb --w 64\nc --h 64\nd", False), ("a\nb --l 2 --n dark --s 4\nc\nd", True)]
+)
 def test_what_is_written(
     text: str, has_sheet: bool, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,10 +147,13 @@ def test_what_is_written(
         seed=9,
     )
     assert [len(request.prompts) for request in painter.asked] == ([1, 1, 1, 1] if not has_sheet else [1, 1, 2])
+    second = painter.asked[1]
+    said = (second.negative_prompt, second.steps, second.guidance_scale)
+    assert said == (("dark", 4, 2.0) if has_sheet else ("", 30, 7.5))
     assert [file.name for file in files] == [f"0000{k}.png" for k in range(4)] + ["sheet.png"] * has_sheet
     sizes = [Image.open(file).size for file in files[:4]]
     assert sizes == ([(32, 32)] * 4 if has_sheet else [(32, 32), (64, 32), (32, 64), (32, 32)])
     record = json.loads((tmp_path / "out" / "pictures.json").read_text())["pictures"]
     assert [(one["prompt"], one["seed"]) for one in record] == [(prompt, 9) for prompt in "abcd"]
-    said = Image.open(files[1]).info["parameters"]
-    assert said.startswith("b\n") and ("CFG scale: 2.0" if has_sheet else "Size: 64x32") in said
+    words = Image.open(files[1]).info["parameters"]
+    assert words.startswith("b\n") and ("CFG scale: 2.0" if has_sheet else "Size: 64x32") in words

@@ -62,12 +62,14 @@ def test_words_are_those_of_the_tokenizer(tiny_model: Path, parts: Path, photos:
     assert not np.array_equal(words["own"][0], words["own"][1])
 
 
-def test_a_run_of_parts(tiny_model: Path, parts: Path, tmp_path: Path) -> None:
+def test_a_run_of_parts(tiny_model: Path, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Broken off and gone on with it is the same run; its finished model holds them, without its text encoder."""
+    monkeypatch.chdir(parts.parent)
     photos = draw_photos(tmp_path / "photos", count=2)  # 48×48 and 48×60
     settings: dict[str, Any] = {
-        "tokenizer_name": str(parts),
-        "pretrained_unet_name_or_path": str(parts),
+        "tokenizer_name": parts.name,
+        "pretrained_unet_name_or_path": parts.name,
+        "train_text_encoder": True,
         "image_interpolation_mode": "nearest",
         "aspect_ratio_buckets": True,
         "bucket_shapes": "32,32;32,24;32,32",

@@ -20,6 +20,8 @@ from ..support.runs import prepared
 from ..support.tiny import draw_photos
 
 Array = NDArray[np.float64]
+ROWS = 64
+"""Enough for timesteps from everywhere."""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def batch(base: Path, folder: Path, scheduler: dict[str, Any], **settings: Any) 
     file = model / "scheduler" / "scheduler_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | scheduler))
     with ExitStack() as stack:
-        given = {"resolution": None, "train_batch_size": 8, "do_edm_style_training": True} | settings
+        given = {"resolution": None, "train_batch_size": ROWS, "do_edm_style_training": True} | settings
         (rows,), _ = prepared(model, base.parent / "photos", folder / "out", stack, **given).batcher.update(0)
     return rows
 
@@ -69,9 +71,9 @@ def test_an_error_counts_as_in_the_clean_latent(prediction: str, base: Path, tmp
     """Whatever the network answers, its loss is |ẑ − z|² / σ², where x = √ᾱ·z + √(1 − ᾱ)·ε and σ² = (1 − ᾱ)/ᾱ."""
     rows = batch(base, tmp_path, LINEAR | {"prediction_type": prediction})
     bar = alpha_bar(rows)
-    assert len(set(rows.t)) == 8
+    assert rows.t.min() < 50 and rows.t.max() > 900
     answer = rows.target + np.random.default_rng(0).standard_normal(rows.target.shape)
-    counted = 8 * rows.weight.reshape(-1, 1, 1, 1) * (answer - rows.target) ** 2  # a batch's rows are a mean
+    counted = ROWS * rows.weight.reshape(-1, 1, 1, 1) * (answer - rows.target) ** 2  # a batch's rows are a mean
     x = rows.x.astype(np.float64)
     error = clean(prediction, x, answer, bar) - clean(prediction, x, rows.target.astype(np.float64), bar)
     np.testing.assert_allclose(counted, error**2 / ((1 - bar) / bar), rtol=1e-4)
@@ -84,15 +86,15 @@ def test_it_weighs_otherwise_than_plain_training(base: Path, tmp_path: Path) -> 
         edm = batch(base, tmp_path / prediction / "a", scheduler)
         plain = batch(base, tmp_path / prediction / "b", scheduler, do_edm_style_training=None)
         np.testing.assert_array_equal(edm.x, plain.x)
-        np.testing.assert_array_equal(plain.weight, np.float32(1 / 8))
-        wanted = alpha_bar(edm).reshape(-1) / 8 if prediction == "v_prediction" else plain.weight
+        np.testing.assert_array_equal(plain.weight, np.float32(1 / ROWS))
+        wanted = alpha_bar(edm).reshape(-1) / ROWS if prediction == "v_prediction" else plain.weight
         np.testing.assert_allclose(edm.weight, wanted, rtol=1e-6)
 
 
 def test_a_model_that_predicts_noise_down_to_none(base: Path, tmp_path: Path) -> None:
     """At zero terminal SNR its answer says nothing of the clean latent, and the loss is the plain one all the same."""
     rows = batch(base, tmp_path, LINEAR | {"prediction_type": "epsilon", "rescale_betas_zero_snr": True})
-    np.testing.assert_array_equal(rows.weight, np.float32(1 / 8))
+    np.testing.assert_array_equal(rows.weight, np.float32(1 / ROWS))
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
@@ -104,4 +106,4 @@ def test_edms_own_models_keep_their_loss(prediction: str, base: Path, tmp_path: 
     for name in ("x", "target", "t", "weight"):
         np.testing.assert_array_equal(getattr(edm, name), getattr(plain, name), err_msg=name)
     sigma = np.exp(4 * edm.t.astype(np.float64))  # c_noise is ln(σ)/4
-    np.testing.assert_allclose(8 * edm.weight, sigma**2 * 0.5**2 / (sigma**2 + 0.5**2), rtol=1e-4)
+    np.testing.assert_allclose(ROWS * edm.weight, sigma**2 * 0.5**2 / (sigma**2 + 0.5**2), rtol=1e-4)
