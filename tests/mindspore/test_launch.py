@@ -45,7 +45,7 @@ def free_port() -> int:
 
 def run(start: list[str], settings: dict[str, Any], **environment: str) -> subprocess.CompletedProcess[str]:
     """Run START train, with settings."""
-    command = [str(BIN / word) if word in ("msrun", "dreambooth") else word for word in start]
+    command = [str(BIN / start[0]), *start[1:]]
     command += ["train", *(f"--{name}={value}" for name, value in settings.items())]
     environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", **environment}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
