@@ -33,14 +33,14 @@ def canonical_names(
     values: Mapping[str, Any],
     known: Iterable[str],
     problems: list[str],
-    table: Mapping[str, Meaning] | None = None,
-    notes: list[str] | None = None,
+    table: Mapping[str, Meaning],
+    notes: list[str],
 ) -> dict[str, Any]:
     """`values` under this library's names (hyphens as underscores).
 
     Args:
         problems: receives what is wrong: names given twice under two spellings with two values, names and values that
-            have no counterpart here, and where `table` is None unknown names, each with the nearest known one.
+            have no counterpart here.
         table: what another trainer's names mean here; what it leaves is for `unknown_names`, once its parts are joined.
         notes: receives what is to be said of names that are understood.
     """
@@ -50,7 +50,7 @@ def canonical_names(
     for raw, value in values.items():
         name = raw.replace("-", "_")
         try:
-            settings = _settings(name, value, known, table or {}, notes)
+            settings = _settings(name, value, known, table, notes)
         except Refused as error:
             problems.append(f"{raw}: {error}")
             continue
@@ -60,14 +60,14 @@ def canonical_names(
                 problems.append(f"{own}: given twice (also as {other}); give it once")
             else:
                 result[own], spelt[own] = meant, raw
-    return result if table is not None else unknown_names(result, known, problems)
+    return result
 
 
 def _settings(
-    name: str, value: Any, known: Collection[str], table: Mapping[str, Meaning], notes: list[str] | None
+    name: str, value: Any, known: Collection[str], table: Mapping[str, Meaning], notes: list[str]
 ) -> Mapping[str, Any]:
     if name in table and value is not None:
-        if notes is not None and table[name].warning:
+        if table[name].warning:
             notes.append(f"{name}: {table[name].warning}")
         return table[name].read(value)
     if name in ALIASES and name not in known and ALIASES[name] in known:
@@ -85,7 +85,7 @@ def unknown_names(values: Mapping[str, Any], known: Iterable[str], problems: lis
 def unknown_name(name: str, known: Collection[str]) -> str:
     """The message for a setting that does not exist."""
     plain = name.lstrip("-").replace("-", "_")
-    if having := [one.name for one in SYSTEMS.values() if plain in {*one.train, *one.generate, *one.configuration}]:
+    if having := [one.name for one in SYSTEMS.values() if plain in one.every_name]:
         return f"{plain}: a name of {' and '.join(having)}; --like {having[0]} gives it its meaning"
     near = nearest(plain, known) or nearest(plain.removeprefix("no_"), known)
     return f"{plain}: unknown setting; " + (f"did you mean {near}?" if near else "--help lists them all")

@@ -55,7 +55,7 @@ def who_knows(name: str, command: str) -> list[str]:
 def own_names(system: System) -> set[str]:
     """The names that a system has, and diffusers' scripts have not."""
     shared = {*DIFFUSERS.train, *DIFFUSERS.generate}
-    return {*system.train, *system.generate, *system.configuration} - shared
+    return system.every_name - shared
 
 
 def of_names(names: Collection[str], command: str, backend: str | None) -> System | None:

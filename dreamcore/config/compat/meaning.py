@@ -139,6 +139,11 @@ class System:
     combine: Callable[[Settings], Settings] = as_they_are
     draws: tuple[str, ...] = ()
 
+    @property
+    def every_name(self) -> set[str]:
+        """Its names, of either command and of files."""
+        return {*self.train, *self.generate, *self.configuration}
+
     def names(self, command: str) -> Mapping[str, Meaning]:
         """What its names mean to a command."""
         return self.generate if command == "generate" else self.train
