@@ -21,17 +21,18 @@ FRAMEWORKS = {"torch": "torch==2.13.0", "paddle": "paddlepaddle==3.3.1", "mindsp
 SHARED_TESTS = (
     "tests/crossing", "tests/contract", "tests/training", "tests/text", "tests/models", "tests/formats",
     "tests/diffusion", "tests/config", "tests/io", "tests/adapters", "tests/runs/test_checkpoint.py",
-    "tests/runs/test_class_folder.py", "tests/track", "tests/cli/test_doctor.py", "tests/house", "tests/hub",
+    "tests/runs/test_class_folder.py", "tests/track", "tests/cli/test_doctor.py", "tests/house",
 )  # fmt: skip
 """What depends on the backend or on its environment, NumPy's version among it (1.26 with MindSpore)."""
 
 CORES_OWN = (
     *(f"--ignore=tests/contract/test_{name}.py" for name in ("report_of_every_end", "looking", "lengths")),
-    *(f"--ignore=tests/config/test_{name}.py" for name in ("compat", "kohya", "kohya_files")),
+    *(f"--ignore=tests/config/test_{name}.py" for name in ("accelerate", "compat", "kohya", "kohya_files")),
+    *(f"--ignore=tests/house/test_{name}.py" for name in ("other_systems", "packaging", "rooms", "written_documents")),
 )
-"""What core alone decides, in runs that take seconds each: PyTorch's session has them."""
+"""What core alone decides, in seconds each: PyTorch's session has them."""
 
-IN_TWO_PROCESSES = ("--numprocesses=2", "--dist=loadfile", "--no-loadscope-reorder")
+IN_TWO_PROCESSES = ("--numprocesses=2", "--dist=loadfile", "--no-loadscope-reorder", "--durations=40")
 """Operators of small networks leave a core idle.  A file's tests stay together and share what they make; files start in
 the order given: those of few but long tests come first, lest one process ends with them alone."""
 

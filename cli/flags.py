@@ -34,8 +34,8 @@ def parse_settings(
     what is to be said.
 
     `-` and `_` are alike in flags.  A boolean is given as `--x`, `--x=True`, `--x False` or `--no-x`; a list with
-    commas or as several words; `none` takes a setting back to having no value.  A first word that is no flag is the
-    folder of photographs, where the command takes one.
+    commas or as several words; `none` takes a setting back to having no value.  Words before all flags are those
+    settings that `WORDS` names: the folder of photographs, a source and a target.
 
     Args:
         own: words that the command takes besides settings, for its usage: "[FOLDER] [--json] ".
@@ -54,8 +54,10 @@ def parse_settings(
     if {"-h", "--help"} & set(words):
         _parser(cls, command, about, own, help_context(_known(parser, words))).print_help()
         raise SystemExit(0)
-    if words and not words[0].startswith("-") and "instance_data_dir" in cls.model_fields:
-        words[0] = f"--instance_data_dir={words[0]}"
+    for place, name in enumerate(cls.WORDS):
+        if place == len(words) or words[place].startswith("-"):
+            break
+        words[place] = f"--{name}={words[place]}"
     parsed, rest = parser.parse_known_args(words)
     values = vars(parsed)
     config = values.pop("config", None) if "config" not in table else None
@@ -288,7 +290,8 @@ def _complaints(rest: Sequence[str], cls: type[Settings]) -> Iterator[str]:
 
 def _complaint(word: str, cls: type[Settings]) -> str:
     if not word.startswith("-"):
-        return f"{word!r}: a word that belongs to no flag; values with spaces need quotes"
+        first = f"; {' '.join(cls.WORDS).upper()} come before flags" if "target" in cls.WORDS else ""
+        return f"{word!r}: a word that belongs to no flag; values with spaces need quotes{first}"
     flag = word.partition("=")[0]
     name = ALIASES.get(flag.lstrip("-"), flag.lstrip("-"))
     if name in _file_only(cls):

@@ -1,7 +1,7 @@
 """The `dreambooth` command: read the command line, call the function of that name, say how it ended.
 
 Exit codes: 0 done; 1 the run stopped and says why; 2 something about the command line or the input is wrong; 130 and
-143 stopped by Ctrl-C or SIGTERM, with the work saved.
+143 stopped by Ctrl-C or by SIGTERM or `dreambooth stop`, with the work saved.
 """
 
 from __future__ import annotations
@@ -106,11 +106,16 @@ def _overview() -> str:
 
 
 def _train(about: str, argv: Sequence[str]) -> int:
+    from dreamcore.backends.launching import note_stopped
     from dreamcore.config import TrainConfig, load_config
+    from dreamcore.training.signals import COMMAND
 
     from .flags import parse_settings
 
-    return dreamcore.train(load_config(TrainConfig, *parse_settings(TrainConfig, "train", about, argv))).exit_code
+    run = dreamcore.train(load_config(TrainConfig, *parse_settings(TrainConfig, "train", about, argv)))
+    if run.stopped_by == COMMAND:
+        return note_stopped(run.exit_code)
+    return run.exit_code
 
 
 def _generate(about: str, argv: Sequence[str]) -> int:
@@ -135,8 +140,20 @@ def _data(about: str, argv: Sequence[str]) -> int:
     return run(about, argv)
 
 
+def _plan(about: str, argv: Sequence[str]) -> int:
+    from .plan import run
+
+    return run(about, argv)
+
+
 def _identifiers(about: str, argv: Sequence[str]) -> int:
     from .identifiers import run
+
+    return run(about, argv)
+
+
+def _convert(about: str, argv: Sequence[str]) -> int:
+    from .convert import run
 
     return run(about, argv)
 
@@ -145,6 +162,24 @@ def _configs(about: str, argv: Sequence[str]) -> int:
     from .configs import run
 
     return run(about, argv)
+
+
+def _runs(about: str, argv: Sequence[str]) -> int:
+    from .runs import runs
+
+    return runs(about, argv)
+
+
+def _stop(about: str, argv: Sequence[str]) -> int:
+    from .runs import stop
+
+    return stop(about, argv)
+
+
+def _sample(about: str, argv: Sequence[str]) -> int:
+    from .runs import sample
+
+    return sample(about, argv)
 
 
 def _stand_in(about: str, argv: Sequence[str]) -> int:
@@ -164,7 +199,12 @@ COMMANDS = {
     "generate": Command("Make images with a model, personalised or not.", _generate),
     "launch": Command("Train on several devices, or in several processes, of this machine.", _launch),
     "data": Command("Show photographs as training would see them, with what may spoil it.", _data),
+    "plan": Command("Say what a run would take of memory, stage by stage, before it.", _plan),
     "identifiers": Command("Suggest rare words of a model's vocabulary to name a subject by.", _identifiers),
+    "runs": Command("List runs: what each is doing, how far it is, and which are dead.", _runs),
+    "stop": Command("Stop a run once it has saved, whichever machine it is on.", _stop),
+    "sample": Command("Have a run that trains make images now, outside its schedule.", _sample),
+    "convert": Command("Bring a model or a LoRA into another form; merge, resize and extract LoRA.", _convert),
     "configs": Command("List the presets, and the other trainers whose command lines are understood.", _configs),
     "stand-in": Command("Put scripts in the place of another trainer's, which run this in theirs.", _stand_in),
     "doctor": Command("Say what is installed, which devices there are, and which versions were tested.", _doctor),

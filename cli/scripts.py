@@ -9,6 +9,7 @@ from pathlib import Path
 import dreamcore
 from dreamcore.backends.installed import installed_backends
 from dreamcore.config.compat import SYSTEMS, Named, find_script, of_names
+from dreamcore.config.compat.kohya_tools import TOOLS, as_convert
 from dreamcore.config.train import TrainConfig
 from dreamcore.errors import ConfigError
 
@@ -18,6 +19,8 @@ from .flags import CommandParser, flag_names
 def understood(name: str, rest: Sequence[str]) -> tuple[str, list[str]]:
     """The command that a script's name, or `train` beside another trainer's flags, stands for, and its arguments."""
     flags = flag_names(rest)
+    if (tool := Path(name).name) in TOOLS:
+        return "convert", as_convert(tool, rest)
     if name.endswith(".py"):
         return _of_script(Path(name).name, rest, flags)
     foreign = flags.keys() - TrainConfig.model_fields.keys()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -22,11 +22,15 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .backends.installation import Installation
+    from .commands.conversion import Conversion
     from .commands.data import DataReport
     from .commands.identifiers import Identifier
     from .config import GenerateConfig, Settings, TrainConfig
+    from .config.convert import ConvertConfig, ExtractConfig, MergeConfig, ResizeConfig
     from .config.identifiers import IdentifiersConfig
     from .config.look import DataConfig
+    from .placement.plan import Plan
+    from .runs.watching import WatchedRun
     from .training.loop import Run
 
     S = TypeVar("S", bound=Settings)
@@ -37,12 +41,20 @@ __all__ = [
     "TrainConfig",
     "__version__",
     "configs",
+    "convert",
     "data_report",
     "doctor",
+    "extract",
     "generate",
     "identifiers",
     "launch",
+    "list_runs",
+    "merge",
+    "plan",
+    "resize",
+    "sample",
     "stand_in",
+    "stop",
     "train",
 ]
 
@@ -59,7 +71,7 @@ class _InClone:
 
 sys.meta_path.append(_InClone)
 
-_LAZY = {"GenerateConfig": ".config", "TrainConfig": ".config", "Run": ".loop"}
+_LAZY = {"GenerateConfig": ".config", "TrainConfig": ".config", "Run": ".training.loop"}
 
 
 def train(config: TrainConfig | str | Path | None = None, **settings: Any) -> Run:
@@ -128,12 +140,131 @@ def data_report(config: DataConfig | str | Path | None = None, **settings: Any) 
     return report_data(_configuration(DataConfig, config, settings))
 
 
+def plan(config: TrainConfig | str | Path | None = None, **settings: Any) -> Plan:
+    """What a run would take of memory, stage by stage: `dreambooth plan`.  Arguments as for `train`.
+
+    Raises:
+        ConfigError: training would not start, for another reason than memory.
+    """
+    from .commands.plan import plan
+    from .config import TrainConfig
+
+    return plan(_configuration(TrainConfig, config, settings))
+
+
 def identifiers(config: IdentifiersConfig | str | Path | None = None, **settings: Any) -> list[Identifier]:
     """Rare words to name a subject by, best first: `dreambooth identifiers`.  Arguments and errors as for `train`."""
     from .commands.identifiers import identifiers
     from .config.identifiers import IdentifiersConfig
 
     return identifiers(_configuration(IdentifiersConfig, config, settings))
+
+
+def list_runs(*folders: str | Path, depth: int = 3) -> list[WatchedRun]:
+    """The runs in folders, or in the working folder, and below: `dreambooth runs`.
+
+    Args:
+        depth: levels of sub-folders that are looked through.
+
+    Returns:
+        Those at work first, then the latest first.
+
+    Raises:
+        ConfigError: a folder that is not there.
+    """
+    from .runs.watching import find_runs
+
+    return find_runs([Path(folder).expanduser() for folder in folders or (".",)], depth)
+
+
+def stop(
+    run: str | Path, *, timeout: float | None = None, say: Callable[[str], None] = lambda text: None
+) -> WatchedRun:
+    """Ask a run to stop once it has saved, and wait until it has: `dreambooth stop`.
+
+    Args:
+        run: its folder, or one with a single run at work below it.
+        timeout: seconds to wait at most; the request stands.
+        say: told what is waited for.
+
+    Returns:
+        The run as it has ended.
+
+    Raises:
+        ConfigError: no such run, or its process is gone.
+        RunError: it has not stopped in that time, or it failed.
+    """
+    from .commands.runs import stop
+
+    return stop(Path(run).expanduser(), timeout, say)
+
+
+def sample(
+    run: str | Path,
+    prompt: str | None = None,
+    *,
+    timeout: float | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> list[Path]:
+    """Have a run that trains make images now, and wait for them: `dreambooth sample`.  Training is not changed by it.
+
+    Args:
+        run: as for `stop`.
+        prompt: their words; those of its validation where there are none.
+        timeout: seconds to wait at most, after which the request is withdrawn.
+        say: told what is waited for.
+
+    Returns:
+        The files, in the order of their seeds.
+
+    Raises:
+        ConfigError: no such run, it is not at work, or it has no validation prompt.
+        RunError: the images could not be made, or not in that time.
+    """
+    from .commands.runs import sample
+
+    return sample(Path(run).expanduser(), prompt, timeout, say)
+
+
+def convert(config: ConvertConfig | str | Path | None = None, **settings: Any) -> Conversion:
+    """Write a model or a LoRA in another form: `dreambooth convert`.  Arguments as for `train`.
+
+    Returns:
+        What was written, and what has no place in it.
+
+    Raises:
+        ConfigError: before anything is written, naming what cannot be used and what would be right.
+        RunError: the disk is full or cannot be written; nothing is left under the target's name.
+    """
+    from .commands.convert import convert
+    from .config.convert import ConvertConfig
+
+    return convert(_configuration(ConvertConfig, config, settings))
+
+
+def merge(config: MergeConfig | str | Path | None = None, **settings: Any) -> Conversion:
+    """Merge LoRAs into one, or into a model: `dreambooth convert merge`.  Arguments and errors as for `convert`."""
+    from .commands.merge import merge
+    from .config.convert import MergeConfig
+
+    return merge(_configuration(MergeConfig, config, settings))
+
+
+def resize(config: ResizeConfig | str | Path | None = None, **settings: Any) -> Conversion:
+    """Bring a LoRA to another rank: `dreambooth convert resize`.  Arguments and errors as for `convert`."""
+    from .commands.merge import resize
+    from .config.convert import ResizeConfig
+
+    return resize(_configuration(ResizeConfig, config, settings))
+
+
+def extract(config: ExtractConfig | str | Path | None = None, **settings: Any) -> Conversion:
+    """Make a LoRA of the difference of two models: `dreambooth convert extract`.  Arguments and errors as for
+    `convert`."""
+    from .commands.extract import extract
+    from .config.convert import ExtractConfig
+
+    return extract(_configuration(ExtractConfig, config, settings))
 
 
 def configs() -> dict[str, str]:

@@ -38,3 +38,9 @@ def named(what: str) -> Iterator[None]:
         yield
     except RunError as error:
         raise type(error)(f"{what}: {error}") from error
+
+
+def in_a_line(error: BaseException) -> str:
+    """The first line of what an error says, with its type where that is none of this library's."""
+    known = isinstance(error, ConfigError | RunError)
+    return (str(error) if known else f"{type(error).__name__}: {error}").partition("\n")[0]

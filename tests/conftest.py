@@ -27,6 +27,7 @@ from .support.ldm import OF_MINDONE
 from .support.paths import PHOTOGRAPHS
 from .support.tiny import draw_photos, write_tiny_model
 from .support.tiny_families import WRITERS
+from .support.tiny_taiyi import write_taiyi
 
 DOG = PHOTOGRAPHS / "dog"
 
@@ -58,13 +59,14 @@ def tiny_v_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def family_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Small models of the other families, and those that MindONE's checkpoints hold, by the names of their writers."""
+    """Small models of the other families, those that MindONE's checkpoints hold, and one with a BERT (taiyi), by the
+    names of their writers."""
 
     @cache
     def model(name: str) -> Path:
         if find_spec("torch") is None:
             return reference("models") / name
-        return {**WRITERS, **OF_MINDONE}[name](tmp_path_factory.mktemp("families") / name)
+        return {**WRITERS, **OF_MINDONE, "taiyi": write_taiyi}[name](tmp_path_factory.mktemp("families") / name)
 
     return model
 

@@ -142,7 +142,7 @@ class MindSporeBackend(BaseBackend[Tensor]):
     def make_latents(self, request: SampleRequest, positive: Conditioning, negative: Conditioning) -> Float:
         from .sampling import make_latents  # mindone comes after the device is chosen
 
-        parts = {self.family.denoiser: self.denoiser, self.family.vae: self.vae}
+        parts = {self.family.denoiser: self.denoiser} | self.autoencoder
         return make_latents(self.model, parts, request, positive, negative)
 
     def apply_lora(self, file: Path, scale: float) -> None:

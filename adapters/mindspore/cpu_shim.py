@@ -31,6 +31,11 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     return ops.stack(tensors, dim)
 
 
+def exp(input: Tensor) -> Tensor:
+    """eˣ, in float64: the CPU's own is right to the fifth digit, and a timestep of 1000 multiplies what is wrong."""
+    return ops.exp(input.astype(ms.float64)).astype(input.dtype)
+
+
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """The slices along a dimension, without it."""
     return tuple(ops.squeeze(part, dim) for part in ops.split(input, 1, dim))
@@ -52,9 +57,12 @@ def repeat_interleave(input: Tensor, repeats: int, dim: int, **_: Any) -> Tensor
     return ops.repeat_interleave(input, repeats, dim)
 
 
-def embedding(input: Tensor, weight: Tensor) -> Tensor:
-    """Rows [..., width] of a table [rows, width]."""
-    return ops.gather(weight, input, 0)
+def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
+    """Rows [..., width] of a table [rows, width], of which that of the padding token does not train."""
+    rows = ops.gather(weight, input, 0)
+    if padding_idx is None:
+        return rows
+    return ops.where(ops.expand_dims(input == padding_idx, -1), ops.stop_gradient(rows), rows)
 
 
 def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, **_: Any) -> Tensor:
@@ -113,6 +121,24 @@ def _conv2d(
     return ops.Conv2D(outputs, kernel, pad_mode="pad", pad=(h, h, w, w), stride=stride, dilation=dilation)
 
 
+def avg_pool2d(input: Tensor, kernel_size: int) -> Tensor:
+    """Means of squares side by side, which divide the image [N, C, H, W]."""
+    n, c, h, w = input.shape
+    return input.reshape(n, c, h // kernel_size, kernel_size, w // kernel_size, kernel_size).mean((3, 5))
+
+
+def interpolate(
+    input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest", align_corners: bool | None = None
+) -> Tensor:
+    """An image [N, C, H, W] in another size."""
+    if mode == "bilinear":
+        return ops.interpolate(input, size=tuple(size), mode=mode, align_corners=bool(align_corners))
+    return _interpolate(input, size, scale_factor, mode, align_corners)
+
+
+_interpolate = mint.nn.functional.interpolate
+
+
 def _two(value: Any) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else tuple(value)
 
@@ -122,12 +148,26 @@ def _conv2d_cell(self: Any, input: Tensor) -> Tensor:
     return conv2d(input, self.weight, self.bias, self.stride, self.padding, self.dilation)
 
 
+def _avg_pool2d_cell(self: Any, input: Tensor) -> Tensor:
+    assert self.kernel_size == self.stride and not self.padding, "no family's pooling overlaps"
+    return avg_pool2d(input, self.kernel_size)
+
+
+def _nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
+    found = ops.nonzero(input)
+    return tuple(found[:, axis] for axis in range(input.ndim)) if as_tuple else found
+
+
+def _randn(*size: int, **_: Any) -> Tensor:
+    return ops.randn(*size)
+
+
 def _layer_norm_cell(self: Any, input: Tensor) -> Tensor:
     return layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
 
 
 def _embedding_cell(self: Any, input: Tensor) -> Tensor:
-    return embedding(input, self.weight)
+    return embedding(input, self.weight, self.padding_idx)
 
 
 def _split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
@@ -146,10 +186,13 @@ def install() -> bool:
         return False
     mint.arange, mint.full, mint.stack, mint.unbind = arange, full, stack, unbind
     mint.outer, mint.einsum, mint.split = outer, einsum, _split  # the last for the compiler alone
-    Tensor.repeat_interleave = repeat_interleave
+    mint.randn, mint.exp = _randn, exp
+    Tensor.repeat_interleave, Tensor.nonzero = repeat_interleave, _nonzero
     functional = mint.nn.functional
     functional.pad, functional.gelu, functional.layer_norm, functional.conv2d = pad, gelu, layer_norm, conv2d
+    functional.interpolate = interpolate
     mint.nn.Conv2d.construct = _conv2d_cell
+    mint.nn.AvgPool2d.construct = _avg_pool2d_cell
     mint.nn.LayerNorm.construct = _layer_norm_cell
     mint.nn.Embedding.construct = _embedding_cell
     return True

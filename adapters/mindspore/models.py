@@ -57,7 +57,7 @@ def _build(model: ModelFolder, name: str, library: str, class_name: str) -> Any:
     with building(model.folder(name) / "config.json", class_name), no_init_parameters():
         if library == "diffusers":
             return cls.from_config(model.config(name))
-        return cls(cls.config_class.from_dict(model.config(name)))
+        return cls(cls.config_class.from_dict(model.config(name) | model.without_dropout(name)))
 
 
 def mindone(library: str) -> Any:
@@ -98,9 +98,13 @@ def fill(weights: Mapping[str, ms.Parameter], arrays: Arrays) -> None:
 
 
 def load_tokenizer(model: ModelFolder, name: str) -> Any:
-    """The tokenizer that the model's index names; tokenizers are NumPy's and strings' business, not MindSpore's."""
+    """The tokenizer that the model's index names; tokenizers are NumPy's and strings' business, not MindSpore's.
+
+    CLIP's is the fast one: that of transformers 4 in Python makes words of Chinese characters, which CLIP does not.
+    """
     import transformers
 
     class_name = model.class_name(name)
+    class_name = {"CLIPTokenizer": "CLIPTokenizerFast"}.get(class_name, class_name)
     with building(model.folder(name), class_name), with_old_files(model.folder(name)) as folder:
         return getattr(transformers, class_name).from_pretrained(folder, local_files_only=True)

@@ -34,7 +34,7 @@ class Reader(NamedTuple):
         wanted = part.description
         projects = wanted.pooled == "text_embeds"  # then the answer begins with them, and the last state follows
         return cls(
-            uses_mask=bool(getattr(part.network.config, "use_attention_mask", None)),
+            uses_mask=part.uses_mask,
             last=1 if projects else 0,
             embeds=wanted.group is not None,
             layer=wanted.layer or 0,
@@ -143,6 +143,8 @@ class LossNetwork(nn.Cell):
         if self.outer != "":
             arguments[self.outer] = {name: values[place] for name, place in self.inner}
         answer = self.denoiser(**arguments)[0]
+        if answer.shape[1] > target.shape[1]:  # a variance besides
+            answer = answer[:, : target.shape[1]]
         squared = ops.square(answer.astype(ms.float32) - target) * mask
         errors = squared.reshape(squared.shape[0], -1).mean(1)
         return (errors * weight).sum(), errors

@@ -28,11 +28,12 @@ def make_latents(
 ) -> NDArray[np.float32]:
     """Latents [N, C, h, w] of the images, as the autoencoder decodes them."""
     return pipelines.make_latents(
-        pipelines.make_pipeline(diffusers, model, parts, request.scheduler),
+        pipelines.make_pipeline(diffusers, model, parts, request),
         model,
         request,
         (positive, negative),
         lambda noise: ms.Tensor(np.ascontiguousarray(noise)),
         lambda latents: latents.asnumpy().astype(np.float32),
+        raw="ms",
         generator=[np.random.Generator(np.random.PCG64(seed)) for seed in request.seeds],
     )

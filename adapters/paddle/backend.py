@@ -75,7 +75,7 @@ class PaddleBackend(BaseBackend[paddle.Tensor]):
     # Networks
 
     def weights(self, component: str) -> Named:
-        return models.weights_of(self._trained[component])
+        return models.weights_of(self.networks[component])
 
     def move(self, network: Any, *, away: bool = False) -> None:
         if self.device != "cpu":
@@ -101,7 +101,7 @@ class PaddleBackend(BaseBackend[paddle.Tensor]):
         from .sampling import make_latents  # ppdiffusers comes after the device is chosen
 
         with self._autocast():
-            return make_latents(self.model, self.networks | {self.family.vae: self.vae}, request, positive, negative)
+            return make_latents(self.model, self.networks | self.autoencoder, request, positive, negative)
 
     def apply_lora(self, file: Path, scale: float) -> None:
         lora.apply_file(self.networks, file, scale)

@@ -67,14 +67,15 @@ def add_lora(network: nn.Layer, component: str, lora: Lora) -> dict[str, paddle.
     return found
 
 
-def _attach(layer: nn.Layer, factors: Factors) -> Factors:
-    layer.add_sublayer("lora", factors)
+def _attach(layer: nn.Layer, factors: Factors, name: str = "lora") -> Factors:
+    """Let a layer add the answer of factors to its own, and to that of others which it has already."""
+    layer.add_sublayer(name, factors)
     layer.register_forward_post_hook(lambda layer, inputs, answer: answer + factors(inputs[0]))
     return factors
 
 
 def apply_file(networks: Mapping[str, nn.Layer], file: Path, scale: float) -> None:
-    """Add a LoRA file of published names to networks, for sampling.
+    """Add a LoRA file to networks, for sampling.
 
     Raises:
         ConfigError: names that no layer has, or factors of another shape.
@@ -93,4 +94,4 @@ def apply_file(networks: Mapping[str, nn.Layer], file: Path, scale: float) -> No
         put(DOWN, factors.lora_A.weight, pair.down)
         put(UP, factors.lora_B.weight, pair.up)
         factors.eval()
-        _attach(layer, factors)
+        _attach(layer, factors, f"lora_{len(list(layer.children()))}")

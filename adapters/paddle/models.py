@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from dreamcore.formats.ppdiffusers import PUBLISHED
 from dreamcore.formats.weights import TABLE, Arrays, is_linear, read_weights, swap_layout
 from dreamcore.models.fields import building
 from dreamcore.models.folder import ModelFolder
-from dreamcore.text.tokenizer import with_old_files
+from dreamcore.text.tokenizer import read_tokenizer, with_old_files
 
 Named = Mapping[str, paddle.Tensor]
 """Weights by published name."""
@@ -49,9 +50,10 @@ def load_component(model: ModelFolder, name: str) -> Any:
     files = model.weight_files(name)
     arrays = read_weights(files, paddles=library in PUBLISHED)
     with building(model.folder(name) / "config.json", class_name):
-        network = _build(cls, model.config(name))
+        network = _build(cls, model.config(name) | model.without_dropout(name))
     weights = weights_of(network)
     fill(weights, fitting(arrays, shapes(weights), files[0], class_name))
+    _embed_padding(network)
     network.eval()
     for parameter in network.parameters():
         parameter.stop_gradient = True
@@ -77,6 +79,21 @@ def _build(cls: Any, config: dict[str, Any]) -> Any:
             return cls(cls.config_class.from_dict(config))
     finally:
         set_global_initializer(None)
+
+
+def _embed_padding(network: paddle.nn.Layer) -> None:
+    """Let tables that know their padding token answer with its row, which does not train, as PyTorch's do.
+
+    Paddle's answer zeros, and a BERT that is given no mask would see those.
+    """
+    for layer in network.sublayers():
+        if isinstance(layer, paddle.nn.Embedding) and layer.padding_idx not in (None, -1):
+            layer.forward = partial(_rows, layer.weight, layer.padding_idx)
+
+
+def _rows(table: paddle.Tensor, padding: int, tokens: paddle.Tensor) -> paddle.Tensor:
+    rows = paddle.nn.functional.embedding(tokens, table)
+    return paddle.where((tokens == padding).unsqueeze(-1), rows.detach(), rows)
 
 
 def recompute(network: paddle.nn.Layer) -> None:
@@ -148,4 +165,15 @@ def load_tokenizer(model: ModelFolder, name: str) -> Any:
     """The tokenizer that the model's index names."""
     class_name = model.class_name(name).removesuffix("Fast")  # of which there is none here
     with building(model.folder(name), class_name), with_old_files(model.folder(name)) as folder:
-        return getattr(imported("ppdiffusers.transformers"), class_name).from_pretrained(str(folder))
+        return read_in_paddle(class_name, folder)
+
+
+def read_in_paddle(class_name: str, folder: Path) -> Any:
+    """A tokenizer of that class, which finds the tokens that core does: as transformers' own, and paddlenlp's do not.
+
+    Its CLIP turns quotation marks, Chinese commas and wide letters into ASCII first; its BERT parts words at symbols.
+    """
+    tokenizer = getattr(imported("ppdiffusers.transformers"), class_name).from_pretrained(str(folder))
+    if (known := read_tokenizer(class_name, folder)) is not None:
+        tokenizer._tokenize = known.tokenize
+    return tokenizer

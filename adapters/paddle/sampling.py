@@ -30,8 +30,8 @@ def make_latents(
     negative: Conditioning[paddle.Tensor],
 ) -> NDArray[np.float32]:
     """Latents [N, C, h, w] of the images, as the autoencoder decodes them."""
-    pipeline = pipelines.make_pipeline(imported("ppdiffusers"), model, parts, request.scheduler)
-    with _equations_of_one_type():
+    pipeline = pipelines.make_pipeline(imported("ppdiffusers"), model, parts, request)
+    with _equations_of_one_type(), _noise_by_numpy(), _bounds_of_several_numbers():
         return pipelines.make_latents(
             pipeline,
             model,
@@ -39,6 +39,8 @@ def make_latents(
             (positive, negative),
             paddle.to_tensor,
             lambda latents: latents.cast("float32").numpy(),
+            raw="pd",
+            generator=[np.random.Generator(np.random.PCG64(seed)) for seed in request.seeds],
         )
 
 
@@ -51,3 +53,36 @@ def _equations_of_one_type() -> Iterator[None]:
         yield
     finally:
         paddle.linalg.solve = solve
+
+
+@contextmanager
+def _bounds_of_several_numbers() -> Iterator[None]:
+    """ppdiffusers' dynamic thresholding clips each image at a bound of its own: Paddle 3 clips at one number alone."""
+    clip = paddle.clip
+
+    def clipped(x: paddle.Tensor, min: Any = None, max: Any = None, **more: Any) -> paddle.Tensor:
+        if isinstance(min, paddle.Tensor) and isinstance(max, paddle.Tensor):
+            return paddle.minimum(paddle.maximum(x, min), max)
+        return clip(x, min, max, **more)
+
+    paddle.clip = clipped
+    try:
+        yield
+    finally:
+        paddle.clip = clip
+
+
+@contextmanager
+def _noise_by_numpy() -> Iterator[None]:
+    """ppdiffusers' generators are states of CUDA devices: here NumPy's take their place, one for each image."""
+    utils = imported("ppdiffusers.utils.paddle_utils")
+    draw = utils.randn_pt
+
+    def randn(shape: Any, dtype: Any = None, *, generator: np.random.Generator) -> paddle.Tensor:
+        return paddle.to_tensor(generator.standard_normal(tuple(shape), np.float32)).cast(dtype or "float32")
+
+    utils.randn_pt = randn
+    try:
+        yield
+    finally:
+        utils.randn_pt = draw

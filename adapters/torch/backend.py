@@ -82,7 +82,7 @@ class TorchBackend(BaseBackend[torch.Tensor]):
     # Networks
 
     def weights(self, component: str) -> Named:
-        return models.weights_of(self._trained[component])
+        return models.weights_of(self.networks[component])
 
     def move(self, network: Any, *, away: bool = False) -> None:
         network.to("cpu" if away else self.device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,18 +9,18 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 
 from dreamcore.backends.lora import Lora
 from dreamcore.errors import ConfigError
-from dreamcore.formats.lora import DOWN, UP, factors_for, refuse_other_kinds, understood
-from dreamcore.formats.weights import Arrays, read_safetensors
+from dreamcore.formats.lora import DOWN, UP, Pair, factors_for
 
 from .models import Named, weight_prefix
 
 ADAPTER, FILE = "default", "lora"
-"""What peft calls the factors of a run, and those of a file."""
+"""What peft calls the factors of a run, and, with a number, those of a file."""
 
 
 def add_lora(network: torch.nn.Module, component: str, lora: Lora) -> Named:
@@ -59,59 +58,64 @@ def add_lora(network: torch.nn.Module, component: str, lora: Lora) -> Named:
 
 
 def apply_file(pipeline: Any, networks: Mapping[str, Any], file: Path, scale: float) -> None:
-    """Add a LoRA file to networks, for sampling, through diffusers, which knows more trainers' names than core does.
+    """Add a LoRA file to networks, for sampling, beside others, through diffusers.
 
     It leaves out what it finds no layer for, with a warning at most; so all is looked up before and after.
 
     Raises:
         ConfigError: names that are not understood or that no layer has, half a pair, or factors of another shape.
     """
-    shapes = {
-        component: {
-            weight_prefix(network) + name: layer.weight.shape
-            for name, layer in network.named_modules()
-            if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)
-        }
-        for component, network in networks.items()
-    }
-    wanted = factors_for(file, shapes, _in_diffusers_names(pipeline, file, networks))
+    shapes = {component: _shapes(network) for component, network in networks.items()}
+    others = sorted({name for network in networks.values() for name in getattr(network, "peft_config", {})})
+    adapter = f"{FILE}{len(others)}"
+    wanted = factors_for(file, shapes)
+    unknown = {name for name, network in networks.items() if isinstance(network, transformers.BertModel)}
     tensors: dict[str, torch.Tensor] = {}
     for (component, layer), pair in wanted.items():
-        up = pair.up.astype(np.float32) * np.float32(pair.scale)
+        if component in unknown:
+            continue
+        up = pair.up.astype(np.float32) * np.float32(pair.scale * scale)
         tensors |= {f"{component}.{layer}{DOWN}": torch.from_numpy(pair.down.astype(np.float32))}
         tensors |= {f"{component}.{layer}{UP}": torch.from_numpy(up)}
     with ExitStack() as undo:
         undo.callback(pipeline.unload_lora_weights)
         try:
-            pipeline.load_lora_weights(tensors, adapter_name=FILE)
+            for name in unknown:
+                _insert(networks[name], adapter, {x: pair for (c, x), pair in wanted.items() if c == name}, scale)
+            if tensors:
+                pipeline.load_lora_weights(tensors, adapter_name=adapter)
         except (OSError, ValueError, RuntimeError, LookupError) as error:
             raise ConfigError(f"lora: {file}: cannot be loaded into this model: {error}") from None
         there = {
             (component, weight_prefix(network) + name)
             for component, network in networks.items()
             for name, layer in network.named_modules()
-            if isinstance(layer, LoraLayer) and FILE in layer.lora_A
+            if isinstance(layer, LoraLayer) and adapter in layer.lora_A
         }
         if left_out := sorted(wanted.keys() - there):
             raise ConfigError(f"lora: {file}: {'.'.join(left_out[0])}: diffusers loads no factors of this layer")
-        pipeline.set_adapters([FILE], [scale])
+        pipeline.set_adapters([*others, adapter])
         undo.pop_all()
 
 
-def _in_diffusers_names(pipeline: Any, file: Path, networks: Mapping[str, Any]) -> Arrays:
-    """What a file holds; where core does not know its names, as diffusers' reader sees it."""
-    found = read_safetensors(file)
-    refuse_other_kinds(file, found)  # of which that reader takes a part away
-    if understood(found):
-        return found
-    tensors = {name: torch.from_numpy(array.copy()) for name, array in found.items()}
-    blocks = {"unet_config": networks["unet"].config} if "unet" in networks else {}  # Kohya numbers SDXL's otherwise
-    try:
-        converted, alphas, *_ = pipeline.lora_state_dict(tensors, return_lora_metadata=True, **blocks)
-    except (ValueError, RuntimeError, LookupError) as error:
-        raise ConfigError(f"lora: {file}: diffusers cannot bring these names into its own: {error!r}") from None
-    layers = {
-        re.sub(r"[._]lora(_linear_layer)?\.down\.weight\.alpha$", ".alpha", n): a for n, a in (alphas or {}).items()
-    }
-    strengths = {name: np.array(float(alpha)) for name, alpha in layers.items()}
-    return {name: tensor.numpy() for name, tensor in converted.items()} | strengths
+def _insert(network: Any, adapter: str, pairs: Mapping[str, Pair], scale: float) -> None:
+    """Give factors to layers of a text encoder whose names diffusers' reader does not know: it has CLIP's alone."""
+    if not pairs:
+        return
+    ranks = {layer: len(pair.down) for layer, pair in pairs.items()}
+    config = LoraConfig(rank_pattern=ranks, alpha_pattern=ranks, target_modules=list(pairs))
+    network.add_adapter(config, adapter_name=adapter)
+    layers = dict(network.named_modules())
+    for name, pair in pairs.items():
+        for factors, array in ((layers[name].lora_A, pair.down), (layers[name].lora_B, pair.up * (pair.scale * scale))):
+            weight = factors[adapter].weight
+            weight.data.copy_(torch.from_numpy(array.astype(np.float32)).view_as(weight))
+
+
+def _shapes(network: torch.nn.Module) -> dict[str, torch.Size]:
+    """Of the weights that a network has itself, by its layers' published names; not those of factors beside them."""
+    found = {}
+    for name, layer in network.named_modules():
+        if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d) and not {"lora_A", "lora_B"} & {*name.split(".")}:
+            found[weight_prefix(network) + name.removesuffix(".base_layer")] = layer.weight.shape
+    return found

@@ -42,6 +42,7 @@ def load_component(model: ModelFolder, name: str) -> Any:
             torch_dtype=torch.float32,
             output_loading_info=True,
             local_files_only=True,
+            **model.without_dropout(name),
         )
     reported = {
         kind: [str(n) for n in info.get(f"{kind}_keys", ())] for kind in ("missing", "unexpected", "mismatched")

@@ -25,11 +25,12 @@ def make_latents(
     embeddings = positive.prompt_embeds
     assert embeddings is not None
     return pipelines.make_latents(
-        pipelines.make_pipeline(diffusers, model, {model.family.denoiser: denoiser}, request.scheduler),
+        pipelines.make_pipeline(diffusers, model, {model.family.denoiser: denoiser}, request),
         model,
         request,
         (positive, negative),
         lambda noise: torch.from_numpy(noise).to(embeddings.device, embeddings.dtype),
         lambda latents: latents.float().cpu().numpy(),
+        raw="pt",
         generator=[torch.Generator().manual_seed(seed) for seed in request.seeds],
     )

@@ -15,14 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import TrainConfig
-from ..formats.lora import read_factors, save_factors, save_published
+from ..formats.lora import factors_for, read_factors, save_factors, save_published
 from ..formats.ppdiffusers import PUBLISHED
 from ..formats.weights import TABLE, component_file, read_exactly, read_weights, save_component, write_safetensors
+from ..io.system import give_back_memory
 from ..models.folder import ModelFolder
+from ..models.lora_files import as_safetensors, find_lora
 from ..text.conditioning import LoadedEncoder, TextConditioner
 from .ema import EMA
 from .hooks import Hooks, T
-from .lora import Lora
+from .lora import Lora, TrainedLora, layer_shapes
 from .pipelines import scaled, to_pixels
 from .protocol import Batch, Float, SampleRequest, StepResult, World, cut_results
 
@@ -39,17 +41,18 @@ class BaseBackend(Hooks[T]):
 
     def __init__(self, model: ModelFolder):
         self.model, self.family = model, model.family
-        self.denoiser = self.load_component(model, self.family.denoiser)
-        self.vae = self.load_component(model, self.family.vae)
+        self.denoiser = self._loaded(self.family.denoiser)
+        self.vae: Any = None if self.family.vae is None else self._loaded(self.family.vae)
         parts: list[LoadedEncoder[T]] = []
         for encoder in model.text_encoders:
             tokenizer = self.load_tokenizer(model, encoder.tokenizer)
-            network = self.load_component(model, encoder.network)
+            network = self._loaded(encoder.network)
             parts.append(LoadedEncoder(encoder, tokenizer, network, model.window(encoder)))
         self.text = TextConditioner(model, parts, self, self.dtype)
         self._trained: dict[str, Any] = {}
         self._lora: Lora | None = None
         self._factors: dict[str, Mapping[str, T]] = {}
+        self._layers: dict[str, dict[str, Sequence[int]]] = {}
         self._ema: EMA[Any] | None = None
         self._results: list[tuple[Any, Any]] = []
 
@@ -71,6 +74,8 @@ class BaseBackend(Hooks[T]):
     # Images
 
     def encode_images(self, pixels: Float) -> tuple[Float, Float]:
+        if self.vae is None:
+            return pixels, np.zeros_like(pixels)
         with self._offloading_on_failure(), self.inference():
             self.move(self.vae)
             return scaled(*self.encode_pixels(pixels), self.model)
@@ -83,6 +88,8 @@ class BaseBackend(Hooks[T]):
                 negative = self.text.embeddings([request.negative_prompt] * len(request.prompts), precision)
                 self.move(self.denoiser)
                 latents = self.make_latents(request, positive, negative)
+            if self.vae is None:
+                return to_pixels(latents, self.model)
             self.move(self.vae)
             with self.inference():
                 return to_pixels(self.decode_latents(latents), self.model)
@@ -92,7 +99,8 @@ class BaseBackend(Hooks[T]):
         self.text.forget()
 
     def offload(self) -> None:
-        self.move(self.vae, away=True)
+        if self.vae is not None:
+            self.move(self.vae, away=True)
         for part in self.text.encoders:
             if not part.trains:
                 self.move(part.network, away=True)
@@ -104,12 +112,17 @@ class BaseBackend(Hooks[T]):
         """The denoiser and the text encoders, by component."""
         return {self.family.denoiser: self.denoiser} | self.text.networks()
 
+    @property
+    def autoencoder(self) -> dict[str, Any]:
+        """The autoencoder, by component, where there is one."""
+        return {} if self.family.vae is None else {self.family.vae: self.vae}
+
     def prepare_training(self, config: TrainConfig) -> list[str]:
         self._trained = {self.family.denoiser: self.denoiser} | self.text.prepare(config)
         self.place(config)
+        give_back_memory()
         if config.use_lora:
-            self._lora = lora = Lora.of(config, self.model)
-            self._factors = {name: self.add_lora(network, name, lora) for name, network in self._trained.items()}
+            self._add_lora(config)
         parameters = self._parameters()
         for weights in parameters.values():
             self.require_gradients(weights)
@@ -122,6 +135,21 @@ class BaseBackend(Hooks[T]):
         if config.use_ema:
             self._ema = self.make_ema(config.ema_decay)
         return list(self._trained)
+
+    def _add_lora(self, config: TrainConfig) -> None:
+        """Give the networks factors, which begin as those of a LoRA file where there is one."""
+        self._layers = {name: layer_shapes(self.shapes(self.weights(name))) for name in self.networks}
+        file, pairs = None, None
+        if config.init_lora is not None:
+            file = find_lora("init_lora", config.init_lora)
+            with as_safetensors(file, self.model) as readable:
+                pairs = factors_for(readable, self._layers)
+        self._lora = lora = Lora.of(config, self.model, pairs)
+        self._factors = {name: self.add_lora(network, name, lora) for name, network in self._trained.items()}
+        if file is not None and pairs is not None:
+            there = self._all_factors
+            first = lora.first_factors(file, pairs, self.shapes(there))
+            self.fill({name: there[name] for name in first}, first)
 
     def train_step(self, micro_batches: Sequence[Batch], lr: Mapping[str, float]) -> None:
         errors = []
@@ -155,6 +183,12 @@ class BaseBackend(Hooks[T]):
                 return
             for name in self._trained:
                 save_component(folder / name, self.model.folder(name), self.arrays(self.weights(name)))
+
+    def trained_lora(self, *, averaged: bool) -> TrainedLora | None:
+        if self._lora is None:
+            return None
+        with self._ema.in_place() if self._ema and averaged else nullcontext():
+            return TrainedLora(self.arrays(self._all_factors), self._lora.rank, self._lora.alpha, self._layers)
 
     def save_state(self, folder: Path) -> None:
         self.optimizer.save(folder)
@@ -195,6 +229,8 @@ class BaseBackend(Hooks[T]):
     def squared_error(self, answer: Any, batch: Batch) -> T:
         """Mean squared error of each row [B] of the denoiser's answer in float32, by methods that PyTorch's tensors and
         Paddle's have alike."""
+        if answer.shape[1] > batch.target.shape[1]:  # a variance besides
+            answer = answer[:, : batch.target.shape[1]]
         squared = (answer - self.to_device(batch.target)).square()
         if batch.mask is not None:
             squared = squared * self.to_device(batch.mask)
@@ -207,6 +243,11 @@ class BaseBackend(Hooks[T]):
         return [network for name, network in networks.items() if config.use_lora or name not in self._trained]
 
     # Within
+
+    def _loaded(self, component: str) -> Any:
+        network = self.load_component(self.model, component)
+        give_back_memory()
+        return network
 
     @property
     def _has_dropout(self) -> bool:

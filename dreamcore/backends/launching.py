@@ -25,6 +25,8 @@ from .installed import RANK_VARIABLES
 
 NOTES = "DREAMBOOTH_FAILURES"
 """Environment variable: the folder that processes of a launched run leave their failures in."""
+STOPPED = "stopped"
+"""Kind of a note that tells no failure."""
 GRACE_SECONDS = 120
 """After one process has failed, or the run was told to stop, the others have so long to save and end."""
 
@@ -130,9 +132,12 @@ def run_launched(
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-        if code and (error := _first_failure(_read_notes(notes), processes or len(devices), stopped=bool(received))):
+        left = _read_notes(notes)
+        failures = [note for note in left if note["kind"] != STOPPED]
+        if code and (error := _first_failure(failures, processes or len(devices), stopped=bool(received))):
             raise error
-    return 128 + received[0] if code and received else code
+        asked = next((int(str(note["code"])) for note in left if note["kind"] == STOPPED), 0)
+    return 128 + received[0] if code and received else code or asked
 
 
 WORKERS = {"mindspore": ("MS_ROLE", "MS_WORKER"), "paddle": ("PADDLE_TRAINER_ID", None)}
@@ -171,10 +176,30 @@ def note_failure(error: BaseException) -> None:
     kind = next((k.__name__ for k in (LostRankError, ConfigError, RunError) if isinstance(error, k)), "")
     text = str(error) if kind else f"{type(error).__name__}: {error}"
     note = {"rank": int(rank), "kind": kind, "message": text, "timestamp": int(time.time())}
-    if folder := os.environ.get(NOTES):
-        _write(Path(folder) / f"{time.time_ns()}-{rank}.json", note)
+    _leave(note)
     if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         _write(Path(file), note)
+
+
+def note_stopped(code: int) -> int:
+    """Leave word that a run was asked to stop from outside, which its launcher has not heard of.
+
+    Args:
+        code: the command's exit code.
+
+    Returns:
+        The process's: launchers take any but 0 for a failure, and kill the processes that are still about to end.
+    """
+    rank = next((os.environ[name] for name in RANK_VARIABLES.values() if name in os.environ), None)
+    if rank is None:
+        return code
+    _leave({"rank": int(rank), "kind": STOPPED, "code": code})
+    return 0
+
+
+def _leave(note: Mapping[str, object]) -> None:
+    if folder := os.environ.get(NOTES):
+        _write(Path(folder) / f"{time.time_ns()}-{note['rank']}.json", note)
 
 
 def _write(file: Path, note: Mapping[str, object]) -> None:

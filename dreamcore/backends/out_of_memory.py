@@ -119,7 +119,7 @@ def advise(config: ModelSettings, backend: str, stage: str, keep: Callable[[str]
 
 
 @dataclass(frozen=True)
-class _Case:
+class Case:
     """What ran out, in what run."""
 
     config: ModelSettings
@@ -132,70 +132,94 @@ class _Case:
         return self.config.__dict__.get(setting)
 
 
-def _smaller(case: _Case) -> str:
+def _smaller(case: Case) -> str:
     if case.stage == SAMPLING or case["height"]:
         return "smaller --height and --width"
     return f"a --resolution below {case['resolution'] or 'that of the model'}"
 
 
-def _accumulated(case: _Case) -> str:
+def _accumulated(case: Case) -> str:
     samples = case["train_batch_size"] * case["gradient_accumulation_steps"]
     return f"--train_batch_size 1 --gradient_accumulation_steps {samples}, which is the same run"
 
 
-def _checkpointing(case: _Case) -> bool:
+def _checkpointing(case: Case) -> bool:
     refused = case.backend == "mindspore" and case["lora_dropout"] > 0
     return not case["gradient_checkpointing"] and not refused
 
 
-def _half_precision(case: _Case) -> bool:
+def _half_precision(case: Case) -> bool:
     """Whether half precision is there and off; the host reads weights in float32 all the same."""
     there = case.kind == "device" or (case.backend == "torch" and case.stage != LOADING)
     return there and case["mixed_precision"] == "no"
 
 
-def _shorter(case: _Case) -> str:
+def _shorter(case: Case) -> str:
     return f"--mixed_precision bf16{' (or fp16)' if case.kind == 'device' else ''}"
 
 
-def _eight_bits(case: _Case) -> bool:
+def _eight_bits(case: Case) -> bool:
     there = case.backend == "torch" and case.kind == "device"
     return there and not case["use_8bit_adam"] and not case["use_lora"]
 
 
-def _without_t5(case: _Case) -> bool:
+def _without_t5(case: Case) -> bool:
     from ..models.folder import ModelFolder
 
     return any(encoder.optional for encoder in ModelFolder.of(case.config).text_encoders)
 
 
+def _less(case: Case) -> dict[str, Any]:
+    """Three quarters of each side, in steps that every family takes; nothing where that is no step."""
+    sides = ("height", "width") if case["height"] else ("resolution",)
+    return {n: s for n in sides if case[n] and (s := case[n] * 3 // 4 // SIDE_STEP * SIDE_STEP)}
+
+
 EVERYWHERE = (LOADING, CLASSES, PROMPTS, IMAGES, TRAINING, VALIDATION, SAMPLING)
-REMEDIES: list[tuple[str | Callable[[_Case], str], tuple[str, ...], Callable[[_Case], Any]]] = [
-    ("--gradient_checkpointing", (TRAINING,), _checkpointing),
-    (_accumulated, (TRAINING,), lambda c: c["train_batch_size"] > 1),
-    ("--sample_batch_size 1", (CLASSES, VALIDATION), lambda c: c["sample_batch_size"] > 1),
-    ("--batch_size 1", (SAMPLING,), lambda c: c["batch_size"] > 1),
-    ("--drop_t5", (LOADING, PROMPTS), _without_t5),
-    ("--use_lora", (LOADING, TRAINING, SAVING), lambda c: c["use_lora"] is False),
-    (_shorter, EVERYWHERE, _half_precision),
-    ("--use_8bit_adam", (TRAINING,), _eight_bits),
-    ("--no-use_ema", (LOADING, TRAINING), lambda c: c["use_ema"]),
-    ("--no-train_text_encoder", (LOADING, TRAINING), lambda c: c["train_text_encoder"]),
-    (_smaller, (CLASSES, IMAGES, TRAINING, VALIDATION, SAMPLING), lambda c: True),
-    ("--cache_latents", (TRAINING,), lambda c: not c["cache_latents"]),
-    ("a smaller --cache_memory_gb", (IMAGES, TRAINING), lambda c: c.kind == "host" and c["cache_latents"]),
-    ("class images of your own in --class_data_dir", (CLASSES,), lambda c: True),
-    ("no --validation_prompt", (VALIDATION,), lambda c: c["validation_prompt"]),
+SIDE_STEP = 64
+Change = Callable[[Case], dict[str, Any]]
+
+
+def _set(**values: Any) -> Change:
+    return lambda case: values
+
+
+def _accumulating(case: Case) -> dict[str, Any]:
+    samples = case["train_batch_size"] * case["gradient_accumulation_steps"]
+    return {"train_batch_size": 1, "gradient_accumulation_steps": samples}
+
+
+REMEDIES: list[tuple[str | Callable[[Case], str], tuple[str, ...], Callable[[Case], Any], Change]] = [
+    ("--gradient_checkpointing", (TRAINING,), _checkpointing, _set(gradient_checkpointing=True)),
+    (_accumulated, (TRAINING,), lambda c: c["train_batch_size"] > 1, _accumulating),
+    ("--sample_batch_size 1", (CLASSES, VALIDATION), lambda c: c["sample_batch_size"] > 1, _set(sample_batch_size=1)),
+    ("--batch_size 1", (SAMPLING,), lambda c: c["batch_size"] > 1, _set()),
+    ("--drop_t5", (LOADING, PROMPTS), _without_t5, _set(drop_t5=True)),
+    (_shorter, EVERYWHERE, _half_precision, _set(mixed_precision="bf16")),
+    ("--use_lora", (LOADING, TRAINING, SAVING), lambda c: c["use_lora"] is False, _set(use_lora=True)),
+    ("--use_8bit_adam", (TRAINING,), _eight_bits, _set(use_8bit_adam=True)),
+    ("--no-use_ema", (LOADING, TRAINING), lambda c: c["use_ema"], _set(use_ema=False)),
+    (
+        "--no-train_text_encoder",
+        (LOADING, TRAINING),
+        lambda c: c["train_text_encoder"],
+        _set(train_text_encoder=False),
+    ),
+    (_smaller, (CLASSES, IMAGES, TRAINING, VALIDATION, SAMPLING), lambda c: True, _less),
+    ("--cache_latents", (TRAINING,), lambda c: not c["cache_latents"], _set(cache_latents=True)),
+    ("a smaller --cache_memory_gb", (IMAGES, TRAINING), lambda c: c.kind == "host" and c["cache_latents"], _set()),
+    ("class images of your own in --class_data_dir", (CLASSES,), lambda c: True, _set()),
+    ("no --validation_prompt", (VALIDATION,), lambda c: c["validation_prompt"], _set(validation_prompt=None)),
 ]
-"""What would need less memory: in which words, at which stages, and whether it would in this run; in the order in which
-to try it."""
+"""What would need less memory: in which words, at which stages, whether it would in this run, and the settings that a
+plan tries it with (none: no plan tells); in the order in which to try it."""
 
 
 def remedies(config: ModelSettings, backend: str, error: OutOfMemory) -> list[str]:
     """The settings that would help, in the order in which to try them; none that is on already."""
-    case = _Case(config, backend, error.stage, error.kind)
+    case = Case(config, backend, error.stage, error.kind)
     return [
         words if isinstance(words, str) else words(case)
-        for words, stages, helps in REMEDIES
+        for words, stages, helps, _ in REMEDIES
         if case.stage in stages and helps(case)
     ]

@@ -13,29 +13,40 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..diffusion.samplers import samplers
+from ..diffusion.randomness import upscaling_noise
+from ..diffusion.samplers import READ_VARIANCE, samplers
+from ..diffusion.schedule import FIXED_VARIANCE, learns_variance
 from ..errors import RunError
 from ..families.packing import pack, unpack
 
 if TYPE_CHECKING:
-    from ..config.common import Scheduler
     from ..models.folder import ModelFolder
     from ..text.conditioning import Conditioning
     from .protocol import SampleRequest
 
 Tensor = TypeVar("Tensor")
+NOISING = "image_noising_scheduler"
+"""Of pipelines that upscale: the noise levels of the image that they start from."""
 
 
-def make_pipeline(library: Any, model: ModelFolder, parts: Mapping[str, Any], sampler: Scheduler | None = None) -> Any:
-    """The library's pipeline of the model's class over these parts, with a sampler over the model's own noise schedule
-    where one is named; it does without everything else."""
+def make_pipeline(
+    library: Any, model: ModelFolder, parts: Mapping[str, Any], request: SampleRequest | None = None
+) -> Any:
+    """The library's pipeline of the model's class over these parts, with the samplers that a request needs, over the
+    model's own noise schedules; it does without everything else."""
     cls = getattr(library, model.index["_class_name"])
     accepted = inspect.signature(cls.__init__).parameters
     given: dict[str, Any] = {n: None for n, p in accepted.items() if p.default is p.empty and n != "self"}
     given |= {n: False for n in ("requires_safety_checker", "add_watermarker") if n in accepted}
-    if sampler is not None:
-        class_name, options = samplers(model.schedule.prediction)[sampler]
-        given["scheduler"] = getattr(library, class_name).from_config(model.config("scheduler"), **options)
+    if request is not None:
+        class_name, options = samplers(model.schedule.prediction)[request.scheduler]
+        config = model.config("scheduler")
+        if learns_variance(config) and not (request.learned_variance and class_name in READ_VARIANCE):
+            config["variance_type"] = FIXED_VARIANCE
+        given["scheduler"] = getattr(library, class_name).from_config(config, **options)
+        if NOISING in accepted:
+            class_name = model.class_name(NOISING)
+            given[NOISING] = getattr(library, class_name).from_config(model.config(NOISING))
     pipeline = cls(**(given | dict(parts)))
     pipeline.vae_scale_factor = model.latent_factor
     pipeline.set_progress_bar_config(disable=True)
@@ -49,27 +60,35 @@ def make_latents(
     words: tuple[Conditioning[Tensor], Conditioning[Tensor]],
     to_tensor: Callable[[NDArray[np.float32]], Tensor],
     to_array: Callable[[Tensor], NDArray[np.float32]],
+    raw: str,
     **more: Any,
 ) -> NDArray[np.float32]:
-    """Latents [N, C, h, w] of the images, as the autoencoder decodes them.
+    """Latents [N, C, h, w] of the images, as the autoencoder decodes them; of models of pixels the images themselves.
 
     Args:
         words: of the prompts and of the negative prompt, N rows each.
+        raw: what the library calls images as its tensors.
         more: what only this library's pipelines are given.
     """
     (positive, negative), patch = words, model.family.patch
     height, width = request.noise.shape[2:4]
-    given = positive.values()
+    given: dict[str, Any] = dict(positive.values())
     if model.family.classifier_free and request.guidance_scale > 1:
         given |= {f"negative_{name}": value for name, value in negative.values().items()}
+    noise = to_tensor(pack(request.noise, patch))
+    if "latents" in inspect.signature(type(pipeline).__call__).parameters:
+        given |= {"latents": noise, "output_type": "latent"}
+    else:
+        _lend_noise(pipeline, noise, to_tensor(upscaling_noise(request.seeds, request.noise.shape[1:])))
+        given |= {"output_type": raw}
+    if request.images is not None:
+        given |= {"image": to_tensor(request.images), "noise_level": request.noise_level}
     made, *_ = pipeline(
         **given,
-        latents=to_tensor(pack(request.noise, patch)),
         num_inference_steps=request.steps,
         guidance_scale=request.guidance_scale,
         height=height * model.latent_factor,
         width=width * model.latent_factor,
-        output_type="latent",
         return_dict=False,
         **more,
     )
@@ -81,6 +100,17 @@ def make_latents(
         )
     shift, scale = model.latent_scaling
     return latents / scale + shift
+
+
+def _lend_noise(pipeline: Any, first: Any, start: Any) -> None:
+    """Let a pipeline of pixels begin with this noise, and one that upscales add that to the smaller image, which it
+    would draw from its library's generators: so images are the same on every backend."""
+    sigma = pipeline.scheduler.init_noise_sigma
+    pipeline.prepare_intermediate_images = lambda *_, **__: first * sigma
+    if hasattr(pipeline, NOISING):
+        scheduler = getattr(pipeline, NOISING)
+        add = scheduler.add_noise
+        scheduler.add_noise = lambda images, _, timesteps: add(images, start, timesteps)
 
 
 def scaled(
@@ -115,7 +145,7 @@ def check_autoencoder(answer: NDArray[np.float32], model: ModelFolder) -> None:
     """
     if not np.isfinite(answer).all():
         raise RunError(
-            f"the autoencoder ({model.folder(model.family.vae)}) answers with numbers that are not finite, though it "
-            "computes in float32: its weights are damaged, or were saved in fp16, which they exceed; fetch it anew, "
+            f"the autoencoder ({model.folder(str(model.family.vae))}) answers with numbers that are not finite, though "
+            "it computes in float32: its weights are damaged, or were saved in fp16, which they exceed; fetch it anew, "
             "leave --variant out, or give another with --pretrained_vae_model_name_or_path"
         )

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from ..config import TrainConfig
     from ..config.common import Scheduler
+    from .lora import TrainedLora
 
 Float = NDArray[np.float32]
 
@@ -28,9 +29,11 @@ class Batch:
     """One micro-batch of B rows, all of one shape."""
 
     x: Float
-    """[B, C, h, w] noisy latents, as the network receives them; of some families tokens, [B, tokens, width]."""
+    """[B, C, h, w] noisy latents, as the network receives them; of some families tokens, [B, tokens, width], or
+    [B, 2C, h, w], the noisy latents twice."""
     target: Float
-    """What the network must answer, of the same shape."""
+    """[B, C, h, w] or [B, tokens, width] what the network must answer; channels that it answers besides count for
+    nothing."""
     t: Float
     """[B] timesteps, as the network receives them."""
     prompt: NDArray[np.int64]
@@ -133,6 +136,12 @@ class SampleRequest:
     negative_prompt: str = ""
     for_training: bool = False
     """A class image, whose precision has a setting of its own."""
+    images: Float | None = None
+    """[N, 3, h, w] in [−1, 1] what models that upscale start from."""
+    noise_level: int = 250
+    """Timestep whose noise is added to these images."""
+    learned_variance: bool = True
+    """Whether a variance that the network answers with is one that it was trained for: its noise alone is here."""
 
 
 class Backend(Protocol):
@@ -190,7 +199,7 @@ class Backend(Protocol):
         ...
 
     def load_lora(self, file: Path, scale: float) -> None:
-        """Add a LoRA file of published names to the loaded model, for sampling."""
+        """Add a LoRA file to the loaded model, for sampling, beside those that are there."""
         ...
 
     def export(self, folder: Path, *, averaged: bool) -> None:
@@ -198,6 +207,10 @@ class Backend(Protocol):
 
         `averaged` asks for their EMA, where the run keeps one.
         """
+        ...
+
+    def trained_lora(self, *, averaged: bool) -> TrainedLora | None:
+        """What a LoRA run has trained, of which `export` writes a file; None where whole networks train."""
         ...
 
     def save_state(self, folder: Path) -> None:

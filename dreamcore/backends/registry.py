@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shlex
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -22,8 +23,13 @@ if TYPE_CHECKING:
 
 
 @during(LOADING)
-def load_backend(name: str, model: ModelFolder, settings: ModelSettings) -> Backend:
+def load_backend(
+    name: str, model: ModelFolder, settings: ModelSettings, imported: Callable[[], None] = lambda: None
+) -> Backend:
     """Import an adapter, the only place where that happens, and load the model into it.
+
+    Args:
+        imported: called in between.
 
     Raises:
         ConfigError: a family that this backend does not run, a device or precision that is not there, weights that do
@@ -38,21 +44,24 @@ def load_backend(name: str, model: ModelFolder, settings: ModelSettings) -> Back
     module = importlib.import_module(place)
     if hasattr(module, "out_of_memory"):
         recognise(module.out_of_memory)
+    imported()
     backend: Backend = getattr(module, function)(model, settings)
     return backend
 
 
-def load_suggested(name: str, model: ModelFolder, settings: S, say: Callable[[str], None]) -> tuple[S, Backend]:
+def load_suggested(
+    name: str, model: ModelFolder, settings: S, say: Callable[[str], None], imported: Callable[[], None] = lambda: None
+) -> tuple[S, Backend]:
     """`load_backend`, with the settings that it was loaded by: a precision that the device lacks, and that is only
     another trainer's default, is left out, which is said."""
     try:
-        return settings, load_backend(name, model, settings)
+        return settings, load_backend(name, model, settings, imported)
     except LackingError as error:
         if settings.like is None or "mixed_precision" not in settings.suggested:
             raise
         say(f"{error}: a default of --like {settings.like}, left out")
     settings = settings.suggest({"mixed_precision": "no"})
-    return settings, load_backend(name, model, settings)
+    return settings, load_backend(name, model, settings, imported)
 
 
 def _why_not(family: Family, backend: str) -> str:
@@ -78,7 +87,6 @@ def refuse_ppdiffusers(model: ModelFolder, backend: str) -> None:
     if any(library in PUBLISHED or suffix == ".pdparams" for library, suffix in kinds):
         raise ConfigError(
             f"pretrained_model_name_or_path: {model.path}: in ppdiffusers' layout, which {backend} does not read; use "
-            "--backend paddle, or turn it into diffusers' in Paddle's environment: "
-            f"ppdiffusers.DiffusionPipeline.from_pretrained({str(model.path)!r}).save_pretrained('NEW_FOLDER', "
-            "to_diffusers=True)"
+            "--backend paddle, or turn it into diffusers': "
+            f"dreambooth convert {shlex.quote(str(model.path))} NEW_FOLDER"
         )

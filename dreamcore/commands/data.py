@@ -70,7 +70,7 @@ def report_data(config: DataConfig, progress: Callable[[int, int], None] = lambd
     size = (config.height, config.width) if config.height and config.width else (side, side)
     if config.pretrained_model_name_or_path is not None:
         model = ModelFolder.of(config)
-        size, tokenizer = image_size(config, model, lambda text: None), Tokenizer.open(model)
+        size, tokenizer = image_size(config, model, lambda text: None), Tokenizer.known(model)
     crop = crop_of(config, *size)
     shapes = bucket_choice(config, crop, model.size_step if model else USUAL_FACTOR)
     subjects, held_out = open_subjects(config, crop, shapes, lambda text: None, model)

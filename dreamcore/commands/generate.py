@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..backends.installed import choose_backend
 from ..backends.out_of_memory import SAMPLING, advise
-from ..backends.protocol import Backend, SampleRequest
+from ..backends.protocol import SampleRequest
 from ..backends.registry import load_suggested
 from ..config import GenerateConfig
 from ..config.common import Scheduler
@@ -26,9 +26,10 @@ from ..io.files import AGAIN, explain_disk_errors, numbered, usable_folder, writ
 from ..io.images import contact_sheet, png_bytes
 from ..io.names import GENERATED, LOG, LORA_FILE, SHEET
 from ..models.folder import ModelFolder
-from ..models.mindone_lora import read_mindone_lora
+from ..models.lora_files import as_safetensors, find_lora
 from ..models.settings import model_facts, refuse_before_fetching, sampler
 from ..track import Console
+from ..training.upscaling import low_resolution
 from .infotext import SAMPLERS, infotext
 from .shots import Shot, batches, shots
 
@@ -65,22 +66,28 @@ def _generate(config: GenerateConfig, name: str) -> list[Path]:
     refuse_idle(config, context)
     work = shots(config, model)
     scheduler = sampler(config.scheduler, model, "scheduler")
-    lora, lora_scale = (_lora_file(config.lora), config.lora_scale) if config.lora is not None else (None, 1.0)
+    start = _start(config, model)
+    loras = [(find_lora("lora", name), scale) for name, scale in config.loras] if config.lora is not None else []
     folder = Path(config.output_dir).expanduser()
     usable_folder(folder, "output_dir")
     batch_size, wants_sheet = config.batch_size, config.contact_sheet
     config, backend = load_suggested(name, model, config, Console().message)
-    if lora is not None:
-        _load_lora(backend, model, lora, lora_scale)
+    for file, scale in loras:
+        with as_safetensors(file, model) as readable:
+            backend.load_lora(readable, scale)
 
     pictures: list[NDArray[np.uint8]] = []
     files: list[Path] = []
     made_by: dict[str, Any] = {"Model": Path(config.pretrained_model_name_or_path).name}
-    if lora is not None:
-        made_by |= {"Lora": _lora_name(lora), "Lora strength": lora_scale}
+    if loras:
+        made_by["Lora"] = ", ".join(_lora_name(file) for file, _ in loras)
+        made_by["Lora strength"] = ", ".join(str(scale) for _, scale in loras)
     names = _free_names(folder)
     for some in batches(work, batch_size):
-        made = backend.sample(_request(some, model, scheduler))
+        request = replace(_request(some, model, scheduler), learned_variance=not loras)
+        if start is not None:
+            request = replace(request, images=np.repeat(start, len(some), 0), noise_level=config.noise_level)
+        made = backend.sample(request)
         with explain_disk_errors(f"writing images to {folder}", AGAIN):
             for shot, picture in zip(some, made, strict=True):
                 text = infotext(shot.prompt, shot.negative, _details(shot, scheduler) | made_by)
@@ -93,8 +100,17 @@ def _generate(config: GenerateConfig, name: str) -> list[Path]:
             sheet = contact_sheet(pictures, columns=columns)
             files.append(write_new(numbered(folder / SHEET), png_bytes(sheet)))
         content = {"settings": acting(config, context), "pictures": record}
-        write_new(numbered(folder / GENERATED), json.dumps(content, indent=1))
+        write_new(numbered(folder / GENERATED), json.dumps(content, indent=1, ensure_ascii=False))
     return files
+
+
+def _start(config: GenerateConfig, model: ModelFolder) -> NDArray[np.float32] | None:
+    """[1, 3, h, w] the image that a model which upscales starts from; None for others."""
+    if not model.family.upscales:
+        return None
+    if config.image is None:
+        raise ConfigError(f"image: needed: {model.family.name} makes an image of a smaller one; name stage 1's")
+    return low_resolution([config.image], "image")
 
 
 def _request(some: Sequence[Shot], model: ModelFolder, scheduler: Scheduler) -> SampleRequest:
@@ -121,26 +137,3 @@ def _free_names(folder: Path) -> Iterator[Path]:
 def _lora_name(file: Path) -> str:
     """What tells a LoRA file from others: its own name, or its run's."""
     return file.parent.resolve().name if file.name == LORA_FILE else file.stem
-
-
-def _lora_file(name: str) -> Path:
-    path = Path(name).expanduser()
-    file = path / LORA_FILE if path.is_dir() else path
-    if not file.is_file():
-        raise ConfigError(
-            f"lora: {name}: no LoRA file there; expected a .safetensors file or a folder with {LORA_FILE}"
-        )
-    if file.suffix not in (".safetensors", ".ckpt"):
-        raise ConfigError(f"lora: {name}: only .safetensors files are read, and MindONE's .ckpt")
-    return file
-
-
-def _load_lora(backend: Backend, model: ModelFolder, file: Path, scale: float) -> None:
-    """Add a LoRA file to the loaded model; MindONE's by way of a file that backends read."""
-    if file.suffix == ".safetensors":
-        backend.load_lora(file, scale)
-        return
-    with TemporaryDirectory() as folder:
-        read = Path(folder) / file.with_suffix(".safetensors").name
-        read_mindone_lora(file, model, read)
-        backend.load_lora(read, scale)

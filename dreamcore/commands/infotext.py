@@ -16,6 +16,7 @@ SAMPLERS: Mapping[Scheduler, str] = {
     "dpmsolver++": "DPM++ 2M",
     "euler": "Euler",
     "unipc": "UniPC",
+    "ddpm": "DDPM",
 }
 """Sampler -> what A1111's web UI calls it."""
 

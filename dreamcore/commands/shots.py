@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..config import GenerateConfig
 from ..errors import ConfigError
+from ..io.text import NotUTF8, read_text
 from ..models.folder import ModelFolder
 from ..models.settings import guidance
 
@@ -82,8 +83,8 @@ def _check_size(shot: Shot, model: ModelFolder) -> None:
 def _of_lines(config: GenerateConfig, plain: Shot, model: ModelFolder) -> Iterator[Shot]:
     assert config.prompt_file is not None, "the configuration's check asks for one of them"
     try:
-        text = Path(config.prompt_file).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(Path(config.prompt_file).expanduser())
+    except (OSError, NotUTF8) as error:
         raise ConfigError(f"prompt_file: {config.prompt_file}: {error}") from None
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:

@@ -9,6 +9,7 @@ import reprlib
 import types
 import typing
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -49,16 +50,17 @@ class Strict(BaseModel):
             raise ValueError(f"needs a value; received {value}")  # pydantic would take `rank: true` for rank 1
         if str in kinds and isinstance(value, int | float):
             value = getattr(value, "text", str(value))  # `identifier: 010` of a YAML file, as --identifier 010
-        if list[str] in kinds and isinstance(value, str):
-            value = [part.strip() for part in value.split(",") if part.strip()]
-        empty = (value == [] and list[str] in kinds) or (isinstance(value, str) and not value.strip())
+        several = list[str] in kinds or list[float] in kinds
+        if several:
+            value = listed(value, is_path=info.field_name.endswith(PATHS))
+        empty = (several and value == []) or (isinstance(value, str) and not value.strip())
         if empty and not (field.json_schema_extra or {}).get("may_be_empty"):  # type: ignore[union-attr]
             raise ValueError("is empty (was a variable not set?); give a value, or leave it out")
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, str):
                 _check_text(text)
-        if isinstance(value, str) and info.field_name.endswith(PATHS):
-            _check_path(value)
+                if info.field_name.endswith(PATHS):
+                    _check_path(text)
         return value
 
 
@@ -67,6 +69,8 @@ class Settings(Strict):
 
     COMMAND: ClassVar[str] = "train"
     """Which of another trainer's commands has the same names."""
+    WORDS: ClassVar[tuple[str, ...]] = ()
+    """Settings that the first words of a command line give, without their flags."""
 
     @classmethod
     def from_mapping(
@@ -188,9 +192,21 @@ def kinds_of(annotation: Any) -> tuple[Any, ...]:
     return tuple(kind for kind in members if kind is not types.NoneType)
 
 
+def listed(value: Any, *, is_path: bool) -> Any:
+    """A value of a setting that takes several: text in which commas part them, or a single one; a file that is there
+    may have commas in its name."""
+    if not isinstance(value, str):
+        return [value] if isinstance(value, int | float) else value
+    if is_path and "," in value:
+        with suppress(OSError, RuntimeError, ValueError):  # no path at all, as its own check says
+            if Path(value).expanduser().exists():
+                return [value]
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
 PATHS = (
     *("_dir", "_name_or_path", "_file", "lora", "grid", "sheet", "dataset_name", "resume_from_checkpoint"),
-    *("original_config", "tokenizer_name"),
+    *("original_config", "tokenizer_name", "source", "target", "base", "validation_images", "image"),
 )
 """Endings of the names of settings that may name a file or folder."""
 

@@ -7,9 +7,10 @@ from typing import Literal
 from .base import Settings, setting
 
 Precision = Literal["no", "fp16", "bf16"]
+SDVersion = Literal["1.5", "2.0", "2.0-v", "2.1", "2.1-v"]
 WeightingScheme = Literal["none", "sigma_sqrt", "logit_normal", "mode", "cosmap"]
 Like = Literal["colossalai", "structured-lora", "mindone-sd2", "mindone", "ppdiffusers", "diffusers", "kohya"]
-Scheduler = Literal["ddim", "pndm", "dpmsolver", "dpmsolver++", "euler", "unipc"]
+Scheduler = Literal["ddim", "pndm", "dpmsolver", "dpmsolver++", "euler", "unipc", "ddpm"]
 
 
 class ModelSettings(Settings):
@@ -19,22 +20,25 @@ class ModelSettings(Settings):
     """Take names, defaults and output layout as another trainer has them; a name that only one of them has says so by
     itself.  `dreambooth configs` lists them, docs/moving.md says what each name means."""
     pretrained_model_name_or_path: str = setting(may_change=True)
-    """Folder in diffusers layout, or a model's id on the Hugging Face Hub (its mirror: HF_ENDPOINT); `tinyworld` is the
-    embedded miniature."""
+    """Folder in diffusers layout, a model in one file (.safetensors, original layout), or a model's id on the Hugging
+    Face Hub (its mirror: HF_ENDPOINT); `tinyworld` is the embedded miniature."""
     revision: str | None = setting(None, may_change=True)
     """Branch, tag or commit of the model on the Hub."""
     variant: str | None = setting(None, may_change=True)
     """Variant of the weight files, such as fp16."""
     pretrained_vae_model_name_or_path: str | None = setting(None, may_change=True)
-    """Folder or Hub id of an autoencoder to use in place of the model's own."""
+    """Folder or Hub id of an autoencoder, or one file with it, to use in place of the model's own."""
     pretrained_unet_name_or_path: str | None = setting(None, may_change=True)
-    """Folder of a denoiser (configuration and weights) to use in place of the model's own."""
+    """Folder of a denoiser (configuration and weights), or one file with it, to use in place of the model's own."""
     tokenizer_name: str | None = setting(None, may_change=True)
     """Folder of a tokenizer to use in place of the model's first."""
     original_config: str | None = setting(None, may_change=True)
-    """Configuration (YAML, original layout) of a model that is one .ckpt file; the default is what its shapes say."""
-    sd_version: Literal["1.5", "2.0", "2.0-v", "2.1", "2.1-v"] | None = setting(None, may_change=True)
-    """Which Stable Diffusion a .ckpt file holds, where no `original_config` says it; v is v-prediction."""
+    """What describes a model in one file where its shapes do not: a YAML file in the original layout (SD 1 and 2), or
+    the folder, in diffusers layout, of a model that is built alike."""
+    sd_version: SDVersion | None = setting(None, may_change=True)
+    """Which Stable Diffusion 1 or 2 one file holds, where nothing else says it; v is v-prediction."""
+    allow_pickle: bool = setting(False, may_change=True)
+    """Read a model in one pickled file (.ckpt, .pt, .bin): tensors alone are taken, and nothing in it is run."""
     cache_dir: str | None = setting(None, may_change=True)
     """Folder for what is fetched from the Hub; the default is its own cache."""
     drop_t5: bool = setting(False)

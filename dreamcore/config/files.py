@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from ..io.text import read_text
 from .numbers import WrittenFloat, WrittenInt
 
 SUFFIXES = (".toml", ".yaml", ".yml", ".json")
@@ -40,10 +41,8 @@ def read_config_file(name: str | Path) -> dict[str, Any]:
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"config: {path}: expected a file ending in {', '.join(SUFFIXES)}")
     try:
-        text = path.read_text(encoding="utf-8-sig")  # Windows' editors begin a file with a byte order mark
+        text = read_text(path)
     except (OSError, ValueError) as error:
-        if isinstance(error, UnicodeDecodeError):
-            raise ConfigError(f"config: {path}: is no text in UTF-8; save it as UTF-8") from None
         raise ConfigError(f"config: {path}: {getattr(error, 'strerror', None) or error}") from None
     return parse(text, path.suffix.lower(), str(path))
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..io.names import CONFIG, INDEX, LORA_FILE
-from .base import setting
+from ..io.names import CONFIG, INDEX, LORA_FILE, lora_name
+from .base import listed, setting
 from .common import ModelSettings, Scheduler
 from .files import read_config_file
 
@@ -40,10 +40,14 @@ class GenerateConfig(ModelSettings):
     """Width in pixels; the default is the model's own."""
     batch_size: int = setting(4, ge=1)
     """Images made at a time."""
-    lora: str | None = setting(None)
-    """LoRA file, or the run folder that holds one, whose own configuration then says model and size."""
-    lora_scale: float = setting(1.0)
-    """Strength of the LoRA."""
+    image: str | None = setting(None)
+    """Image file of which a model that upscales (DeepFloyd IF stage 2) makes larger ones: stage 1's."""
+    noise_level: int = setting(250, ge=0, lt=1000)
+    """Timestep whose noise is added to `image` first: more of it leaves more to the model."""
+    lora: list[str] | None = setting(None)
+    """LoRA files, or run folders that hold one; the first run's own configuration then says model and size."""
+    lora_scale: list[float] = setting([1.0])
+    """Strength of the LoRA: one number for all files, or one for each."""
     output_dir: str = setting("samples")
     """Folder for the images; those that are there stay, and numbers go on after them."""
     contact_sheet: bool = setting(True)
@@ -52,6 +56,18 @@ class GenerateConfig(ModelSettings):
     def contradictions(self) -> Iterator[str]:
         if (self.prompt is None) == (self.prompt_file is None):
             yield "prompt: give either prompt or prompt_file"
+        if self.lora is not None and len(self.lora_scale) not in (1, len(self.lora)):
+            yield (
+                f"lora_scale: {len(self.lora_scale)} numbers for {len(self.lora)} LoRA files; give one for all, or one "
+                "for each"
+            )
+
+    @property
+    def loras(self) -> list[tuple[str, float]]:
+        """Each LoRA file, or run folder, with its strength."""
+        files = self.lora or []
+        scales = self.lora_scale if len(self.lora_scale) == len(files) else self.lora_scale * len(files)
+        return list(zip(files, scales, strict=True))
 
     @classmethod
     def missing(cls, name: str) -> str:
@@ -64,7 +80,7 @@ class GenerateConfig(ModelSettings):
         """What the configuration of the LoRA run says that `lora`, or the model, names: base model and size."""
         model, lora = given.get("pretrained_model_name_or_path"), given.get("lora")
         taken: dict[str, Any] = {}
-        file = _configuration_of(lora)
+        file = next((found for name in listed(lora, is_path=True) or () if (found := _configuration_of(name))), None)
         if lora is None and (file := _configuration_of(model)) is not None:
             taken, model = {"lora": model}, None
         said = read_config_file(file) if file is not None else {}
@@ -81,7 +97,8 @@ class GenerateConfig(ModelSettings):
 
 
 BASE = (
-    *("pretrained_model_name_or_path", "revision", "variant", "original_config", "sd_version", "cache_dir"),
+    *("pretrained_model_name_or_path", "revision", "variant", "original_config", "sd_version", "allow_pickle"),
+    "cache_dir",
     *("pretrained_vae_model_name_or_path", "pretrained_unet_name_or_path", "tokenizer_name", "drop_t5"),
 )
 """What a run's configuration says of its model."""
@@ -102,7 +119,7 @@ def _configuration_of(name: Any) -> Path | None:
         return None
     try:
         path = Path(name).expanduser()
-        folder = path.parent if path.name == LORA_FILE else path
+        folder = path.parent if path.name in (LORA_FILE, lora_name(path.parent)) else path
         if not (folder / LORA_FILE).is_file() or (folder / INDEX).is_file():
             return None
         run = folder.parent if folder.name.startswith("checkpoint-") else folder

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from .base import Settings, setting
 from .concepts import Concept
@@ -12,6 +12,8 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lan
 
 class DataSettings(Settings):
     """The photographs."""
+
+    WORDS: ClassVar[tuple[str, ...]] = ("instance_data_dir",)
 
     instance_data_dir: str | None = setting(None, may_change=True)
     """Folder with the photographs of the subject."""

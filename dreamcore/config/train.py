@@ -10,11 +10,10 @@ from .base import Settings, setting
 from .common import ModelSettings, Scheduler, WeightingScheme
 from .concepts import Concept
 from .files import preset_names
+from .output import LoraFileSettings, OutputSettings
 from .photographs import DataSettings, ImageSettings, WordSettings
 from .places import place_in
 
-ExportFormat = Literal["diffusers", "ppdiffusers"]
-Layout = Literal["dreambooth", "colossalai", "structured-lora", "mindone-sd2", "mindone"]
 LRScheduler = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
 
 
@@ -47,9 +46,11 @@ class MethodSettings(Settings):
     use_lora: bool = setting(False)
     """Train low-rank factors beside the frozen weights (LoRA, arXiv 2106.09685) and not the weights themselves."""
     rank: int = setting(4, ge=1)
-    """Rank of the LoRA factors."""
+    """Rank of the LoRA factors; with `init_lora` the default is its file's."""
     lora_alpha: float | None = setting(None, gt=0)
     """LoRA's scale is alpha / rank; the default alpha is the rank."""
+    init_lora: str | None = setting(None, may_change=True)
+    """LoRA file, or the folder of a run that made one, whose factors training begins with."""
     lora_dropout: float = setting(0.0, ge=0, lt=1)
     """Dropout before the LoRA factors."""
     lora_layers: list[str] | None = setting(None)
@@ -57,7 +58,7 @@ class MethodSettings(Settings):
     lora_blocks: list[str] | None = setting(None)
     """Numbers of the transformer blocks that get factors; the default is all of them."""
     train_text_encoder: bool = setting(False)
-    """Train the text encoders (those of CLIP) as well as the denoiser."""
+    """Train the text encoders (not T5) as well as the denoiser."""
     pre_compute_text_embeddings: bool = setting(False, may_change=True)
     """Embed the prompts once, before training; that is done whenever the text encoder does not train."""
     gradient_checkpointing: bool = setting(False, may_change=True)
@@ -66,6 +67,8 @@ class MethodSettings(Settings):
     """Keep the denoiser's images with their channels last in memory, as fast convolutions want them."""
     compile: bool = setting(False, may_change=True)
     """Compile the networks that train: minutes at the start of training, then faster updates."""
+    ignore_memory_plan: bool = setting(False, may_change=True)
+    """Begin although the plan of memory says that it does not suffice (`dreambooth plan`): it is a prediction."""
     enable_xformers_memory_efficient_attention: bool = setting(False, may_change=True)
     """Accepted for other trainers' command lines: the framework's own attention is as sparing of memory."""
     use_ema: bool = setting(False)
@@ -95,9 +98,14 @@ class MethodSettings(Settings):
     guidance_scale: float = setting(3.5, ge=0)
     """Strength that a model with an input for it (Flux.1 dev) is told in training."""
     tokenizer_max_length: int | None = setting(None, ge=3)
-    """Length in tokens that CLIP's prompts are padded or cut to; the default is the tokenizer's own."""
+    """Length in tokens that prompts of CLIP, and of DeepFloyd IF, are padded or cut to; the default is the tokenizer's
+    own, 77 for IF."""
     max_sequence_length: int | None = setting(None, ge=3)
     """Length in tokens that T5's prompts are padded or cut to; the family's default is 256 for SD3, 512 for Flux."""
+    text_encoder_use_attention_mask: bool | None = setting(None)
+    """DeepFloyd IF: let T5 look at a prompt's words alone and not at its padding, as IF's pipelines do; the default."""
+    class_labels_conditioning: Literal["timesteps"] | None = setting(None, may_change=True)
+    """DeepFloyd IF stage 2: what its denoiser is told of the low-resolution image's noise; timesteps, in any case."""
 
 
 class OptimizerSettings(Settings):
@@ -153,6 +161,9 @@ class ValidationSettings(Settings):
     """What those images should not show."""
     num_validation_images: int = setting(4, ge=1, may_change=True)
     """Images each time."""
+    validation_images: list[str] | None = setting(None, may_change=True)
+    """Image files, all of one size, that a model which upscales (DeepFloyd IF stage 2) makes a validation image of
+    each."""
     validation_steps: int = setting(100, ge=1, may_change=True)
     """Updates between validations."""
     validation_epochs: int | None = setting(None, ge=1, may_change=True)
@@ -171,49 +182,8 @@ class ValidationSettings(Settings):
     """Folder of photographs held out of training; their loss, at fixed noise and timesteps, is logged."""
 
 
-class OutputSettings(Settings):
-    """The run folder, its checkpoints and its logs."""
-
-    output_dir: str = setting("dreambooth-model", may_change=True)
-    """Folder of the run."""
-    overwrite_output_dir: bool = setting(False, may_change=True)
-    """Replace the run that the output folder holds."""
-    checkpointing_steps: int = setting(500, ge=1, may_change=True)
-    """Updates between checkpoints; the last update is followed by one too."""
-    checkpointing_epochs: int | None = setting(None, ge=1, may_change=True)
-    """Epochs between checkpoints, in place of `checkpointing_steps`."""
-    checkpoints_total_limit: int | None = setting(None, ge=0, may_change=True)
-    """Checkpoints kept; an older one goes only after a newer one is safely written, and with 0 the last one after the
-    finished model is."""
-    checkpoint_last: bool = setting(True, may_change=True)
-    """Keep the checkpoint after the last update where no interval ends; else it goes once the finished model is
-    written, unless it is the only one, and the limit does not count it."""
-    resume_from_checkpoint: str | None = setting(None, may_change=True)
-    """`latest`, a checkpoint's name in the output folder, or a path."""
-    reset_optimizer: bool = setting(False, may_change=True)
-    """Resume with the checkpoint's weights and a fresh optimizer: needed after training with another one."""
-    export_format: ExportFormat = setting("diffusers", may_change=True)
-    """Layout of the finished model: `diffusers`, or `ppdiffusers` (model_state.pdparams), which only that reads."""
-    skip_save_text_encoder: bool = setting(False, may_change=True)
-    """Leave the text encoders out of the finished model, which can be loaded only where they are given."""
-    layout: Layout = setting("dreambooth", may_change=True)
-    """Where images, log and checkpoints lie in the output folder: as another trainer has them, beside our records."""
-    push_to_hub: bool = setting(False, may_change=True)
-    """Publish the finished model on the Hugging Face Hub, with a card and its validation images; the token comes from
-    HF_TOKEN or the login."""
-    hub_model_id: str | None = setting(None, may_change=True)
-    """OWNER/NAME of the model on the Hub; the default is the output folder's name, under your account."""
-    hub_private_repo: bool = setting(False, may_change=True)
-    """Keep the model on the Hub private."""
-    logging_steps: int = setting(10, ge=1, may_change=True)
-    """Updates between copies of the losses from the device; every update is logged all the same."""
-    logging_dir: str = setting("logs", may_change=True)
-    """Folder for trackers' files, inside the output folder unless absolute."""
-    report_to: str = setting("tensorboard", may_change=True)
-    """Trackers beside metrics.jsonl: tensorboard, visualdl, wandb, several with commas, all, or none."""
-
-
 class TrainConfig(
+    LoraFileSettings,
     OutputSettings,
     ValidationSettings,
     OptimizerSettings,

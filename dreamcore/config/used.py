@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..errors import ConfigError
+from ..io.names import ONE_FILE as MODEL_FILES
+from ..io.names import PICKLES
 from .base import Settings, shown
 from .generate import GenerateConfig
 from .identifiers import IdentifiersConfig
@@ -37,7 +39,17 @@ class ModelFacts:
     optional_encoder: bool
     """Whether the family can do without one of its text encoders."""
     long_words: bool
-    """Whether the family has a text encoder of more words than CLIP's: T5; left out, as many zeros stay."""
+    """Whether the family has a text encoder of more words beside CLIP: T5; left out, as many zeros stay."""
+    trains_words: bool = True
+    """Whether some text encoder can train."""
+    masks_words: bool = False
+    """Whether a text encoder may look at a prompt's words alone."""
+    autoencoder: bool = True
+    """Whether there is one: DeepFloyd IF is of pixels."""
+    upscales: bool = False
+    """Whether an image is made of a smaller one."""
+    class_labels: bool = False
+    """Whether the denoiser is told labels."""
 
 
 @dataclass(frozen=True)
@@ -144,11 +156,13 @@ SAMPLING = When(
     "give validation_prompt or with_prior_preservation, or remove it",
 )
 FULL = When(lambda c, _: not c.use_lora, "without use_lora", "remove it")
+HEADER = When(lambda c, _: c.lora_metadata != "none", "without lora_metadata none")
 ENDS = When(lambda c, _: not c.skip_final_inference, "without skip_final_inference")
 LORA, EMA, CACHE, TEXT_ENCODER = (
     _given(name) for name in ("use_lora", "use_ema", "cache_latents", "train_text_encoder")
 )
 FLOW = _of_model(lambda m: m.flow, "on models of flow matching (Stable Diffusion 3, Flux)")
+UPSCALED = _of_model(lambda m: m.upscales, "on models that upscale images (DeepFloyd IF stage 2)")
 WORDED = _of_model(lambda m: m.classifier_free, "on models that are guided by negative words")
 HALF = When(lambda c, _: c.mixed_precision != "no", "with mixed_precision", "give mixed_precision, or remove it")
 COMPILED = When(
@@ -165,12 +179,16 @@ def _guided(setting: str) -> When:
     return When(above_one, f"with {setting} above 1", f"raise {setting}, or remove it")
 
 
-ONE_FILE = When(
-    lambda c, _: str(c.pretrained_model_name_or_path).endswith(".ckpt"), "on a model that is one .ckpt file"
+ONE_FILE = When(lambda c, _: str(c.pretrained_model_name_or_path).endswith(MODEL_FILES), "on a model that is one file")
+PARTS = ("pretrained_model_name_or_path", "pretrained_unet_name_or_path", "pretrained_vae_model_name_or_path")
+PICKLED = When(
+    lambda c, _: any(str(getattr(c, name)).endswith(PICKLES) for name in PARTS), "on a model that is pickled"
 )
 MODEL: dict[str, Use] = {
     "original_config": Use(ONE_FILE),
     "sd_version": Use(ONE_FILE),
+    "allow_pickle": Use(PICKLED),
+    "pretrained_vae_model_name_or_path": Use(_of_model(lambda m: m.autoencoder, "on models with an autoencoder")),
     "drop_t5": Use(_of_model(lambda m: m.optional_encoder, "on models with a T5 that they can do without (SD 3)")),
     "allow_tf32": Use(_on("torch")),
     # O1 is what the others' autocasting does; operator by operator is how they run
@@ -212,6 +230,7 @@ TRAIN: dict[str, Use] = {
     "prior_generation_precision": Use(CLASSES, _on("torch"), same=_precisions),
     "rank": Use(LORA),
     "lora_alpha": Use(LORA),
+    "init_lora": Use(LORA),
     "lora_dropout": Use(LORA),
     "lora_layers": Use(LORA),
     "lora_blocks": Use(LORA, _of_model(lambda m: m.flow, "on transformers (Stable Diffusion 3, Flux)")),
@@ -229,8 +248,15 @@ TRAIN: dict[str, Use] = {
         _of_model(lambda m: m.embeds_guidance, "on models that are told it in training (Flux.1 dev)")
     ),
     "max_sequence_length": Use(
-        _of_model(lambda m: m.long_words, "on models with a T5 text encoder (Stable Diffusion 3, Flux)")
+        _of_model(lambda m: m.long_words, "on models with a T5 beside CLIP (Stable Diffusion 3, Flux)")
     ),
+    "text_encoder_use_attention_mask": Use(
+        _of_model(lambda m: m.masks_words, "on models whose T5 can (DeepFloyd IF)"), same=lambda c: (False,)
+    ),
+    "class_labels_conditioning": Use(
+        _of_model(lambda m: m.class_labels, "on models that are told class labels (DeepFloyd IF stage 2)")
+    ),
+    "train_text_encoder": Use(_of_model(lambda m: m.trains_words, "on models with another text encoder than T5")),
     "text_encoder_lr": Use(TEXT_ENCODER, same=lambda c: (c.learning_rate,)),
     "adam_weight_decay_text_encoder": Use(TEXT_ENCODER, same=lambda c: (c.adam_weight_decay,)),
     "lr_warmup_steps": Use(
@@ -244,7 +270,10 @@ TRAIN: dict[str, Use] = {
     "lr_power": Use(_schedule("polynomial")),
     "use_8bit_adam": Use(_on("torch")),
     "validation_negative_prompt": Use(VALIDATION_IMAGES, WORDED, _guided("validation_guidance_scale")),
-    "num_validation_images": Use(VALIDATION_IMAGES),
+    "num_validation_images": Use(
+        VALIDATION_IMAGES, When(lambda c, _: c.validation_images is None, "without validation_images")
+    ),
+    "validation_images": Use(VALIDATION_IMAGES, UPSCALED),
     "validation_num_inference_steps": Use(VALIDATION_IMAGES),
     "validation_guidance_scale": Use(VALIDATION_IMAGES),
     "validation_scheduler": Use(VALIDATION_IMAGES),
@@ -254,6 +283,11 @@ TRAIN: dict[str, Use] = {
     "skip_final_inference": Use(VALIDATION),
     "checkpointing_steps": Use(When(lambda c, _: c.checkpointing_epochs is None, "without checkpointing_epochs")),
     "skip_save_text_encoder": Use(FULL),
+    "save_precision": Use(
+        When(lambda c, _: c.export_format == "diffusers", "with export_format diffusers", "give that, or remove it")
+    ),
+    "lora_metadata": Use(LORA),
+    **{name: Use(LORA, HEADER) for name in ("metadata_title", "metadata_author", "training_comment")},
     "hub_model_id": Use(PUSH),
     "hub_private_repo": Use(PUSH),
     "reset_optimizer": Use(_given("resume_from_checkpoint")),
@@ -263,6 +297,8 @@ USED_IF: dict[type[Settings], dict[str, Use]] = {
     GenerateConfig: {
         **MODEL,
         "negative_prompt": Use(WORDED, _guided("guidance_scale")),
+        "image": Use(UPSCALED),
+        "noise_level": Use(UPSCALED),
         "lora_scale": Use(_given("lora")),
     },
     IdentifiersConfig: {**MODEL, **{n: Use(_given("grid")) for n in ("num_inference_steps", "seed", "batch_size")}},

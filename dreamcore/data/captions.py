@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import ConfigError
+from ..io.text import NotUTF8, read_text
 from .finding import CAPTION_ENDINGS, METADATA_NAMES, some
 
 CaptionSource = Literal["auto", "files", "metadata", "file_names"]
@@ -151,9 +152,9 @@ def _words(text: str, where: str) -> str:
 
 def _read_text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{file}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from error
+        return read_text(file)
+    except NotUTF8 as error:
+        raise ConfigError(f"{file}: {error}") from None
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror or error}") from error
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import unicodedata
-
 import numpy as np
-from PIL import Image, ImageDraw, ImageEnhance, ImageFont
+from PIL import Image, ImageDraw, ImageEnhance
 
 from ..io.images import contact_sheet
+from ..io.lettering import lettering
 from .inspection import THUMBNAIL, Inspection, Row
 from .masks import Box
 
@@ -20,10 +19,7 @@ INK, GREY, PAPER, FRAME, ALARM = "#1a1a1a", "#6b6b6b", "#f4f4f4", "#ff8c00", "#b
 
 def draw_sheet(inspection: Inspection, columns: int = 5) -> Image.Image:
     """The sheet, mode RGB: a cell for each thumbnail, with the crop framed, or the middle one where they are random;
-    what none can show is dimmed.
-
-    Pillow's own font has few letters: accents are left off, and others appear as question marks.
-    """
+    what none can show is dimmed."""
     pairs = zip(inspection.rows, inspection.thumbnails, strict=False)
     cells = [np.asarray(_cell(row, thumbnail, n)) for n, (row, thumbnail) in enumerate(pairs, 1)]
     return Image.fromarray(contact_sheet(cells, min(columns, len(cells))))
@@ -55,9 +51,7 @@ def _within(box: Box, size: tuple[int, int], thumbnail: tuple[int, int]) -> Box:
 
 def _write(draw: ImageDraw.ImageDraw, text: str, at: tuple[int, int], colour: str) -> None:
     """One line, shortened to the cell's width."""
-    font = ImageFont.load_default(12)
-    text = unicodedata.normalize("NFKD", " ".join(text.split()))
-    text = "".join(c for c in text if not unicodedata.combining(c)).encode("ascii", "replace").decode()
+    text, font = lettering(text, 12)
     while draw.textlength(text, font=font) > THUMBNAIL:
         text = text[: max(0, min(len(text) - 4, 60))] + "..."
     draw.text(at, text, fill=colour, font=font)

@@ -28,6 +28,7 @@ class Purpose(IntEnum):
     HELD_OUT = 9
     LORA_INIT = 10
     DROPOUT = 11
+    SVD = 12
 
 
 def generator(seed: int, purpose: Purpose, first: int = 0, second: int = 0, third: int = 0) -> np.random.Generator:
@@ -119,11 +120,26 @@ def lora_factor(seed: int, name: str) -> np.random.Generator:
     return generator(seed, Purpose.LORA_INIT, zlib.crc32(name.encode()))
 
 
+def svd_probe(rows: int, columns: int) -> NDArray[np.float32]:
+    """[rows, columns] of unit variance that a randomised decomposition multiplies a matrix by: always the same."""
+    return generator(0, Purpose.SVD, rows, columns).standard_normal((rows, columns), np.float32)
+
+
 def image_noise(seed: int) -> np.random.Generator:
     """The noise that sampling an image starts from."""
     return generator(seed, Purpose.PICTURE)
 
 
+def starting_noise(seed: int) -> np.random.Generator:
+    """The noise of the smaller image that a larger one is made of."""
+    return generator(seed, Purpose.PICTURE, 1)
+
+
 def first_noise(seeds: Sequence[int], shape: tuple[int, int, int]) -> NDArray[np.float32]:
     """[N, C, h, w] of unit variance: each image's from its own seed, whatever it is made beside."""
     return np.stack([image_noise(seed).standard_normal(shape, np.float32) for seed in seeds])
+
+
+def upscaling_noise(seeds: Sequence[int], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """[N, C, H, W] of unit variance, as `first_noise`, for the images that are upscaled."""
+    return np.stack([starting_noise(seed).standard_normal(shape, np.float32) for seed in seeds])

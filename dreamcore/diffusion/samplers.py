@@ -21,11 +21,16 @@ SAMPLERS: dict[str, dict[Scheduler, tuple[str, dict[str, Any]]]] = {
         "dpmsolver++": ("DPMSolverMultistepScheduler", DPM),
         "euler": ("EulerDiscreteScheduler", {}),
         "unipc": ("UniPCMultistepScheduler", {}),
+        "ddpm": ("DDPMScheduler", {}),
     },
     "flow": {"euler": ("FlowMatchEulerDiscreteScheduler", {})},
     "edm": {"euler": ("EDMEulerScheduler", {}), "dpmsolver++": ("EDMDPMSolverMultistepScheduler", DPM)},
 }
 """Noise levels -> sampler, as settings name it -> class and options; the one to use by default first."""
+
+
+READ_VARIANCE = ("DDPMScheduler",)
+"""Classes that let a network say the variance of each step, where it answers with one."""
 
 
 def samplers(prediction: Prediction) -> Mapping[Scheduler, tuple[str, dict[str, Any]]]:

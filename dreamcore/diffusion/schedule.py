@@ -81,6 +81,15 @@ def edm_sigmas(config: Mapping[str, Any]) -> Array:
     return np.asarray((high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))) ** rho, np.float64)
 
 
+FIXED_VARIANCE = "fixed_small"
+"""A scheduler's variance that no network says (2006.11239, equation 7)."""
+
+
+def learns_variance(config: Mapping[str, Any]) -> bool:
+    """Whether the network answers with each step's variance beside the noise (2102.09672, equation 15)."""
+    return config.get("variance_type") in ("learned", "learned_range")
+
+
 @dataclass(frozen=True)
 class FlowSettings:
     """How flow matching draws its timesteps and weighs their errors (2403.03206, section 3.1), as diffusers names it.

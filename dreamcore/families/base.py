@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .encoders import CLIP, EncoderClass
+
 if TYPE_CHECKING:
     from ..config.common import WeightingScheme
     from ..data import CropRecord
-
-CLIP_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj")
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,25 @@ class TextEncoder:
     """Which hidden state its words are, the embeddings being the 0th; None is the last, after the final norm."""
     pooled: str | None = None
     """Which of its outputs is its pooled embedding; those of several encoders lie side by side."""
-    lora_layers: tuple[str, ...] = CLIP_LAYERS
+    lora_layers: tuple[str, ...] = CLIP.lora_layers
     """Endings of the names of the layers that get LoRA factors; none: this encoder never trains."""
     length: int | None = None
     """Tokens that prompts are padded to, unless the user says otherwise; the default is the tokenizer's own."""
+    length_setting: Literal["tokenizer_max_length", "max_sequence_length"] = "tokenizer_max_length"
+    """How the user says otherwise: the second is of a T5 beside CLIP."""
+    sees_padding: bool | None = None
+    """Whether its words look at padding too, unless the user says otherwise; None: as its own configuration says."""
     optional: bool = False
     """Zeros can stand for its words."""
     fits_fp16: bool = True
     """Whether its activations stay within fp16's range; otherwise it runs in float32 where the others run in fp16."""
+
+    kind: EncoderClass = CLIP
+    """What its class says of it."""
+
+    def of_class(self, kind: EncoderClass) -> TextEncoder:
+        """With the network that a model's folder names in the place of the family's usual one."""
+        return replace(self, kind=kind, lora_layers=kind.lora_layers if self.lora_layers else ())
 
     def unused(self, config: Mapping[str, Any]) -> tuple[str, ...]:
         """Beginnings of the published names of weights that its words do not depend on: they do not train.
@@ -46,11 +57,13 @@ class TextEncoder:
         Args:
             config: the network's own configuration.
         """
-        if self.layer is None or self.pooled is not None:
+        if self.pooled is not None:
             return ()
+        if self.layer is None:
+            return self.kind.beside
         layers = int(config.get("num_hidden_layers") or 12)  # as transformers has it
         last = range(layers + 1 + self.layer, layers)
-        return (*(f"text_model.encoder.layers.{i}." for i in last), "text_model.final_layer_norm.")
+        return (*(f"{self.kind.layers}.{i}." for i in last), *self.kind.after, *self.kind.beside)
 
 
 @dataclass(frozen=True)
@@ -110,7 +123,10 @@ class Family:
     """Whether images are guided by a second answer, without or to negative words; otherwise by an input."""
     zeroes_empty: bool = False
     """Whether zeros stand for empty words, unless model_index.json says so itself (force_zeros_for_empty_prompt)."""
-    vae: str = "vae"
+    vae: str | None = "vae"
+    """Sub-folder of the autoencoder; None: images are their own latents."""
+    upscales: bool = False
+    """Whether the denoiser sees a low-resolution image beside the noisy one: in training the noisy one itself."""
 
     def arguments(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The denoiser's keyword arguments, from what they get by name, arrays or tensors of any library."""

@@ -44,7 +44,13 @@ FLUX = Family(
     },
     text_encoders=(
         TextEncoder("text_encoder", "tokenizer", group=None, pooled="pooler_output"),
-        TextEncoder("text_encoder_2", "tokenizer_2", length=512, lora_layers=(), fits_fp16=False),
+        TextEncoder(
+            *("text_encoder_2", "tokenizer_2"),
+            length=512,
+            length_setting="max_sequence_length",
+            lora_layers=(),
+            fits_fp16=False,
+        ),
     ),
     lora_layers=(
         *("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),

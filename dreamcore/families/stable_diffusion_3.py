@@ -20,7 +20,13 @@ STABLE_DIFFUSION_3 = Family(
         TextEncoder("text_encoder", "tokenizer", layer=-2, pooled="text_embeds"),
         TextEncoder("text_encoder_2", "tokenizer_2", layer=-2, pooled="text_embeds"),
         TextEncoder(
-            "text_encoder_3", "tokenizer_3", group=1, length=256, lora_layers=(), optional=True, fits_fp16=False
+            *("text_encoder_3", "tokenizer_3"),
+            group=1,
+            length=256,
+            length_setting="max_sequence_length",
+            lora_layers=(),
+            optional=True,
+            fits_fp16=False,
         ),
     ),
     lora_layers=(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ WINDOW = 77
 """Tokens of a prompt, both marks among them."""
 
 
-def merges() -> list[str]:
+@cache
+def merges() -> tuple[str, ...]:
     """The pairs that CLIP joins, "a b" each, the first of them first."""
     lines = gzip.decompress(PAIRS.read_bytes()).decode("utf-8").split("\n")
-    return lines[1 : 1 + SIZE - 2 * 256 - 2]
+    return tuple(lines[1 : 1 + SIZE - 2 * 256 - 2])
 
 
 def vocabulary() -> dict[str, int]:

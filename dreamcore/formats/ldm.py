@@ -1,35 +1,36 @@
-"""Names of Stable Diffusion 1 and 2 as the original repository (LDM) gives them, in one file, and the published ones.
+"""Names of Stable Diffusion 1, 2 and XL as the original repositories give them, in one file, and the published ones.
 
-Tables are computed from a network's geometry and are read in both directions: LDM's name -> the published names whose
-arrays it holds one after the other.  Three kinds of weights differ besides: CLIP's queries, keys and values are one
-array in OpenCLIP, and the autoencoder's attention is a convolution of size 1 in LDM and a Linear layer in diffusers.
+Tables (`renaming`) are computed from a network's geometry.  Three kinds of weights differ in more than their names:
+CLIP's queries, keys and values are one array in OpenCLIP, whose projection is transposed, and the autoencoder's
+attention is a convolution of size 1 in LDM and a Linear layer in diffusers.
 
 Sources: CompVis/stable-diffusion `ldm/modules/diffusionmodules/{openaimodel,model}.py` and `ldm/modules/attention.py`,
-OpenCLIP's `transformer.py`, and diffusers' `loaders/single_file_utils.py`, against which tests compare.
+the same of Stability-AI/generative-models, OpenCLIP's `transformer.py`, and diffusers' `loaders/single_file_utils.py`,
+against which tests compare.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError
-from .weights import Arrays, problem_in_words
-
-Names = dict[str, tuple[str, ...]]
-"""LDM's name of an array -> the published names of the arrays that it holds along its first axis."""
+from .renaming import Convolution, Names, Transposed, original_entries, published_entries
+from .tensors import Entry
+from .weights import Arrays
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 CLIP, OPEN_CLIP = "cond_stage_model.transformer.", "cond_stage_model.model."
 """What names of the parts begin with in one file; CLIP is SD 1's text encoder, OpenCLIP that of SD 2."""
+SCHEDULE = (
+    r"(sqrt_)?(one_minus_|recip_|recipm1_|log_)?(one_minus_)?alphas_cumprod(_prev)?|betas|logvar"
+    r"|posterior_(variance|log_variance_clipped|mean_coef[12])|lvlb_weights|scale_factor"
+)
+"""Pattern of the names of the noise schedule's tables, which are computed anew."""
 BOTH = ("weight", "bias")
-_CONVOLUTION = re.compile(r"(en|de)coder\.mid\.attn_1\.(q|k|v|proj_out)\.weight")
 _RESNET = {"norm1": "norm1", "conv1": "conv1", "norm2": "norm2", "conv2": "conv2"}
 _UNET_RESNET = {
     "in_layers.0": "norm1", "in_layers.2": "conv1", "emb_layers.1": "time_emb_proj",
@@ -50,21 +51,37 @@ class UNetGeometry:
         channels: of each level, the finest first (LDM: model_channels · channel_mult, which begins with 1).
         layers: residual blocks of a level on the way down; one more on the way up (LDM: num_res_blocks).
         attention: whether a level has transformers (LDM: attention_resolutions).
-        depth: blocks of a transformer.
+        depth: blocks of a transformer; of each level, where they differ (the middle has the last).
+        labelled: whether it is told sizes and pooled words besides, as SD XL is.
     """
 
     channels: tuple[int, ...] = (320, 640, 1280, 1280)
     layers: int = 2
     attention: tuple[bool, ...] = (True, True, True, False)
-    depth: int = 1
+    depth: int | tuple[int, ...] = 1
+    labelled: bool = False
+
+    def depth_at(self, level: int) -> int:
+        """Blocks of a transformer of a level; −1 is the middle."""
+        return self.depth if isinstance(self.depth, int) else self.depth[level]
 
 
 @dataclass(frozen=True)
 class VAEGeometry:
-    """An autoencoder, as far as its names depend on it: channels of each level (ch · ch_mult) and num_res_blocks."""
+    """An autoencoder, as far as its names depend on it: channels of each level (ch · ch_mult), num_res_blocks,
+    and whether latents pass a convolution of size 1 (quant_conv), which SD 3 and Flux leave out."""
 
     channels: tuple[int, ...] = (128, 256, 512, 512)
     layers: int = 2
+    quantized: bool = True
+
+
+def depths(of_levels: Sequence[int], attention: Sequence[bool]) -> int | tuple[int, ...]:
+    """Blocks of the transformers of each level as `UNetGeometry` has them: one number where they are all alike, and 1
+    where there are none, but for the last level's, which is the middle's too."""
+    told = [d if there else 1 for d, there in zip(of_levels[:-1], attention, strict=False)] + [of_levels[-1]]
+    there = {depth for depth, attends in zip(told, attention, strict=True) if attends}
+    return told[-1] if there <= {told[-1]} else tuple(told)
 
 
 def unet_names(geometry: UNetGeometry) -> Names:
@@ -76,9 +93,11 @@ def unet_names(geometry: UNetGeometry) -> Names:
         "out.0": "conv_norm_out",
         "out.2": "conv_out",
     }
+    if geometry.labelled:
+        modules |= {"label_emb.0.0": "add_embedding.linear_1", "label_emb.0.2": "add_embedding.linear_2"}
     names = _both(modules)
     names |= _resnet("middle_block.0", "mid_block.resnets.0", _UNET_RESNET, False)
-    names |= _transformer("middle_block.1", "mid_block.attentions.0", geometry.depth)
+    names |= _transformer("middle_block.1", "mid_block.attentions.0", geometry.depth_at(-1))
     names |= _resnet("middle_block.2", "mid_block.resnets.1", _UNET_RESNET, False)
     return names | _unet_down(geometry) | _unet_up(geometry)
 
@@ -91,7 +110,8 @@ def _unet_down(geometry: UNetGeometry) -> Names:
         for layer in range(geometry.layers):
             names |= _resnet(f"input_blocks.{block}.0", f"{here}.resnets.{layer}", _UNET_RESNET, width != channels)
             if geometry.attention[level]:
-                names |= _transformer(f"input_blocks.{block}.1", f"{here}.attentions.{layer}", geometry.depth)
+                depth = geometry.depth_at(level)
+                names |= _transformer(f"input_blocks.{block}.1", f"{here}.attentions.{layer}", depth)
             width, block = channels, block + 1
         if level < len(geometry.channels) - 1:
             names |= _both({f"input_blocks.{block}.0.op": f"{here}.downsamplers.0.conv"})
@@ -109,7 +129,7 @@ def _unet_up(geometry: UNetGeometry) -> Names:
             there = f"output_blocks.{block}"
             names |= _resnet(f"{there}.0", f"{here}.resnets.{layer}", _UNET_RESNET, width + skips.pop() != channels)
             if geometry.attention[level]:
-                names |= _transformer(f"{there}.1", f"{here}.attentions.{layer}", geometry.depth)
+                names |= _transformer(f"{there}.1", f"{here}.attentions.{layer}", geometry.depth_at(level))
             width, block = channels, block + 1
         if level > 0:
             names |= _both({f"{there}.{1 + geometry.attention[level]}.conv": f"{here}.upsamplers.0.conv"})
@@ -125,7 +145,7 @@ def _skipped_widths(geometry: UNetGeometry) -> Iterator[int]:
 
 def vae_names(geometry: VAEGeometry) -> Names:
     """The autoencoder's names, LDM's without `VAE`."""
-    names = _both({"quant_conv": "quant_conv", "post_quant_conv": "post_quant_conv"})
+    names = _both({name: name for name in ("quant_conv", "post_quant_conv")}) if geometry.quantized else {}
     for half in ("encoder", "decoder"):
         ends = {"conv_in": "conv_in", "norm_out": "conv_norm_out", "conv_out": "conv_out"}
         names |= _both({f"{half}.{old}": f"{half}.{new}" for old, new in ends.items()})
@@ -134,6 +154,8 @@ def vae_names(geometry: VAEGeometry) -> Names:
             names |= _resnet(old, new, _RESNET, False, "nin_shortcut")
         old, new = f"{half}.mid.attn_1", f"{half}.mid_block.attentions.0"
         names |= _both({f"{old}.{a}": f"{new}.{b}" for a, b in _VAE_ATTENTION.items()})
+        for part in ("q", "k", "v", "proj_out"):
+            names[f"{old}.{part}.weight"] = Convolution(names[f"{old}.{part}.weight"])
     levels = len(geometry.channels)
     for level, (before, channels) in enumerate(pairwise((geometry.channels[0], *geometry.channels))):
         old, new = f"encoder.down.{level}", f"encoder.down_blocks.{level}"
@@ -156,30 +178,27 @@ def _vae_level(old: str, new: str, layers: int, widens: bool) -> Names:
     return names
 
 
-def text_names(layers: int, open_clip: bool) -> Names:
-    """The text encoder's names, LDM's without `CLIP` or `OPEN_CLIP`."""
+def text_names(layers: int, open_clip: bool, projects: bool = False) -> Names:
+    """The text encoder's names, LDM's without `CLIP` or `OPEN_CLIP`.
+
+    Args:
+        projects: whether it has a projection, as SD XL's second has.
+    """
     if not open_clip:
-        return {name: (name,) for published in text_names(layers, True).values() for name in published}
+        return {name: (name,) for published in text_names(layers, True, projects).values() for name in published}
     names: Names = {
         "token_embedding.weight": ("text_model.embeddings.token_embedding.weight",),
         "positional_embedding": ("text_model.embeddings.position_embedding.weight",),
         **_both({"ln_final": "text_model.final_layer_norm"}),
     }
+    if projects:
+        names["text_projection"] = Transposed(("text_projection.weight",))
     for layer in range(layers):
         old, new = f"transformer.resblocks.{layer}", f"text_model.encoder.layers.{layer}"
         names |= _both({f"{old}.{a}": f"{new}.{b}" for a, b in _OPEN_CLIP_BLOCK.items()})
         for kind in BOTH:
             names[f"{old}.attn.in_proj_{kind}"] = tuple(f"{new}.self_attn.{x}_proj.{kind}" for x in "qkv")
     return names
-
-
-def all_names(unet: UNetGeometry, vae: VAEGeometry, layers: int) -> dict[str, Names]:
-    """The three networks' names, by what they begin with in one file; the text encoder's are OpenCLIP's.
-
-    Args:
-        layers: of the text encoder.
-    """
-    return {UNET: unet_names(unet), VAE: vae_names(vae), OPEN_CLIP: text_names(layers, open_clip=True)}
 
 
 def _both(modules: Mapping[str, str]) -> Names:
@@ -203,50 +222,12 @@ def _transformer(old: str, new: str, depth: int) -> Names:
 
 
 def to_published(arrays: Mapping[str, NDArray[Any]], names: Names, what: str) -> Arrays:
-    """Arrays under their published names and in the published shapes; views where nothing has to be split.
-
-    Args:
-        arrays: by LDM's names, as `names` has them.
-        what: the file, and the part of it, for messages.
-
-    Raises:
-        ConfigError: names that are missing or left over, or an array that does not split.
-    """
-    _account(arrays.keys(), names, what)
-    found: Arrays = {}
-    for old, published in names.items():
-        value = arrays[old]
-        if _CONVOLUTION.fullmatch(old):
-            value = _as_linear(old, value, what)
-        if len(published) > 1 and (value.ndim == 0 or len(value) % len(published)):
-            raise ConfigError(f"{what}: {old}: its shape {value.shape} does not split into {len(published)}")
-        pieces = [value] if len(published) == 1 else np.split(value, len(published))
-        found |= zip(published, pieces, strict=True)
-    return found
+    """Arrays under their published names and in the published shapes; as `renaming.published_entries`."""
+    entries = published_entries({name: Entry.of(value) for name, value in arrays.items()}, names, what)
+    return {name: entry.read() for name, entry in entries.items()}
 
 
 def from_published(arrays: Mapping[str, NDArray[Any]], names: Names, what: str) -> Arrays:
-    """Arrays under LDM's names and in LDM's shapes; the inverse of `to_published`.
-
-    Raises:
-        ConfigError: names that are missing or left over.
-    """
-    _account(arrays.keys(), {name: () for published in names.values() for name in published}, what)
-    found: Arrays = {}
-    for old, published in names.items():
-        value = arrays[published[0]] if len(published) == 1 else np.concatenate([arrays[name] for name in published])
-        found[old] = value[:, :, None, None] if _CONVOLUTION.fullmatch(old) else value
-    return found
-
-
-def _as_linear(name: str, value: NDArray[Any], what: str) -> NDArray[Any]:
-    """[out, in, 1, 1] as [out, in]; so is [out, in, 1], as some files have it."""
-    if value.ndim < 2 or any(side != 1 for side in value.shape[2:]):
-        raise ConfigError(f"{what}: {name}: expected a convolution of size 1; its shape is {value.shape}")
-    return value.reshape(value.shape[:2])
-
-
-def _account(there: Any, wanted: Mapping[str, Any], what: str) -> None:
-    problems = {"missing keys": wanted.keys() - there, "unexpected keys": there - wanted.keys()}
-    if problem := problem_in_words(problems):
-        raise ConfigError(f"{what}: {problem}")
+    """Arrays under LDM's names and in LDM's shapes; the inverse of `to_published`."""
+    entries = original_entries({name: Entry.of(value) for name, value in arrays.items()}, names, what)
+    return {name: entry.read() for name, entry in entries.items()}

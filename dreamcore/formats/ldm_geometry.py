@@ -1,16 +1,21 @@
-"""The geometry of a Stable Diffusion in LDM's names, read from the shapes of its arrays."""
+"""The geometry of a Stable Diffusion in LDM's names, read from the shapes of its tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count, takewhile
-from typing import Any
-
-from numpy.typing import NDArray
+from typing import Protocol
 
 from ..errors import ConfigError
-from .ldm import UNetGeometry, VAEGeometry
+from .ldm import UNetGeometry, VAEGeometry, depths
+
+
+class Shaped(Protocol):
+    """An array, or a tensor that is not read yet."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -20,6 +25,7 @@ class UNetShapes:
     Args:
         context: width of the words that it listens to.
         linear: whether transformers begin and end with Linear layers (SD 2), not convolutions of size 1 (SD 1).
+        labels: width of what SD XL is told besides; None in others.
     """
 
     geometry: UNetGeometry
@@ -27,6 +33,7 @@ class UNetShapes:
     out_channels: int
     context: int
     linear: bool
+    labels: int | None = None
 
 
 @dataclass(frozen=True)
@@ -41,19 +48,20 @@ class VAEShapes:
 
 @dataclass(frozen=True)
 class TextShapes:
-    """What a text encoder's arrays tell."""
+    """What a text encoder's arrays tell; `projection` is the width after its projection, None where it has none."""
 
     layers: int
     width: int
     inner: int
     vocabulary: int
     window: int
+    projection: int | None = None
 
 
-class _Shapes:
+class Sides:
     """Shapes by name; what is missing is an error that names it."""
 
-    def __init__(self, arrays: Mapping[str, NDArray[Any]], what: str):
+    def __init__(self, arrays: Mapping[str, Shaped], what: str):
         self.names, self.what = set(arrays), what
         self._arrays = arrays
 
@@ -70,7 +78,7 @@ class _Shapes:
         return sum(1 for _ in takewhile(lambda number: name.format(number) in self.names, count()))
 
 
-def unet_shapes(arrays: Mapping[str, NDArray[Any]], what: str) -> UNetShapes:
+def unet_shapes(arrays: Mapping[str, Shaped], what: str) -> UNetShapes:
     """A UNet's geometry.
 
     Args:
@@ -80,25 +88,34 @@ def unet_shapes(arrays: Mapping[str, NDArray[Any]], what: str) -> UNetShapes:
     Raises:
         ConfigError: arrays are missing, or make no UNet of Stable Diffusion's kind.
     """
-    shapes = _Shapes(arrays, what)
-    levels: list[list[tuple[int, bool]]] = [[]]
+    shapes = Sides(arrays, what)
+    levels: list[list[tuple[int, bool, int]]] = [[]]
     for block in count(1):
         here = f"input_blocks.{block}"
         if f"{here}.0.op.weight" in shapes.names:
             levels.append([])
         elif f"{here}.0.in_layers.2.weight" in shapes.names:
             attends = f"{here}.1.norm.weight" in shapes.names
-            levels[-1].append((shapes.side(f"{here}.0.in_layers.2.weight", 0), attends))
+            depth = shapes.counted(f"{here}.1.transformer_blocks.{{}}.norm1.weight") if attends else 1
+            levels[-1].append((shapes.side(f"{here}.0.in_layers.2.weight", 0), attends, depth))
         else:
             break
     if any(not level or len(level) != len(levels[0]) or len(set(level)) > 1 for level in levels):
         raise ConfigError(f"{what}: its blocks are no UNet of Stable Diffusion's: {levels}")
     middle = "middle_block.1"
+    attention, deep = tuple(level[0][1] for level in levels), [level[0][2] for level in levels]
+    last = shapes.counted(middle + ".transformer_blocks.{}.norm1.weight")
+    if attention[-1] and deep[-1] != last:
+        raise ConfigError(
+            f"{what}: its middle has {last} blocks, its last level {deep[-1]}: no Stable Diffusion's UNet"
+        )
+    labels = "label_emb.0.0.weight"
     geometry = UNetGeometry(
         channels=tuple(level[0][0] for level in levels),
         layers=len(levels[0]),
-        attention=tuple(level[0][1] for level in levels),
-        depth=shapes.counted(middle + ".transformer_blocks.{}.norm1.weight"),
+        attention=attention,
+        depth=depths([*deep[:-1], last], attention),
+        labelled=labels in shapes.names,
     )
     if (first := shapes.side("input_blocks.0.0.weight", 0)) != geometry.channels[0]:
         raise ConfigError(f"{what}: its first level has {geometry.channels[0]} channels, its first convolution {first}")
@@ -107,17 +124,19 @@ def unet_shapes(arrays: Mapping[str, NDArray[Any]], what: str) -> UNetShapes:
         in_channels=shapes.side("input_blocks.0.0.weight", 1),
         out_channels=shapes.side("out.2.weight", 0),
         context=shapes.side(f"{middle}.transformer_blocks.0.attn2.to_k.weight", 1),
-        linear=arrays[f"{middle}.proj_in.weight"].ndim == 2 if f"{middle}.proj_in.weight" in arrays else False,
+        linear=f"{middle}.proj_in.weight" in arrays and len(arrays[f"{middle}.proj_in.weight"].shape) == 2,
+        labels=shapes.side(labels, 1) if geometry.labelled else None,
     )
 
 
-def vae_shapes(arrays: Mapping[str, NDArray[Any]], what: str) -> VAEShapes:
+def vae_shapes(arrays: Mapping[str, Shaped], what: str) -> VAEShapes:
     """An autoencoder's geometry; as `unet_shapes`, without `VAE`."""
-    shapes = _Shapes(arrays, what)
+    shapes = Sides(arrays, what)
     levels = shapes.counted("encoder.down.{}.block.0.conv1.weight")
     geometry = VAEGeometry(
         channels=tuple(shapes.side(f"encoder.down.{level}.block.0.conv1.weight", 0) for level in range(levels)),
         layers=shapes.counted("encoder.down.0.block.{}.conv1.weight"),
+        quantized="quant_conv.weight" in shapes.names,
     )
     return VAEShapes(
         geometry,
@@ -127,13 +146,22 @@ def vae_shapes(arrays: Mapping[str, NDArray[Any]], what: str) -> VAEShapes:
     )
 
 
-def text_shapes(arrays: Mapping[str, NDArray[Any]], what: str) -> TextShapes:
-    """A text encoder's sizes; as `unet_shapes`, in OpenCLIP's names without `OPEN_CLIP`."""
-    shapes = _Shapes(arrays, what)
+def text_shapes(arrays: Mapping[str, Shaped], what: str, open_clip: bool = True) -> TextShapes:
+    """A text encoder's sizes; as `unet_shapes`, in OpenCLIP's names without `OPEN_CLIP`, or in the published ones."""
+    shapes = Sides(arrays, what)
+    if open_clip:
+        tokens, window = "token_embedding.weight", "positional_embedding"
+        layers, inner = "transformer.resblocks.{}.ln_1.weight", "transformer.resblocks.0.mlp.c_fc.weight"
+        projection, axis = "text_projection", 1
+    else:
+        tokens, window = (f"text_model.embeddings.{x}_embedding.weight" for x in ("token", "position"))
+        layers, inner = (f"text_model.encoder.layers.{x}.weight" for x in ("{}.layer_norm1", "0.mlp.fc1"))
+        projection, axis = "text_projection.weight", 0
     return TextShapes(
-        layers=shapes.counted("transformer.resblocks.{}.ln_1.weight"),
-        width=shapes.side("token_embedding.weight", 1),
-        inner=shapes.side("transformer.resblocks.0.mlp.c_fc.weight", 0),
-        vocabulary=shapes.side("token_embedding.weight", 0),
-        window=shapes.side("positional_embedding", 0),
+        layers=shapes.counted(layers),
+        width=shapes.side(tokens, 1),
+        inner=shapes.side(inner, 0),
+        vocabulary=shapes.side(tokens, 0),
+        window=shapes.side(window, 0),
+        projection=shapes.side(projection, axis) if projection in shapes.names else None,
     )

@@ -1,48 +1,195 @@
-"""LoRA, as it is the same on every backend: which layers, first values, published names, files with alpha folded in."""
+"""LoRA files: read whatever program wrote them, by the published names of their layers, and written for diffusers.
+
+Other kinds of files are made in `kohya_lora.py`; which layer a name belongs to is told by `lora_names.py`.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..errors import ConfigError
+from ..errors import ConfigError, RunError
 from ..io.names import LORA_FACTORS_FILE, LORA_FILE
-from .weights import PREFIX, Arrays, read_exactly, read_metadata, read_safetensors, write_safetensors
+from .lora_header import ADAPTER_METADATA, adapter_metadata
+from .lora_layouts import PER_BLOCK, swaps
+from .lora_names import Kind, Place, is_flux, module_and_kind, place, refuse_other_kinds
+from .lora_pair import Pair as Pair
+from .lora_pair import Pairs, cut, reshaped
+from .renaming import cast
+from .tensors import Entry, Tensors, as_float, in_order, write_tensors
+from .weights import Arrays, read_exactly, read_safetensors, write_safetensors
 
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 """Endings of the raw factors' names, COMPONENT.LAYER before them."""
-_KINDS = {
-    "lora.down.weight": "down", "lora_linear_layer.down.weight": "down", "lora_A.weight": "down",
-    "lora.up.weight": "up", "lora_linear_layer.up.weight": "up", "lora_B.weight": "up",
-    "alpha": "alpha", "lora.alpha": "alpha", "lora_linear_layer.alpha": "alpha",
-}  # fmt: skip
-ADAPTER_METADATA = "lora_adapter_metadata"
-"""Where diffusers notes peft's settings in a file's header, as JSON with names COMPONENT.SETTING."""
-_OLD_CLIP = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
-"""Layers of a text encoder as diffusers named them in 2023, and as it names Kohya's on reading them."""
-_OTHERS = {
-    "dora_scale": "DoRA", "lora_magnitude_vector": "DoRA", "lokr_w": "LoKr", "hada_w": "LoHa", "oft_": "OFT",
-    "lora_mid": "LoRA in three factors (Tucker)",
-}  # fmt: skip
-"""Parts of the names of factors of other kinds."""
-_KOHYA = {"unet": ("lora_unet",), "transformer": ("lora_unet",), "text_encoder": ("lora_te", "lora_te1")}
-"""Component -> what Kohya's names of its layers begin with; those of text_encoder_N with lora_teN."""
-_KOHYA_KINDS = {"lora_down.weight": "lora.down.weight", "lora_up.weight": "lora.up.weight", "alpha": "alpha"}
-_FACTOR = re.compile(rf"(?P<component>[a-z0-9_]+)\.(?P<layer>.+?)[._](?P<kind>{'|'.join(map(re.escape, _KINDS))})")
+ADAPTER_CONFIG = "adapter_config.json"
+"""Where peft itself writes them, beside its file."""
+_SETTINGS = ("lora_alpha", "alpha_pattern", "use_rslora")
+"""Of peft's, those that tell the strength."""
+Precision = Literal["fp32", "fp16", "bf16"]
+"""Of the numbers in a file."""
+_TYPES: dict[Precision, str] = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
+
+
+# Reading
+
+
+def read_lora(file: Path, arrays: Arrays | None = None) -> Pairs:
+    """The factors of a LoRA file in any names that `lora_names` knows, by component and layer as published.
+
+    Layers whose weights are one in the file (queries, keys and values in the original SD 3's and Flux's names) are cut
+    into the published ones.
+
+    Args:
+        arrays: what it holds, where somebody has read it.
+
+    Raises:
+        ConfigError: the file is damaged, it holds another kind of adapter, a name that is not understood, a factor
+            without its other half, or no factors at all.
+    """
+    return _read(file, arrays, PER_BLOCK)
+
+
+def _read(file: Path, arrays: Arrays | None, per_block: int) -> Pairs:
+    opened = Tensors(file)
+    names, header = list(opened if arrays is None else arrays), opened.metadata
+    del opened  # the file
+    refuse_other_kinds(file, names)
+    flux = is_flux(names)
+    modules: dict[str, Place] = {}
+    kinds: dict[str, tuple[str, Kind]] = {}
+    for name in names:
+        if (found := module_and_kind(name)) is None:
+            raise ConfigError(f"lora: {file}: {name}: not a name that a trainer known here gives a LoRA factor")
+        if (where := place(found[0], flux=flux, per_block=per_block)) is None:
+            raise ConfigError(f"lora: {file}: {name}: a name of no layer that is known here")
+        modules[found[0]], kinds[name] = where, found
+    if not names:
+        raise ConfigError(f"lora: {file}: holds no LoRA factors")
+    parts: dict[str, Arrays] = {}
+    for name, array in (read_safetensors(file) if arrays is None else arrays).items():
+        module, kind = kinds[name]
+        if kind in (factors := parts.setdefault(module, {})):
+            raise ConfigError(f"lora: {file}: {name}: a second {kind} factor of this layer")
+        factors[kind] = array
+    said = _noted(file, header, names)
+    pairs: Pairs = {}
+    for module, factors in parts.items():
+        for key, pair in _pairs(file, module, modules[module], factors, said).items():
+            if key in pairs:
+                raise ConfigError(f"lora: {file}: {module}: holds two pairs of factors of {'.'.join(key)}")
+            pairs[key] = pair
+    return pairs
+
+
+def _pairs(file: Path, module: str, where: Place, factors: Arrays, said: Mapping[str, Any]) -> Pairs:
+    """A module's factors by the layers that they belong to."""
+    if not {"down", "up"} <= factors.keys():
+        raise ConfigError(f"lora: {file}: {module}: has only {', '.join(factors)} of its factors")
+    down, up = factors["down"], factors["up"]
+    ranks = {*up.shape[1:2], len(down)} if down.ndim in (2, 4) and up.ndim in (2, 4) else set()
+    if len(ranks) != 1 or 0 in ranks or any(n != 1 for n in up.shape[2:]):
+        raise ConfigError(f"lora: {file}: {module}: factors {down.shape} and {up.shape} do not fit each other")
+    layers, component = where.layers, where.component
+    scale = _scale(file, module, factors, component, layers[0], said)
+    if len(layers) > 1:
+        pieces = cut(Pair(down, up, scale), len(layers))
+        if pieces is None:
+            raise ConfigError(
+                f"lora: {file}: {module}: factors {down.shape} and {up.shape} are not those of {len(layers)} layers"
+            )
+        return {(component, layer): piece for layer, piece in zip(layers, pieces, strict=True)}
+    if where.original and len(up) % 2 == 0 and swaps(layers[0], len(up), down.shape[1]):
+        up = np.concatenate(np.split(up, 2)[::-1])
+    return {(component, layers[0]): Pair(down, up, scale)}
+
+
+def _noted(file: Path, header: Mapping[str, str], names: Sequence[str]) -> Mapping[str, Any]:
+    """peft's settings as COMPONENT.SETTING, from the file's header or, of peft's own files, SETTING from beside it."""
+    beside = file.with_name(ADAPTER_CONFIG)
+    try:
+        if ADAPTER_METADATA in header:
+            source, said = f"its header's {ADAPTER_METADATA}", json.loads(header[ADAPTER_METADATA])
+        elif any("base_model.model." in name for name in names) and beside.is_file():
+            source, said = ADAPTER_CONFIG, json.loads(beside.read_text(encoding="utf-8"))
+        else:
+            return {}
+    except ValueError as error:
+        raise ConfigError(f"lora: {file}: the settings noted with it are no JSON: {error}") from None
+    if not isinstance(said, dict):
+        raise ConfigError(f"lora: {file}: {source}: expected peft's settings; found {said!r:.80}")
+    return said
+
+
+def _scale(file: Path, module: str, factors: Arrays, component: str, layer: str, said: Mapping[str, Any]) -> float:
+    """alpha/rank of a layer: its file's own alpha, or what peft's settings say (`said`)."""
+    rank = len(factors["down"])
+    if "alpha" in factors:
+        if factors["alpha"].size != 1 or not np.isfinite(factors["alpha"]).all():
+            raise ConfigError(f"lora: {file}: {module}.alpha: {factors['alpha']!r:.80}; expected a number")
+        return float(factors["alpha"].item()) / rank
+    settings = {name: said.get(f"{component}.{name}", said.get(name)) for name in _SETTINGS}
+    if settings["lora_alpha"] is None:
+        return 1.0
+    try:
+        patterns: Mapping[str, float] = settings["alpha_pattern"] or {}
+        own = (alpha for name, alpha in patterns.items() if re.fullmatch(rf"(.*\.)?({name})", layer))
+        alpha = float(next(own, settings["lora_alpha"]))
+    except (TypeError, ValueError, AttributeError, re.error) as error:
+        raise ConfigError(f"lora: {file}: the alpha noted with it is none: {error}") from None
+    return alpha / (rank**0.5 if settings["use_rslora"] else rank)  # arXiv 2312.03732
+
+
+def factors_for(file: Path, shapes: Mapping[str, Mapping[str, Sequence[int]]], arrays: Arrays | None = None) -> Pairs:
+    """The factors of a LoRA file by (component, layer) as a model names its layers.
+
+    Args:
+        shapes: component -> layer -> shape of its weight in PyTorch's layout.
+        arrays: as for `read_lora`.
+
+    Raises:
+        ConfigError: as `read_lora`, and for a layer that the model lacks, or factors that do not fit its weight.
+    """
+    numbers = [
+        int(m[1]) for name in shapes.get("unet", ()) if (m := re.match(r"down_blocks\.0\.resnets\.(\d+)\.", name))
+    ]
+    found: Pairs = {}
+    for (component, layer), pair in _read(file, arrays, max(numbers, default=PER_BLOCK - 1) + 1).items():
+        there = shapes.get(component, {})
+        joined = layer.replace(".", "_")  # where a name's underlines have been taken for points
+        name = layer if layer in there else next((n for n in there if n.replace(".", "_") == joined), None)
+        if name is None:
+            raise ConfigError(f"lora: {file}: {component}.{layer}: this model has no such layer")
+        if (fitting := reshaped(pair, tuple(there[name]))) is None:
+            raise ConfigError(
+                f"lora: {file}: {component}.{layer}: factors {pair.down.shape} and {pair.up.shape} do not fit this "
+                f"model's {tuple(there[name])}"
+            )
+        found[component, name] = fitting
+    return found
+
+
+def read_factors(folder: Path, shapes: Mapping[str, Sequence[int]]) -> Arrays:
+    """The raw factors that any backend wrote.
+
+    Raises:
+        RunError: factors that are missing, left over or of another shape.
+    """
+    return read_exactly(folder / LORA_FACTORS_FILE, shapes, "this run's LoRA")
+
+
+# Writing
 
 
 def published_name(factor: str) -> str:
     """The name under which diffusers' own scripts publish a factor, which diffusers reads.
 
-    A1111 and ComfyUI name the layers of SD 1/2's and SDXL's UNet otherwise (as Kohya does), and find none of ours; of
-    SD3 and Flux, ComfyUI's table has these names.
+    A1111 and ComfyUI name the layers of SD 1/2's and SDXL's UNet otherwise, and find none of these: `kohya_lora.py`.
 
     >>> published_name("transformer.transformer_blocks.0.attn.to_q.lora_A.weight")
     'transformer.transformer_blocks.0.attn.to_q.lora_A.weight'
@@ -56,151 +203,68 @@ def published_name(factor: str) -> str:
     return factor.replace(DOWN, f".{infix}.down.weight").replace(UP, f".{infix}.up.weight")
 
 
-@dataclass(frozen=True)
-class Pair:
-    """One layer's factors in PyTorch's layout, and the scale alpha/rank that is not in them yet."""
-
-    down: NDArray[Any]
-    up: NDArray[Any]
-    scale: float
+def pairs_of(factors: Arrays, scale: float) -> Pairs:
+    """Raw factors (COMPONENT.LAYER.lora_A.weight and .lora_B.weight) by (component, layer), of scale = alpha/rank."""
+    names = [name.removesuffix(DOWN) for name in factors if name.endswith(DOWN)]
+    pairs = {name: Pair(factors[name + DOWN], factors[name + UP], scale) for name in names}
+    return {(name.partition(".")[0], name.partition(".")[2]): pair for name, pair in pairs.items()}
 
 
-def read_lora(file: Path, arrays: Arrays | None = None) -> dict[tuple[str, str], Pair]:
-    """The factors of a LoRA file in diffusers' or peft's names, old or new, by (component, layer).
+def write_lora(
+    file: Path, arrays: Arrays, precision: Precision = "fp32", header: Mapping[str, str] | None = None
+) -> None:
+    """Write factors of any names, rounded to `precision`; alphas, which are the strength, stay as they are.
+
+    The hashes of what is written are added to the header (modelspec.hash_sha256, sshs_model_hash); equal factors and
+    headers make equal bytes on every machine.
+
+    Raises:
+        RunError: a number that is none, or that `precision` has no place for.
+    """
+    entries = {name: _rounded(name, array, precision) for name, array in arrays.items()}
+    digest = hashlib.sha256()
+    for name in in_order(entries):
+        digest.update(np.ascontiguousarray(entries[name].read()).data)
+    hashes = {"modelspec.hash_sha256": f"0x{digest.hexdigest()}", "sshs_model_hash": digest.hexdigest()}
+    write_tensors(file, entries, {**(header or {}), **hashes})
+
+
+def _rounded(name: str, array: Any, precision: Precision) -> Entry:
+    kind = "F32" if name.endswith(".alpha") else _TYPES[precision]
+    entry = cast(Entry.of(np.asarray(array)), kind)
+    entry = Entry(entry.dtype, entry.shape, entry.read())
+    if not np.isfinite(as_float(entry)).all():
+        raise RunError(f"{name}: a number that is none, or has no place in {precision}")
+    return entry
+
+
+def save_published(
+    factors: Arrays,
+    scale: float,
+    folder: Path,
+    precision: Precision = "fp32",
+    header: Mapping[str, str] | None = None,
+) -> None:
+    """Write `LORA_FILE` as diffusers' own scripts do, with scale = alpha/rank folded into the up matrices.
+
+    Readers that know no alpha count these factors once: diffusers before 0.35, ppdiffusers, mindone, ComfyUI.  Those
+    that know it are told so in the header, beside the true rank and alpha: `lora_header.adapter_metadata`.
 
     Args:
-        arrays: what it holds, where a library has read it and brought its names into diffusers'.
+        factors: raw, by COMPONENT.LAYER.lora_A.weight and .lora_B.weight.
+        header: what else the file says of itself (`lora_header`), beside peft's settings, which are always there.
 
     Raises:
-        ConfigError: a name that is not understood, a factor without its other half, or no factors at all.
+        RunError: as `write_lora`.
     """
-    parts: dict[tuple[str, str], dict[str, NDArray[Any]]] = {}
-    for name, array in (read_safetensors(file) if arrays is None else arrays).items():
-        match = _FACTOR.fullmatch(name)
-        if match is None:
-            raise ConfigError(f"lora: {file}: {name}: not a name that diffusers gives a LoRA factor")
-        layer = match["layer"].replace(".processor", "")  # as diffusers named layers of attention in 2023
-        if match["component"].startswith("text_encoder"):
-            stem, _, last = layer.rpartition(".")
-            layer = f"{stem}.{_OLD_CLIP[last]}" if last in _OLD_CLIP else layer
-        parts.setdefault((match["component"], layer), {})[_KINDS[match["kind"]]] = array
-    if not parts:
-        raise ConfigError(f"lora: {file}: holds no LoRA factors")
-    for (component, layer), pair in parts.items():
-        if not {"down", "up"} <= pair.keys():
-            raise ConfigError(f"lora: {file}: {component}.{layer}: has only {', '.join(pair)} of its factors")
-    said = json.loads(read_metadata(file).get(ADAPTER_METADATA, "{}"))
-    return {
-        (component, layer): Pair(pair["down"], pair["up"], _scale(pair, component, layer, said))
-        for (component, layer), pair in parts.items()
-    }
-
-
-def understood(names: Iterable[str]) -> bool:
-    """Whether all are names that `read_lora` knows."""
-    return all(_FACTOR.fullmatch(name) for name in names)
-
-
-def refuse_other_kinds(file: Path, names: Iterable[str]) -> None:
-    """Raise ConfigError where a file holds adapters that are not LoRA's two factors, saying what they are."""
-    for name in names:
-        kind = next((kind for part, kind in _OTHERS.items() if part in name), None)
-        if kind is not None:
-            raise ConfigError(f"lora: {file}: {name}: holds {kind}, which is not read; only plain LoRA is")
-
-
-def _from_kohya(file: Path, arrays: Arrays, layers: Mapping[str, Iterable[str]]) -> Arrays:
-    """Factors under Kohya's names, where a file has them, under diffusers'.
-
-    Kohya joins a layer's name by underlines, so that only the model itself tells what it is (`layers` by component).
-
-    Raises:
-        ConfigError: a name of no layer.
-    """
-    if not any(name.startswith("lora_") for name in arrays):
-        return arrays
-    known = {
-        f"{beginning}_{layer.replace('.', '_')}": f"{component}.{layer}"
-        for component, names in layers.items()
-        for beginning in _KOHYA.get(component, (component.replace("text_encoder_", "lora_te"),))
-        for layer in names
-    }
-    found: Arrays = {}
-    for name, array in arrays.items():
-        layer, _, kind = name.partition(".")
-        if layer not in known or kind not in _KOHYA_KINDS:
-            raise ConfigError(
-                f"lora: {file}: {name}: a name as Kohya's trainer gives it, of no layer of this model; files for "
-                "SDXL's UNet, SD3 and Flux, whose layers it calls otherwise, are read by the torch backend alone"
-            )
-        found[f"{known[layer]}.{_KOHYA_KINDS[kind]}"] = array
-    return found
-
-
-def _scale(pair: Arrays, component: str, layer: str, said: Mapping[str, Any]) -> float:
-    """alpha/rank of a layer: its file's own alpha, or what peft's settings say in the file's header (`said`)."""
-    rank = len(pair["down"])
-    if "alpha" in pair:
-        return float(pair["alpha"].item()) / rank
-    if f"{component}.lora_alpha" not in said:
-        return 1.0
-    patterns: Mapping[str, float] = said.get(f"{component}.alpha_pattern") or {}
-    own = (alpha for name, alpha in patterns.items() if re.fullmatch(rf"(.*\.)?({name})", layer))
-    alpha = float(next(own, said[f"{component}.lora_alpha"]))
-    return alpha / (rank**0.5 if said.get(f"{component}.use_rslora") else rank)  # arXiv 2312.03732
-
-
-def factors_for(
-    file: Path, shapes: Mapping[str, Mapping[str, Sequence[int]]], arrays: Arrays | None = None
-) -> dict[tuple[str, str], Pair]:
-    """The factors of a LoRA file by (component, layer) as a model names its layers.
-
-    Args:
-        shapes: component -> layer -> shape of its weight in PyTorch's layout.
-        arrays: as for `read_lora`.
-
-    Raises:
-        ConfigError: as `read_lora`, and for a layer that the model lacks, or factors that do not fit its weight.
-    """
-    if arrays is None:
-        arrays = read_safetensors(file)
-        refuse_other_kinds(file, arrays)
-        arrays = _from_kohya(file, arrays, shapes)
-    found = {}
-    for (component, layer), pair in read_lora(file, arrays).items():
-        there = shapes.get(component, {})
-        options = (layer, f"{PREFIX}{layer}", f"{layer}.0")  # old files leave out CLIP's prefix, or to_out's number
-        name = next((option for option in options if option in there), None)
-        if name is None:
-            raise ConfigError(f"lora: {file}: {component}.{layer}: this model has no such layer")
-        product = (pair.up.shape[0], *pair.down.shape[1:])
-        if product != tuple(there[name]) or pair.up.shape[1] != len(pair.down):
-            raise ConfigError(
-                f"lora: {file}: {component}.{layer}: factors {pair.down.shape} and {pair.up.shape} do not fit this "
-                f"model's {tuple(there[name])}"
-            )
-        found[component, name] = pair
-    return found
-
-
-def save_published(factors: Arrays, scale: float, folder: Path) -> None:
-    """Write `LORA_FILE` with scale = alpha/rank folded into the up matrices: every reader gets the same image."""
     arrays = {
         published_name(name): array * np.float32(scale) if name.endswith(UP) else array
         for name, array in factors.items()
     }
-    write_safetensors(folder / LORA_FILE, arrays)
+    ranks = {key: pair.rank for key, pair in pairs_of(factors, scale).items()}
+    write_lora(folder / LORA_FILE, arrays, precision, {**(header or {}), **adapter_metadata(ranks, scale)})
 
 
 def save_factors(factors: Arrays, folder: Path) -> None:
     """Write the raw factors, to continue from."""
     write_safetensors(folder / LORA_FACTORS_FILE, factors)
-
-
-def read_factors(folder: Path, shapes: Mapping[str, Sequence[int]]) -> Arrays:
-    """The raw factors that any backend wrote.
-
-    Raises:
-        RunError: factors that are missing, left over or of another shape.
-    """
-    return read_exactly(folder / LORA_FACTORS_FILE, shapes, "this run's LoRA")

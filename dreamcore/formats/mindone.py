@@ -17,7 +17,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
-from .ldm import OPEN_CLIP, UNET, VAE
+from .ldm import OPEN_CLIP, SCHEDULE, UNET, VAE
 from .weights import Arrays
 
 TEXT = "cond_stage_model.transformer."
@@ -51,9 +51,7 @@ _NORM = re.compile(
 _GREEK = {"weight": "gamma", "bias": "beta"}
 BOOKKEEPING = re.compile(
     r"epoch_num|cur_step|loss_scale|lora_rank|global_step|learning_rate|scale_sense|(current|last_overflow)_iterator_step"
-    r"|accum_step|updates|beta[12]_power|(adam_[mv]|moment[12]|ema|swap|grad_accumulated_)\..+"
-    r"|(sqrt_)?(one_minus_|recip_|recipm1_|log_)?(one_minus_)?alphas_cumprod(_prev)?|betas|logvar"
-    r"|posterior_(variance|log_variance_clipped|mean_coef[12])|lvlb_weights|scale_factor"
+    rf"|accum_step|updates|beta[12]_power|(adam_[mv]|moment[12]|ema|swap|grad_accumulated_)\..+|{SCHEDULE}"
 )
 """What a checkpoint holds beside its weights: the state of training (train_resume.ckpt), averages among it, and the
 noise schedule, which is computed anew."""

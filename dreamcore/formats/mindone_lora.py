@@ -19,9 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
-from .ldm import OPEN_CLIP, UNET, Names, UNetGeometry, text_names, unet_names
-from .lora import DOWN, UP, Pair
+from .ldm import OPEN_CLIP, UNET, UNetGeometry, text_names, unet_names
+from .lora import DOWN, UP
+from .lora_pair import Pair, fold, stack
 from .mindone import BOOKKEEPING, mindone_name
+from .renaming import Names
 from .weights import PREFIX, Arrays
 
 RANK = "lora_rank"
@@ -29,8 +31,6 @@ RANK = "lora_rank"
 THEIR_DOWN, THEIR_UP = ".lora_down.weight", ".lora_up.weight"
 """Endings of MindONE's names of factors."""
 COMPONENTS = {UNET: "unet", OPEN_CLIP: "text_encoder"}
-Factors = tuple[NDArray[Any], NDArray[Any]]
-"""Down [rank, in] and up [out, rank]."""
 
 
 def lora_from_mindone(arrays: Mapping[str, NDArray[Any]], what: str, unet: UNetGeometry | None = None) -> Arrays:
@@ -86,20 +86,20 @@ def lora_to_mindone(
     layers = [layer for _, layer in pairs]
     table = _layers(unet, layers)
     known = {name for published in table.values() for name in published}
-    ours = {_known(component, layer, known, what): _scaled(pair) for (component, layer), pair in pairs.items()}
+    ours = {_known(component, layer, known, what): fold(pair) for (component, layer), pair in pairs.items()}
     if not ours:
         raise ConfigError(f"lora: {what}: holds no LoRA factors")
-    joined = {
-        layer: _joined([ours.get(name) for name in published])
-        for layer, published in table.items()
-        if any(name in ours for name in published)
-    }
-    rank = max(len(down) for down, _ in joined.values())
+    joined: dict[str, Pair] = {}
+    for layer, published in table.items():
+        parts = [ours.get(name) for name in published]
+        if there := [pair for pair in parts if pair is not None]:
+            joined[layer] = stack(parts, [len(there[0].up)] * len(parts))
+    rank = max(pair.rank for pair in joined.values())
     found: dict[str, NDArray[Any]] = {}
-    for layer, (down, up) in joined.items():
-        missing = rank - len(down)
-        found[layer + THEIR_DOWN] = np.pad(down, ((0, missing), (0, 0)))
-        found[layer + THEIR_UP] = np.pad(up, ((0, 0), (0, missing)))
+    for layer, pair in joined.items():
+        missing = rank - pair.rank
+        found[layer + THEIR_DOWN] = np.pad(pair.down, ((0, missing), (0, 0)))
+        found[layer + THEIR_UP] = np.pad(pair.up, ((0, 0), (0, missing)))
     return {**found, RANK: np.array(rank, np.int64)}
 
 
@@ -137,26 +137,3 @@ def _known(component: str, layer: str, known: Set[str], what: str) -> str:
             "UNet and the text encoder alone"
         )
     return name
-
-
-def _scaled(pair: Pair) -> Factors:
-    return pair.down, pair.up if pair.scale == 1 else pair.up * pair.up.dtype.type(pair.scale)
-
-
-def _joined(pairs: list[Factors | None]) -> Factors:
-    """One pair of factors for layers that lie below each other in one weight; None: a layer that stays as it is."""
-    there = [pair for pair in pairs if pair is not None]
-    first = there[0][0]
-    outputs = len(there[0][1])
-    if all(np.array_equal(down, first) for down, _ in there):
-        blank = np.zeros_like(there[0][1])
-        return first, np.concatenate([blank if pair is None else pair[1] for pair in pairs])
-    down = np.concatenate([down for down, _ in there])
-    up = np.zeros((outputs * len(pairs), len(down)), np.result_type(*(pair[1] for pair in there)))
-    column = 0
-    for row, pair in enumerate(pairs):
-        if pair is not None:
-            width = len(pair[0])
-            up[row * outputs : (row + 1) * outputs, column : column + width] = pair[1]
-            column += width
-    return down, up

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..io.system import fsync
+from .protobuf import Damaged, message_fields, read_varint
 
 SLICE = 512 << 20
 """Bytes of a content in one value; MindSpore's own limit."""
@@ -39,7 +40,6 @@ TYPES = {
 }  # fmt: skip
 """MindSpore's names of types -> NumPy's; those that NumPy lacks are refused."""
 _NAMES = {np.dtype(code): name for name, code in TYPES.items() if name != BFLOAT16}
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 Span = tuple[int, int]
 """Where something begins and ends in the file."""
 
@@ -79,7 +79,7 @@ class Checkpoint(Mapping[str, NDArray[Any]]):
             raise ConfigError(f"{path}: cannot be read as MindSpore's checkpoint: {error}") from None
         try:
             self._entries = self._index()
-        except _Damaged as error:
+        except Damaged as error:
             raise ConfigError(f"{path}: damaged, or no checkpoint of MindSpore's: {error}") from None
 
     def __getitem__(self, name: str) -> NDArray[Any]:
@@ -104,19 +104,19 @@ class Checkpoint(Mapping[str, NDArray[Any]]):
             raise ConfigError(f"{self.path}: is a checkpoint of PyTorch's (pickled); expected one of MindSpore's")
         entries: dict[str, _Entry] = {}
         last = None
-        for number, start, end in _fields(self._bytes, 0, self._checked_end()):
+        for number, start, end in message_fields(self._bytes, 0, self._checked_end()):
             if number != 1:
                 continue
             name, entry = self._value(start, end)
             if name == last and entries[name].size < _size_of(entries[name]):
                 self._extend(name, entries[name], entry)
             elif name in entries:
-                raise _Damaged(f"{name}: more values than its shape {entries[name].shape} has room for")
+                raise Damaged(f"{name}: more values than its shape {entries[name].shape} has room for")
             else:
                 entries[name] = entry
             last = name
         if not entries:
-            raise _Damaged("it holds no arrays")
+            raise Damaged("it holds no arrays")
         for name, entry in entries.items():
             self._check(name, entry)
         return entries
@@ -130,13 +130,13 @@ class Checkpoint(Mapping[str, NDArray[Any]]):
         for start in range(0, end, 1 << 24):
             found = zlib.crc32(self._bytes[start : min(start + (1 << 24), end)], found)
         if found != int.from_bytes(self._bytes[end + len(CHECKSUM) :], "big"):
-            raise _Damaged("its content does not match its checksum")
+            raise Damaged("its content does not match its checksum")
         return end
 
     def _value(self, start: int, end: int) -> tuple[str, _Entry]:
-        fields = {number: (a, b) for number, a, b in _fields(self._bytes, start, end)}
+        fields = {number: (a, b) for number, a, b in message_fields(self._bytes, start, end)}
         if 1 not in fields:
-            raise _Damaged("a value has no name")
+            raise Damaged("a value has no name")
         name = _decoded(self._bytes[slice(*fields[1])], "utf-8")
         if 2 not in fields:
             raise ConfigError(f"{self.path}: {name}: is no array (a map, it may be); only arrays are read")
@@ -145,7 +145,7 @@ class Checkpoint(Mapping[str, NDArray[Any]]):
     def _tensor(self, name: str, start: int, end: int) -> _Entry:
         shape: list[int] = []
         kind, content = "", None
-        for number, a, b in _fields(self._bytes, start, end):
+        for number, a, b in message_fields(self._bytes, start, end):
             if number == 1:
                 shape += _varints(self._bytes, a, b)
             elif number == 2:
@@ -156,23 +156,23 @@ class Checkpoint(Mapping[str, NDArray[Any]]):
             known = ", ".join([*TYPES, TEXT])
             raise ConfigError(f"{self.path}: {name}: holds numbers of type {kind!r:.40}; expected one of {known}")
         if content is None:
-            raise _Damaged(f"{name}: has no content")
+            raise Damaged(f"{name}: has no content")
         if len(shape) > 32 or math.prod(side or 1 for side in shape) >= 1 << 60:  # a negative side is 2**64 less it
-            raise _Damaged(f"{name}: no array has the shape {shape!r:.80}")
+            raise Damaged(f"{name}: no array has the shape {shape!r:.80}")
         if shape == [0] and content[1] > content[0]:  # so a number alone was written once, and texts still are
             shape = []
         return _Entry(kind, tuple(shape), [content] if content[1] > content[0] else [])
 
     def _extend(self, name: str, entry: _Entry, more: _Entry) -> None:
         if (more.kind, more.shape) != (entry.kind, entry.shape):
-            raise _Damaged(f"{name}: its values differ in type or shape")
+            raise Damaged(f"{name}: its values differ in type or shape")
         entry.spans += more.spans
 
     def _check(self, name: str, entry: _Entry) -> None:
         if entry.kind == TEXT:
             _decoded(b"".join(self._bytes[a:b] for a, b in entry.spans), "utf-32-le")
         elif entry.size != _size_of(entry):
-            raise _Damaged(f"{name}: {entry.size} bytes of {entry.kind} where {entry.shape} needs {_size_of(entry)}")
+            raise Damaged(f"{name}: {entry.size} bytes of {entry.kind} where {entry.shape} needs {_size_of(entry)}")
 
 
 def read_ckpt(path: Path) -> dict[str, NDArray[Any]]:
@@ -235,10 +235,6 @@ def _sized(text: bytes) -> bytes:
     return _varint(len(text)) + text
 
 
-class _Damaged(Exception):
-    """What is wrong with a file's bytes."""
-
-
 def _size_of(entry: _Entry) -> int:
     """Bytes that a shape needs; a text takes what there is."""
     return entry.size if entry.kind == TEXT else math.prod(entry.shape) * np.dtype(TYPES[entry.kind]).itemsize
@@ -248,45 +244,12 @@ def _decoded(content: bytes, encoding: str) -> str:
     try:
         return content.decode(encoding).rstrip("\0")
     except UnicodeDecodeError as error:
-        raise _Damaged(f"a text cannot be read: {error}") from None
-
-
-def _read_varint(content: mmap.mmap, at: int, end: int) -> tuple[int, int]:
-    """A number and where it ends."""
-    number = 0
-    for shift in range(0, 70, 7):
-        if at >= end:
-            raise _Damaged("it ends in the middle of a number")
-        byte = content[at]
-        number |= (byte & 0x7F) << shift
-        at += 1
-        if byte < 0x80:
-            return number, at
-    raise _Damaged("a number of more than ten bytes")
+        raise Damaged(f"a text cannot be read: {error}") from None
 
 
 def _varints(content: mmap.mmap, at: int, end: int) -> list[int]:
     found = []
     while at < end:
-        number, at = _read_varint(content, at, end)
+        number, at = read_varint(content, at, end)
         found.append(number)
     return found
-
-
-def _fields(content: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """The fields of a message: number, and where the value's bytes begin and end."""
-    while at < end:
-        key, at = _read_varint(content, at, end)
-        start, wire = at, key & 7
-        if wire == _VARINT:
-            _, at = _read_varint(content, at, end)
-        elif wire == _BYTES:
-            length, start = _read_varint(content, at, end)
-            at = start + length
-        elif wire in (_FIXED64, _FIXED32):
-            at += 8 if wire == _FIXED64 else 4
-        else:
-            raise _Damaged(f"a field of kind {wire}, which there is none of")
-        if at > end:
-            raise _Damaged(f"it says that {at - start} bytes follow, where there are {end - start}")
-        yield key >> 3, start, at

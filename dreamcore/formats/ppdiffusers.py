@@ -7,16 +7,20 @@ weights lie in them.  Turning one into the other needs no framework.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from ..io.names import INDEX, LORA_FILE, PADDLE_LORA_FILE, PADDLE_WEIGHTS
 from .pdparams import write_pdparams
+from .renaming import read_entries
+from .tensors import Entry, as_float
 from .weight_files import choose_weights
-from .weights import Arrays, read_safetensors, read_weights, swap_layout
+from .weights import Arrays, read_safetensors, swap_layout
 
 LIBRARIES = {"diffusers": "ppdiffusers", "transformers": "ppdiffusers.transformers"}
 """What ppdiffusers calls the libraries that diffusers names."""
@@ -52,9 +56,25 @@ def _turn_component(folder: Path) -> None:
     files = [folder / name for name in choose_weights((f.name for f in folder.iterdir()), None)]
     if not files or files[0].suffix != ".safetensors":
         return
-    write_pdparams(folder / PADDLE_WEIGHTS, _swapped(read_weights(files)))
+    write_pdparams(folder / PADDLE_WEIGHTS, _Swapped(read_entries(files)))
     for file in (*files, *folder.glob("*.safetensors.index.json")):
         file.unlink()
+
+
+class _Swapped(Mapping[str, NDArray[Any]]):
+    """Tensors in Paddle's layout, each computed when it is asked for; bfloat16 as float32."""
+
+    def __init__(self, entries: Mapping[str, Entry]):
+        self._entries = entries
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return swap_layout(name, as_float(self._entries[name]))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
 
 def _swapped(arrays: Arrays) -> Arrays:

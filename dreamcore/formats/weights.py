@@ -9,19 +9,19 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import safetensors
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from ..errors import ConfigError, RunError
 from .pdparams import read_pdparams
+from .tensors import Tensors, as_float
 
 Arrays = dict[str, NDArray[Any]]
+T = TypeVar("T")
 
 IGNORED = ("position_ids",)
 """Endings of names that hold no weight: position numbers, which old versions stored."""
@@ -35,9 +35,6 @@ TABLE = "pos_embed.pos_embed"
 """SD3's positions, which are computed, and published all the same; they do not train."""
 EMBEDDINGS = ("embedding", "embeddings", "embed_tokens", "shared", "relative_attention_bias")
 """Endings of the names of lookup tables, which are no Linear layers though their weights have two dimensions."""
-NUMPY_TYPES = {
-    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "U8": "u1", "BOOL": "?"
-}  # fmt: skip
 
 
 def read_weights(files: Sequence[Path], *, paddles: bool = False) -> Arrays:
@@ -57,7 +54,8 @@ def read_weights(files: Sequence[Path], *, paddles: bool = False) -> Arrays:
             arrays |= {name: swap_layout(name, value) for name, value in read_pdparams(file).items()}
         else:
             raise ConfigError(
-                f"{file}: pickled weights, which only the torch backend reads; convert them with it first"
+                f"{file}: pickled weights, which only the torch backend reads; dreambooth convert FOLDER NEW_FOLDER "
+                "--allow_pickle makes others of them"
             )
     return arrays
 
@@ -71,21 +69,10 @@ def read_safetensors(file: Path, *, paddles: bool = False) -> Arrays:
     Raises:
         ConfigError: it is damaged, or holds numbers of a type that is not known.
     """
-    arrays: Arrays = {}
-    try:
-        content = file.read_bytes()
-        # in the order of their names, for safetensors' own differs from one reading to the next
-        for name, entry in sorted(safetensors.deserialize(content), key=itemgetter(0)):  # type: ignore[no-untyped-call]
-            value = np.frombuffer(entry["data"], NUMPY_TYPES[entry["dtype"]])
-            if entry["dtype"] == "BF16":
-                value = (value.astype(np.uint32) << 16).view(np.float32)
-            arrays[name] = value.reshape(entry["shape"])
-    except (OSError, safetensors.SafetensorError) as error:
-        raise ConfigError(f"{file}: cannot be read as safetensors: {error}") from None
-    except KeyError as error:
-        raise ConfigError(f"{file}: holds numbers of type {error}, which are not known here") from None
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    written_by = header.get("__metadata__", {}).get("format")
+    tensors = Tensors(file)
+    # copies, for a file may be replaced while its weights are in use
+    arrays = {name: np.array(as_float(tensors.entry(name))) for name in tensors}
+    written_by = tensors.metadata.get("format")
     if written_by == "pd" or (written_by == "np" and paddles):
         return {name: swap_layout(name, value) for name, value in arrays.items()}
     return arrays
@@ -93,8 +80,7 @@ def read_safetensors(file: Path, *, paddles: bool = False) -> Arrays:
 
 def read_metadata(file: Path) -> dict[str, str]:
     """What a safetensors file says of itself."""
-    with safetensors.safe_open(file, "np") as opened:
-        return opened.metadata() or {}
+    return Tensors(file).metadata
 
 
 def read_exactly(file: Path, shapes: Mapping[str, Sequence[int]], what: str) -> Arrays:
@@ -149,10 +135,10 @@ def swap_layout(name: str, value: NDArray[Any]) -> NDArray[Any]:
     return value.T if is_linear(name, value.ndim) else value
 
 
-def known_names(arrays: Arrays, wanted: Iterable[str]) -> Arrays:
+def known_names(arrays: Mapping[str, T], wanted: Iterable[str]) -> dict[str, T]:
     """Arrays under the names that a network has, as far as the names are old or lack CLIP's prefix."""
     wanted = set(wanted)
-    found: Arrays = {}
+    found: dict[str, T] = {}
     for name, value in arrays.items():
         new = name
         for old, now in OLD_ATTENTION.items():

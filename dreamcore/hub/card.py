@@ -24,6 +24,8 @@ FAMILY_TAGS = {
     "StableDiffusionXLPipeline": "stable-diffusion-xl",
     "StableDiffusion3Pipeline": "sd3",
     "FluxPipeline": "flux",
+    "IFPipeline": "if",
+    "IFSuperResolutionPipeline": "if",
 }
 """Pipeline class -> the tag of diffusers' scripts (`save_model_card`), which also give TAG-diffusers."""
 
@@ -65,7 +67,12 @@ _DREAMBOOTH = "[DreamBooth](https://dreambooth.github.io/)"
 
 
 def model_card(
-    repo_id: str, pipeline: str, settings: Mapping[str, Any], samples: Sequence[str], updates: int | None = None
+    repo_id: str,
+    pipeline: str,
+    settings: Mapping[str, Any],
+    samples: Sequence[str],
+    updates: int | None = None,
+    other_lora: str | None = None,
 ) -> str:
     """The contents of README.md.
 
@@ -75,8 +82,9 @@ def model_card(
         settings: those that act, folders by absolute paths: what config.yaml holds.
         samples: the published images, by their names there.
         updates: that the run made.
+        other_lora: the LoRA file in kohya's names, where there is one.
     """
-    prompts = _instance_prompts(settings)
+    prompts = instance_prompts(settings)
     shown = _validation_prompt(settings, prompts)
     header = _header(pipeline, settings, prompts, shown, samples)
     parts = [
@@ -86,6 +94,7 @@ def model_card(
         _trigger_words(prompts),
         _images(shown, samples),
         "## How to load it\n\n" + _loading(repo_id, settings, shown or "\n".join(prompts[:1])),
+        _in_other_programs(other_lora) if other_lora is not None else "",
         "## Training\n\n" + _training(settings, updates),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -118,7 +127,7 @@ def _for_paddle(settings: Mapping[str, Any]) -> bool:
     return settings.get("export_format") == "ppdiffusers"
 
 
-def _instance_prompts(settings: Mapping[str, Any]) -> list[str]:
+def instance_prompts(settings: Mapping[str, Any]) -> list[str]:
     """The prompts that name the subjects, one a concept; captions are not asked."""
     found = []
     for concept in settings.get("concepts") or [{}]:
@@ -194,6 +203,16 @@ def _loading(repo_id: str, settings: Mapping[str, Any], prompt: str) -> str:
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", made)), default=0))
     also = f"\n\n`{PADDLE_LORA_FILE}` is the same for ppdiffusers." if paddle and lora else ""
     return "\n".join([f"{fence}python", *lines, made, fence]) + also
+
+
+def _in_other_programs(file: str) -> str:
+    """How the programs that have no code use a LoRA file."""
+    name = file.removesuffix(".safetensors")
+    return (
+        f"{_code(file)} is the same for ComfyUI, A1111's web UI, Forge and InvokeAI. For ComfyUI, put it into "
+        "`models/loras` and load it with the node *Load LoRA*; for A1111 and Forge, put it into `models/Lora` and "
+        f"write {_code(f'<lora:{name}:1>')} into the prompt; InvokeAI imports it in its model manager."
+    )
 
 
 def _training(settings: Mapping[str, Any], updates: int | None) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import ConfigError
 from ..formats.weight_files import choose_weights, variant_in
-from ..io.names import INDEX, LORA_FILE, PADDLE_LORA_FILE, SAMPLES
+from ..io.names import INDEX, LORA_FILE, PADDLE_LORA_FILE, SAMPLES, lora_name
 
 SAMPLE = re.compile(r"step-(\d{6,})-(\d+)\.png")
 """Names of a validation's images, by update and number."""
@@ -36,7 +36,7 @@ def published_files(folder: Path, updates: int | None = None) -> dict[str, Path]
         ConfigError: there is no finished model.
     """
     if (folder / LORA_FILE).is_file():
-        names = [name for name in LORA_FILES if (folder / name).is_file()]
+        names = [name for name in (*LORA_FILES, lora_name(folder)) if (folder / name).is_file()]
     elif (folder / INDEX).is_file():
         names = [INDEX, *(f"{part}/{name}" for part in _components(folder) for name in _component_files(folder / part))]
     else:

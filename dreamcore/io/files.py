@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from ..errors import ConfigError, RunError
 from .system import fsync
@@ -36,11 +36,31 @@ def settle_tree(folder: Path) -> None:
     fsync(folder)
 
 
-def write_atomically(path: Path, data: bytes | str) -> None:
-    """Write a file beside its place and rename it into place once it is on the disk."""
-    with _written_beside(path, data) as beside:
+def write_atomically(path: Path, data: bytes | str, *, settle: bool = True) -> None:
+    """Write a file beside its place and rename it into place once it is on the disk.
+
+    Args:
+        settle: wait for the disk; else a machine that goes down may leave the file empty, or as it was.
+    """
+    with file_in_place(path, settle=settle) as file:
+        file.write(data.encode("utf-8") if isinstance(data, str) else data)
+
+
+@contextmanager
+def file_in_place(path: Path, *, settle: bool = True) -> Iterator[BinaryIO]:
+    """Yield an empty file to fill; it becomes `path`, in place of what is there, when the block ends well."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with beside.open("wb") as file:
+            yield file
+            file.flush()
+            if settle:
+                os.fsync(file.fileno())
         os.replace(beside, path)
-    fsync(path.parent)
+    finally:
+        beside.unlink(missing_ok=True)
+    if settle:
+        fsync(path.parent)
 
 
 @contextmanager
@@ -91,7 +111,7 @@ def write_new(names: Iterable[Path], data: bytes | str) -> Path:
     names = iter(names)
     target = next(names)
     with _written_beside(target, data) as beside:
-        while not _take_name(beside, target):
+        while not take_name(beside, target):
             target = next(names)
     fsync(target.parent)
     return target
@@ -103,7 +123,7 @@ def numbered(path: Path) -> Iterator[Path]:
     yield from (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(2))
 
 
-def _take_name(file: Path, target: Path) -> bool:
+def take_name(file: Path, target: Path) -> bool:
     """Give a file a further name; False where that is taken."""
     if os.path.lexists(target):
         return False

@@ -6,7 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .names import RECORDS
+from .names import LOCK, RECORDS
+from .system import locked
+
+INSTANT = 0.2
+"""Seconds that whoever does not wait tries for: a process that looks whether a folder is held, holds it no longer."""
 
 
 class BusyError(Exception):
@@ -28,8 +32,8 @@ def held(folder: Path, waiting: Callable[[], None] | None = None) -> Iterator[No
     from filelock import FileLock, Timeout
 
     records = folder / RECORDS
-    lock = FileLock(records / "lock")
-    timeout = 0
+    lock = FileLock(records / LOCK)
+    timeout = INSTANT
     while not lock.is_locked:
         records.mkdir(exist_ok=True)
         try:
@@ -49,3 +53,14 @@ def held(folder: Path, waiting: Callable[[], None] | None = None) -> Iterator[No
         lock.release()
         with suppress(OSError):  # it holds records
             records.rmdir()
+
+
+def is_held(folder: Path) -> bool | None:
+    """Whether a process holds a folder, which is not disturbed; None where that cannot be told."""
+    try:
+        with (folder / RECORDS / LOCK).open("rb") as file:
+            return locked(file)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None

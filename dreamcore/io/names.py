@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 # A model, as diffusers lays it out; Paddle's beside it
 INDEX = "model_index.json"
+PICKLES = (".ckpt", ".pt", ".pth", ".bin")
+"""Endings of PyTorch's pickles; MindONE's files end in the first, too."""
+ONE_FILE = (".safetensors", *PICKLES)
+"""Endings of models that are one file."""
 LORA_FILE = "pytorch_lora_weights.safetensors"
 PADDLE_LORA_FILE = "paddle_lora_weights.safetensors"
+RESERVED = (LORA_FILE, PADDLE_LORA_FILE, "model.safetensors", "diffusion_pytorch_model.safetensors")
 PADDLE_WEIGHTS = "model_state.pdparams"
 
 # A run's folder
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
+STATUS = "status.json"
 VALIDATION = "validation.jsonl"
 LOG = "log.txt"
 SAMPLES = "samples"
@@ -24,6 +32,10 @@ RECORDS = ".dreambooth"
 MANIFEST = "manifest.json"
 FINAL = "final"
 """The finished model before it is published, among the records."""
+LOCK = "lock"
+"""Among them, held by the process that is at work in the folder."""
+REQUESTS = "requests"
+"""Sub-folder of the records: what is asked of a run from outside."""
 
 # A checkpoint
 STATE_FILE = "state.json"
@@ -34,3 +46,14 @@ EMA_FILE = "ema.safetensors"
 # A folder of class images, and one of generated images
 CLASS_IMAGES = "class_images.json"
 SHEET, GENERATED = "sheet.png", "pictures.json"
+
+
+def lora_name(run: Path) -> str:
+    """The LoRA file, among a run's results, that ComfyUI and A1111 show by its name: the folder's own.
+
+    >>> lora_name(Path("/runs/my dog"))
+    'my dog.safetensors'
+    """
+    stem = (run.resolve().name or "lora").encode()[:200].decode(errors="ignore")
+    name = f"{stem}.safetensors"
+    return f"{stem}-lora.safetensors" if name in RESERVED else name

@@ -5,6 +5,7 @@ Tested on Linux; a test takes away what macOS and Windows lack (tests/house/test
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
@@ -47,6 +48,37 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
+def locked(file: IO[bytes]) -> bool | None:
+    """Whether a process has locked a file, as filelock does; None where the system or the disk cannot tell.
+
+    A shared lock tries it, which a file that is open for reading may have; it is held for an instant.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a disk without locks
+        return None
+    fcntl.flock(file, fcntl.LOCK_UN)
+    return False
+
+
+def process_started(pid: int) -> float | None:
+    """When a process was started, seconds since 1970; None where there is no such process (one that has ended and was
+    not waited for is none), or the system does not tell."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
+    except (psutil.Error, OSError, ValueError, OverflowError):
+        return None
+
+
 def peak_of_process() -> int | None:
     """Bytes of memory that this process held at most since the last call (Linux's VmHWM); None on other systems, which
     tell the peak of its whole life or nothing."""
@@ -56,6 +88,33 @@ def peak_of_process() -> int | None:
         return int(line.split()[1]) * 1024
     except (OSError, StopIteration):
         return None
+
+
+def give_back_memory() -> None:
+    """Let the C library give back to the system what this process has freed (glibc keeps blocks of up to 32 MiB, some
+    250 MiB for each network that is loaded); nothing elsewhere."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def held_by_process() -> int | None:
+    """Bytes of memory that this process holds now; None where the system does not say."""
+    import psutil
+
+    try:
+        return int(psutil.Process().memory_info().rss)
+    except (OSError, psutil.Error):
+        return None
+
+
+def peak_of_life() -> int | None:
+    """Bytes of memory that this process has held at most since it was started; None on Windows."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(most if sys.platform == "darwin" else most * 1024)
 
 
 def hand_on(number: int, pid: int) -> None:

@@ -24,17 +24,20 @@ _BY_KIND: dict[Any, str] = {
     Whole: "in_channels latent_channels norm_num_groups num_layers num_single_layers joint_attention_dim patch_size "
     "caption_projection_dim pooled_projection_dim pos_embed_max_size addition_time_embed_dim num_class_embeds "
     "projection_class_embeddings_input_dim addition_embed_type_num_heads conv_in_kernel conv_out_kernel "
+    "encoder_hid_dim time_embedding_dim "
     "hidden_size intermediate_size num_hidden_layers max_position_embeddings vocab_size projection_dim "
     "d_model d_kv d_ff num_heads relative_attention_num_buckets relative_attention_max_distance",
     Whole | list[Whole]: "layers_per_block attention_head_dim num_attention_heads cross_attention_dim out_channels",
     Few: "block_out_channels axes_dims_rope",
     float: "norm_eps layer_norm_eps layer_norm_epsilon dropout dropout_rate attention_dropout freq_shift shift_factor "
     "mid_block_scale_factor resnet_out_scale_factor initializer_factor",
+    StrictBool | list[StrictBool]: "only_cross_attention mid_block_only_cross_attention",
     StrictBool: "guidance_embeds flip_sin_to_cos upcast_attention use_linear_projection center_input_sample "
     "dual_cross_attention use_quant_conv use_post_quant_conv mid_block_add_attention force_upcast "
-    "class_embeddings_concat is_encoder_decoder use_attention_mask",
+    "class_embeddings_concat is_encoder_decoder use_attention_mask resnet_skip_time_act",
     str: "_class_name act_fn hidden_act mid_block_type addition_embed_type time_embedding_type feed_forward_proj "
-    "dense_act_fn qk_norm model_type resnet_time_scale_shift attention_type",
+    "dense_act_fn qk_norm model_type resnet_time_scale_shift attention_type encoder_hid_dim_type class_embed_type "
+    "cross_attention_norm time_embedding_act_fn",
     list[str]: "down_block_types up_block_types architectures",
     list[float]: "latents_mean latents_std",
     list[int]: "dual_attention_layers",
@@ -111,6 +114,11 @@ class ScheduleFields(Fields):
     steps_offset: int = 0
     timestep_spacing: str = ""
     clip_sample: bool = False
+    clip_sample_range: Above = 1.0
+    thresholding: bool = False
+    dynamic_thresholding_ratio: Annotated[float, Field(gt=0, le=1)] = 0.995
+    sample_max_value: Above = 1.0
+    variance_type: str | None = None
     set_alpha_to_one: bool = False
     skip_prk_steps: bool = False
 
@@ -213,12 +221,14 @@ def check_tokens(tokenizer: Path, file: Path, config: Mapping[str, Any]) -> None
         ConfigError: a token without a row; or a file of other contents than a tokenizer's.
     """
     rows = config.get("vocab_size") or 0
-    for name in ("vocab.json", "added_tokens.json", "tokenizer.json", "tokenizer_config.json") if rows else ():
+    names = ("vocab.json", "vocab.txt", "added_tokens.json", "tokenizer.json", "tokenizer_config.json")
+    for name in names if rows else ():
         if not (there := tokenizer / name).is_file():
             continue
-        value = read_json(there)
+        value = {} if name == "vocab.txt" else read_json(there)
         try:
-            last = max(_token_numbers(name, value), default=-1)
+            lines = there.read_bytes().rstrip().count(b"\n") if name == "vocab.txt" else -1
+            last = max(_token_numbers(name, value), default=lines)
         except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
             raise ConfigError(f"{there}: not a tokenizer's: {error!r}") from None
         if last >= rows:
@@ -228,12 +238,13 @@ def check_tokens(tokenizer: Path, file: Path, config: Mapping[str, Any]) -> None
             )
 
 
-def check_width(file: Path, config: Mapping[str, Any], width: int | None) -> None:
-    """Raise ConfigError where T5's words are not of the denoiser's `width`; CLIP's are filled up or cut to it."""
+def check_width(file: Path, config: Mapping[str, Any], field: str, width: int | None) -> None:
+    """Raise ConfigError where T5's words are not of the denoiser's `width`, which `field` of its configuration says;
+    CLIP's are filled up or cut to it."""
     if width is not None and config.get("d_model") not in (None, width):
         raise ConfigError(
             f"{file}: d_model: {config['d_model']}, while the denoiser takes words of width {width} (its "
-            "config.json: joint_attention_dim)"
+            f"config.json: {field})"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import ConfigError
-from ..families import FAMILIES, Family, TextEncoder
+from ..families import ENCODERS, FAMILIES, Family, TextEncoder
 from ..formats.weight_files import choose_weights, variant_in
 from ..io.hashing import remembered_sha256
-from ..io.names import INDEX
+from ..io.names import INDEX, ONE_FILE
 from .fields import (
     AutoencoderFields,
     DenoiserFields,
@@ -34,13 +34,10 @@ from .fields import (
     read_fields,
     read_json,
 )
-from .locate import ONE_FILE, locate, locate_part, locate_tokenizer
+from .locate import locate, locate_part, locate_tokenizer
 
 if TYPE_CHECKING:
     from ..config.common import ModelSettings
-
-CLIP_WINDOW = 77
-"""Tokens of a prompt where neither CLIP's configuration nor its tokenizer's says."""
 
 
 @dataclass(frozen=True)
@@ -69,16 +66,25 @@ class ModelFolder:
             ConfigError: as `open`.
         """
         cache = settings.cache_dir
-        name, more = settings.pretrained_model_name_or_path, {"cache": cache}
+        name = settings.pretrained_model_name_or_path
+        more: dict[str, Any] = {"cache": cache}
         if name.endswith(ONE_FILE):
             more |= {"original_config": settings.original_config, "version": settings.sd_version}
+            more["allow_pickle"] = settings.allow_pickle
         model = cls.open(name, settings.revision, settings.variant, **more)
-        parts = {
-            ("pretrained_vae_model_name_or_path", model.family.vae): settings.pretrained_vae_model_name_or_path,
-            ("pretrained_unet_name_or_path", model.family.denoiser): settings.pretrained_unet_name_or_path,
-        }
+        parts = {("pretrained_unet_name_or_path", model.family.denoiser): settings.pretrained_unet_name_or_path}
+        if model.family.vae is not None:
+            vae = "pretrained_vae_model_name_or_path", model.family.vae
+            parts[vae] = settings.pretrained_vae_model_name_or_path
         replaced = {
-            component: (setting, locate_part(setting, name, component, model.class_name(component), cache))
+            component: (
+                setting,
+                locate_part(
+                    *(setting, name, component, model.class_name(component), cache),
+                    described=model.path,
+                    allow_pickle=settings.allow_pickle,
+                ),
+            )
             for (setting, component), name in parts.items()
             if name is not None
         }
@@ -102,8 +108,8 @@ class ModelFolder:
         index_file = path / INDEX
         if not index_file.is_file():
             raise ConfigError(
-                f"pretrained_model_name_or_path: {path}: not a diffusers model (it has no {INDEX}); one in a single "
-                ".safetensors file, or in a .ckpt file that is not MindONE's, has to be converted first"
+                f"pretrained_model_name_or_path: {path}: not a diffusers model (it has no {INDEX}); give such a folder "
+                "or a model in one .safetensors file"
             )
         model = cls(path, read_json(index_file), variant)
         model.check()
@@ -126,7 +132,7 @@ class ModelFolder:
             self.window(encoder)
             words = self.folder(encoder.network) / "config.json", self.config(encoder.network)
             check_tokens(self.folder(encoder.tokenizer), *words)
-            check_width(*words, self.words_width)
+            check_width(*words, *self._words_taken)
         _ = self.schedule, self.latent_scaling
 
     @property
@@ -141,12 +147,23 @@ class ModelFolder:
             null = self.index.get(encoder.network) in (None, [None, None])
             return not (encoder.optional and (null or encoder.network in self.without))
 
-        return tuple(encoder for encoder in self.family.text_encoders if there(encoder))
+        return tuple(self._of_its_class(encoder) for encoder in self.family.text_encoders if there(encoder))
+
+    def _of_its_class(self, encoder: TextEncoder) -> TextEncoder:
+        """As the index says, for a family's models need not all have the same."""
+        name = self.class_name(encoder.network)
+        if name not in ENCODERS:
+            raise ConfigError(
+                f"{self.path / INDEX}: {encoder.network} is a {name}; expected a text encoder of class "
+                f"{', '.join(ENCODERS)}"
+            )
+        return encoder.of_class(ENCODERS[name])
 
     @property
     def absent_words(self) -> dict[int, int]:
         """Groups of words for which zeros stand, their encoders being left out -> how many tokens they have."""
-        left_out = (e for e in self.family.text_encoders if e not in self.text_encoders)
+        there = {encoder.network for encoder in self.text_encoders}
+        left_out = (e for e in self.family.text_encoders if e.network not in there)
         return {e.group: e.length or 0 for e in left_out if e.group is not None}
 
     @property
@@ -156,9 +173,17 @@ class ModelFolder:
         return int(self._needed(self.family.denoiser, "joint_attention_dim")) if len(groups) > 1 else None
 
     @property
+    def _words_taken(self) -> tuple[str, int | None]:
+        """Which field of the denoiser's configuration says how wide T5's words are, and what."""
+        if self.words_width is not None:
+            return "joint_attention_dim", self.words_width
+        return "encoder_hid_dim", self.config(self.family.denoiser).get("encoder_hid_dim")
+
+    @property
     def networks(self) -> tuple[str, ...]:
         """Sub-folders of the networks that training and sampling use."""
-        return self.family.denoiser, self.family.vae, *(encoder.network for encoder in self.text_encoders)
+        vae = () if self.family.vae is None else (self.family.vae,)
+        return self.family.denoiser, *vae, *(encoder.network for encoder in self.text_encoders)
 
     def folder(self, component: str) -> Path:
         """Where a component lies."""
@@ -197,7 +222,10 @@ class ModelFolder:
         return {}
 
     def _read_config(self, component: str) -> dict[str, Any]:
-        special: dict[str, type[Fields]] = {self.family.denoiser: DenoiserFields, self.family.vae: AutoencoderFields}
+        special: dict[str | None, type[Fields]] = {
+            self.family.denoiser: DenoiserFields,
+            self.family.vae: AutoencoderFields,
+        }
         for name in ("config.json", "scheduler_config.json"):
             if (file := self.folder(component) / name).is_file():
                 return read_fields(file, special.get(component, NetworkFields if name[0] == "c" else ScheduleFields))
@@ -213,7 +241,7 @@ class ModelFolder:
     def window(self, encoder: TextEncoder) -> int:
         """Tokens of a prompt that a text encoder sees at most, begin and end marks included: as many as it has
         positions, of which T5 has none, or as its tokenizer takes."""
-        usual = 10**6 if encoder.length else CLIP_WINDOW
+        usual = self._of_its_class(encoder).kind.positions or 10**6
         positions = self.config(encoder.network).get("max_position_embeddings") or usual
         file = self.folder(encoder.tokenizer) / "tokenizer_config.json"
         own = read_fields(file, TokenizerFields).get("model_max_length") if file.is_file() else None
@@ -253,16 +281,17 @@ class ModelFolder:
     @property
     def latent_factor(self) -> int:
         """Pixels of the image along one side of a latent's pixel."""
-        return int(2 ** (len(self.config(self.family.vae)["block_out_channels"]) - 1))
+        return 1 if self.family.vae is None else _halved(self.config(self.family.vae)["block_out_channels"])
 
     @property
     def latent_channels(self) -> int:
-        return int(self.config(self.family.vae)["latent_channels"])
+        return 3 if self.family.vae is None else int(self.config(self.family.vae)["latent_channels"])
 
     @property
     def latent_scaling(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Shift and scale, each [C, 1, 1] or [1, 1, 1]: latents are (what the autoencoder answers − shift) · scale."""
-        config = self.config(self.family.vae)
+        none: dict[str, Any] = {"scaling_factor": 1.0}
+        config = none if self.family.vae is None else self.config(self.family.vae)
         scale = float(config.get("scaling_factor", 0.18215))
         mean, std = config.get("latents_mean"), config.get("latents_std")
         shift = [config.get("shift_factor") or 0.0] if mean is None else mean
@@ -270,7 +299,10 @@ class ModelFolder:
 
     @property
     def size_step(self) -> int:
-        """Pixels that the sides of an image are multiples of."""
+        """Pixels that the sides of an image are multiples of: latents may be of any size, but a UNet on pixels halves
+        them as often as it has levels."""
+        if self.family.vae is None:
+            return _halved(self._needed(self.family.denoiser, "block_out_channels"))
         return self.latent_factor * self.token_side
 
     @property
@@ -288,6 +320,11 @@ class ModelFolder:
     def zeroes_empty(self) -> bool:
         """Whether zeros stand for empty words, instead of what the text encoders make of them."""
         return bool(self.index.get("force_zeros_for_empty_prompt", self.family.zeroes_empty))
+
+    def without_dropout(self, component: str) -> dict[str, float]:
+        """Fields of a component's configuration, and what they are set to when its network is built."""
+        encoders = {encoder.network: encoder for encoder in self.text_encoders}
+        return dict.fromkeys(encoders[component].kind.dropout, 0.0) if component in encoders else {}
 
     def unused(self, component: str) -> tuple[str, ...]:
         """Beginnings of the published names of a component's weights that nothing depends on: they do not train."""
@@ -308,6 +345,11 @@ class ModelFolder:
             for file in sorted(file for file in self.folder(name).iterdir() if file.is_file()):
                 digest.update(f"{name}/{file.name}:{remembered_sha256(file)}\n".encode())
         return digest.hexdigest()
+
+
+def _halved(levels: Sequence[int]) -> int:
+    """By how much a network of so many levels divides the sides of an image."""
+    return int(2 ** (len(levels) - 1))
 
 
 def _planes(values: Iterable[float]) -> NDArray[np.float32]:

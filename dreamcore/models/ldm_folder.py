@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .ldm_config import LIBRARY, Facts, Shapes
+from ..formats.ldm_geometry import TextShapes, UNetShapes, VAEShapes
+from .ldm_config import LIBRARY, Facts
 
 PIPELINE = "StableDiffusionPipeline"
 
@@ -30,12 +31,13 @@ def scheduler_class(facts: Facts) -> str:
     return "DDIMScheduler" if facts.prediction == "v_prediction" else "PNDMScheduler"
 
 
-def unet_json(shapes: Shapes, facts: Facts) -> dict[str, Any]:
+def unet_json(unet: UNetShapes, facts: Facts) -> dict[str, Any]:
     """unet/config.json; `attention_head_dim` counts heads, as diffusers calls it there."""
-    geometry = shapes.unet.geometry
+    geometry = unet.geometry
     down = ["CrossAttnDownBlock2D" if attends else "DownBlock2D" for attends in geometry.attention]
     up = ["CrossAttnUpBlock2D" if attends else "UpBlock2D" for attends in reversed(geometry.attention)]
-    more = {"transformer_layers_per_block": geometry.depth} if geometry.depth != 1 else {}
+    depth = geometry.depth if isinstance(geometry.depth, int) else list(geometry.depth)
+    more = {"transformer_layers_per_block": depth} if depth != 1 else {}
     second = {"dual_cross_attention": False, "only_cross_attention": False, "use_linear_projection": True}
     return {
         "_class_name": "UNet2DConditionModel",
@@ -44,28 +46,28 @@ def unet_json(shapes: Shapes, facts: Facts) -> dict[str, Any]:
         "attention_head_dim": facts.heads,
         "block_out_channels": list(geometry.channels),
         "center_input_sample": False,
-        "cross_attention_dim": shapes.unet.context,
+        "cross_attention_dim": unet.context,
         "down_block_types": down,
         "downsample_padding": 1,
         "flip_sin_to_cos": True,
         "freq_shift": 0,
-        "in_channels": shapes.unet.in_channels,
+        "in_channels": unet.in_channels,
         "layers_per_block": geometry.layers,
         "mid_block_scale_factor": 1,
         "norm_eps": 1e-05,
         "norm_num_groups": 32,
-        "out_channels": shapes.unet.out_channels,
+        "out_channels": unet.out_channels,
         "sample_size": _pixels(facts) // 8,
         "up_block_types": up,
-        **(second if shapes.unet.linear else {}),
+        **(second if unet.linear else {}),
         **({"upcast_attention": True} if facts.upcast else {}),
         **more,
     }
 
 
-def vae_json(shapes: Shapes, facts: Facts) -> dict[str, Any]:
+def vae_json(vae: VAEShapes, facts: Facts) -> dict[str, Any]:
     """vae/config.json."""
-    geometry = shapes.vae.geometry
+    geometry = vae.geometry
     levels = len(geometry.channels)
     return {
         "_class_name": "AutoencoderKL",
@@ -73,25 +75,24 @@ def vae_json(shapes: Shapes, facts: Facts) -> dict[str, Any]:
         "act_fn": "silu",
         "block_out_channels": list(geometry.channels),
         "down_block_types": ["DownEncoderBlock2D"] * levels,
-        "in_channels": shapes.vae.in_channels,
-        "latent_channels": shapes.vae.latent_channels,
+        "in_channels": vae.in_channels,
+        "latent_channels": vae.latent_channels,
         "layers_per_block": geometry.layers,
         "norm_num_groups": 32,
-        "out_channels": shapes.vae.out_channels,
+        "out_channels": vae.out_channels,
         "sample_size": _pixels(facts),
         "scaling_factor": facts.scaling,
         "up_block_types": ["UpDecoderBlock2D"] * levels,
     }
 
 
-def text_json(shapes: Shapes, facts: Facts, numbers: str) -> dict[str, Any]:
+def text_json(text: TextShapes, facts: Facts, numbers: str) -> dict[str, Any]:
     """text_encoder/config.json.
 
     Args:
         numbers: the type that holds all of its weights; MindONE's tables of SD 2 are of float16, the rest of float32,
             and transformers would take the first that it meets for all.
     """
-    text = shapes.text
     return {
         "architectures": ["CLIPTextModel"],
         "attention_dropout": 0.0,

@@ -8,11 +8,10 @@ from pathlib import Path
 from ..errors import ConfigError
 from ..hub.client import is_repo_id
 from ..hub.models import download
+from ..io.names import ONE_FILE
 from .fields import read_json
-from .ldm_checkpoint import open_ldm_checkpoint
+from .single_file import open_part, open_single_file
 
-ONE_FILE = ".ckpt"
-"""Ending of a model that is one file of MindONE's."""
 TINYWORLD = "tinyworld"
 """The embedded model's name."""
 
@@ -29,23 +28,29 @@ def locate(
     cache: str | None = None,
     original_config: str | None = None,
     version: str | None = None,
+    allow_pickle: bool = False,
 ) -> Path:
     """A model's folder: one on this machine, the embedded one, or one fetched from the Hub where `name` is an id there;
-    of a .ckpt file, the folder that it becomes.
+    of a model in one file, the folder that it becomes.
 
     Args:
         cache: folder for what is fetched, in place of the Hub's own.
-        original_config: of a .ckpt file, the YAML file that describes it.
-        version: of a .ckpt file, which Stable Diffusion it is.
+        original_config: of one file, the YAML file or the folder that describes it.
+        version: of one file, which Stable Diffusion it is.
+        allow_pickle: whether one file may be pickled.
 
     Raises:
         ConfigError: none is there, or a revision is given of a folder.
     """
     path = Path(name).expanduser()
-    if path.suffix == ONE_FILE and (path.is_file() or not is_repo_id(name)):
+    if path.is_file() or (path.suffix in ONE_FILE and not path.exists() and not is_repo_id(name)):
+        if revision is not None:
+            raise ConfigError(f"revision: {revision!r} was given, but {name} is a file on this machine")
         described = Path(original_config).expanduser() if original_config is not None else None
-        said = version or (os.environ.get("SD_VERSION") if described is None else None)  # as MindONE's scripts do
-        return open_ldm_checkpoint(path, described, said)
+        said = version
+        if path.suffix == ".ckpt" and described is None:
+            said = version or os.environ.get("SD_VERSION")  # as MindONE's scripts do
+        return open_single_file(path, original_config=described, version=said, allow_pickle=allow_pickle)
     if path.exists():
         if revision is not None:
             raise ConfigError(f"revision: {revision!r} was given, but {name} is a folder on this machine")
@@ -59,20 +64,32 @@ def locate(
     return download(name, revision, variant, cache=cache)
 
 
-def locate_part(setting: str, name: str, component: str, class_name: str, cache: str | None = None) -> Path:
+def locate_part(
+    setting: str,
+    name: str,
+    component: str,
+    class_name: str,
+    cache: str | None = None,
+    described: Path | None = None,
+    allow_pickle: bool = False,
+) -> Path:
     """The folder of a network to use in place of a model's own: `name`, here or on the Hub, or the one of the pipeline
-    there.
+    there, or what one file with that network becomes.
 
     Args:
         setting: that names it.
         component: what pipelines call theirs.
         class_name: the class that it is to be of.
         cache: as for `locate`.
+        described: the model's folder, whose configuration a network in one file has.
+        allow_pickle: as for `locate`.
 
     Raises:
         ConfigError: none is there, or one of another class.
     """
     path = _part(setting, name, cache)
+    if path.is_file() and described is not None:
+        return open_part(path, component, described, allow_pickle=allow_pickle)
     for folder in (path, path / component):
         if (folder / "config.json").is_file():
             found = read_json(folder / "config.json").get("_class_name")

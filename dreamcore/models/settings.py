@@ -6,7 +6,7 @@ from ..config import TrainConfig
 from ..config.common import ModelSettings, Scheduler
 from ..config.used import Context, ModelFacts, refuse_idle
 from ..errors import ConfigError
-from ..families import FamilyInputs
+from ..families import FamilyInputs, TextEncoder
 from ..hub.client import may_be_fetched
 from .folder import ModelFolder
 
@@ -27,7 +27,7 @@ def sampler(given: Scheduler | None, model: ModelFolder, setting: str, usual: Sc
 
 def family_inputs(config: TrainConfig, model: ModelFolder) -> FamilyInputs:
     """What the family's denoiser receives besides timesteps and words."""
-    lengths = [encoder.length for encoder in model.family.text_encoders if encoder.length]
+    lengths = [e.length for e in model.family.text_encoders if e.length and _says_length(e)]
     tokens = config.max_sequence_length or max(lengths) if lengths else 0
     guidance = config.guidance_scale if model.config(model.family.denoiser).get("guidance_embeds") else None
     return FamilyInputs(model.family, tokens, guidance, model.token_side**2)
@@ -57,5 +57,15 @@ def model_facts(model: ModelFolder) -> ModelFacts:
         embeds_guidance=bool(model.config(family.denoiser).get("guidance_embeds")),
         classifier_free=family.classifier_free,
         optional_encoder=any(encoder.optional for encoder in family.text_encoders),
-        long_words=any(encoder.length for encoder in family.text_encoders),
+        long_words=any(map(_says_length, family.text_encoders)),
+        trains_words=any(encoder.lora_layers for encoder in model.text_encoders),
+        masks_words=any(encoder.sees_padding is not None for encoder in model.text_encoders),
+        autoencoder=family.vae is not None,
+        upscales=family.upscales,
+        class_labels="class_labels" in family.inputs,
     )
+
+
+def _says_length(encoder: TextEncoder) -> bool:
+    """Whether `max_sequence_length` says how many words it sees."""
+    return encoder.length_setting == "max_sequence_length"

@@ -40,6 +40,8 @@ class RunData:
     checkpoints: list[int] = field(default_factory=list)
     state: str = ""
     """Whether and how the run has ended, in words."""
+    lora: str = ""
+    """How much of the finished LoRA other programs find, in words."""
     timing: Mapping[str, Any] = field(default_factory=dict)
     scores: Mapping[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -76,6 +78,7 @@ def collect(folder: Path) -> RunData:
     data.held_out = _held_out(folder, extras.get("validation_loss"))
     data.checkpoints = [update for update, _ in list_checkpoints(folder)]
     data.state = str(extras.get("state", ""))
+    data.lora = str(extras.get("lora", ""))
     data.timing = _mapping(extras.get("timing"))
     data.scores = _mapping(extras.get("scores"))
     return data

@@ -19,6 +19,7 @@ def facts(data: RunData) -> list[tuple[str, str]]:
         ("Loss, mean of the last tenth", _final_loss(data)),
         ("Held-out loss, lowest", held_out_summary(data)),
         ("Method", _method(data)),
+        ("Layers that programs find", data.lora),
         ("Prior preservation", _prior(data)),
         ("Learning rate", number(rate) if is_number(rate) else None),
         ("Seed", str(config["seed"]) if "seed" in config else None),

@@ -6,8 +6,9 @@ import io
 from itertools import chain
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from ..io.lettering import lettering
 from .collect import RunData
 from .facts import facts
 from .images import load
@@ -40,6 +41,7 @@ def render_sheet(data: RunData) -> bytes:
             sheet.row([data.samples[step].get(number) for step in steps])
     if not instance and not steps:
         sheet.heading("No images in this run folder.")
+    sheet.say_what_is_missing()
     return sheet.png()
 
 
@@ -47,21 +49,28 @@ class _Sheet:
     """An image that grows downwards."""
 
     def __init__(self) -> None:
+        self._missing = False
         self._width = 2 * MARGIN + COLUMNS * (CELL + GAP) - GAP
         self._parts: list[tuple[int, Image.Image]] = []
         self._height = MARGIN
 
     def words(self, words: str, size: int, colour: str) -> None:
         """One line, cut where the sheet ends."""
-        line = " ".join(words.split())
+        line, font = lettering(words, size)
         if not line:
             return
-        font = ImageFont.load_default(size)
+        self._missing |= line.count("?") > words.count("?") + words.count("？")
         while line and font.getlength(line) > self._width - 2 * MARGIN:
             line = line[:-2].rstrip("…") + "…" if len(line) > 2 else ""
         strip = Image.new("RGB", (self._width, round(size * 1.5)), PAPER)
         ImageDraw.Draw(strip).text((MARGIN, 0), line, fill=colour, font=font)
         self._add(strip)
+
+    def say_what_is_missing(self) -> None:
+        """Last of all, what question marks stand for that nobody wrote."""
+        if self._missing:
+            self._height += 14
+            self.words("? stands for letters that no font of this system has; report.html has them", 14, SOFT)
 
     def heading(self, words: str) -> None:
         self._height += 14
@@ -71,7 +80,8 @@ class _Sheet:
         strip = Image.new("RGB", (self._width, 20), PAPER)
         for column, label in enumerate(labels):
             at = (MARGIN + column * (CELL + GAP), 0)
-            ImageDraw.Draw(strip).text(at, label, fill=SOFT, font=ImageFont.load_default(14))
+            text, font = lettering(label, 14)
+            ImageDraw.Draw(strip).text(at, text, fill=SOFT, font=font)
         self._add(strip)
 
     def row(self, paths: list[Path | None]) -> None:

@@ -39,20 +39,26 @@ from ..io.names import (
     REPORT_DATA,
     REPORT_SHEET,
     SAMPLES,
+    STATUS,
     SUBJECT,
     VALIDATION,
+    lora_name,
 )
 from ..io.system import fsync
 from ..track.files import write_entry
 from . import checkpoint
 from .manifest import Manifest
+from .requests import Inbox
 
 REPLACED, GOING = "replaced-", "going-"
 """Sub-folders of the records: an earlier run's files, kept until this run's are published; and on their way out."""
 
-RESULTS = (CONFIG, METRICS, VALIDATION, LOG, REPORT_DATA, REPORT, REPORT_SHEET)
+RESULTS = (CONFIG, METRICS, VALIDATION, STATUS, LOG, REPORT_DATA, REPORT, REPORT_SHEET)
 MODEL_FILES = (INDEX, LORA_FILE, PADDLE_LORA_FILE)
-IMAGE_NAMES = {SAMPLES: re.compile(r"step-\d{6,}-\d+\.png"), SUBJECT: re.compile(r"\d{2,}\.png")}
+IMAGE_NAMES = {
+    SAMPLES: re.compile(r"step-\d{6,}-\d+\.png|asked-\d{6,}-\d+-\d+\.png"),
+    SUBJECT: re.compile(r"\d{2,}\.png"),
+}
 """Sub-folder -> the names of the images that runs write there."""
 HALF_WRITTEN = re.compile(r"\.(.+)\.\d+\.tmp")
 """What a run that was killed leaves of the file that it was writing (`files.write_atomically`)."""
@@ -78,6 +84,9 @@ class RunFolder:
             raise ConfigError(f"output_dir: {path}: another run is at work in it") from None
         except OSError as error:
             raise ConfigError(f"output_dir: {path}: {disk_trouble(error) or error}") from None
+        self.requests = Inbox(path)
+        self.requests.clear()
+        stack.callback(self.requests.close)
         found = Manifest.read(path)
         self.manifest = found or Manifest(path)
         self._known = found is not None
@@ -129,7 +138,7 @@ class RunFolder:
         """Files that lie where runs write their own, and that none has written."""
         places = self._results()
         if with_checkpoints:
-            places += self._checkpoint_files()
+            places += [self.path / lora_name(self.path), *self._checkpoint_files()]
         if not self._known:  # afterwards only what bears a published file's very name is in the way: see `publish`
             places += [folder for name in self._components if (folder := self.path / name).exists()]
         return [n for place in places if place.exists() and (n := self._name(place)) not in self.manifest.files]
@@ -246,7 +255,7 @@ class RunFolder:
         """
         settle_tree(folder)
         names = sorted((f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file()), key=_index_last)
-        earlier = {n for n in self.manifest.files if n in MODEL_FILES or n.partition("/")[0] in self._components}
+        earlier = {n for n in self.manifest.files if _is_of_model(n) or n.partition("/")[0] in self._components}
         for name in names:
             if (self.path / name).exists() and name not in earlier:  # it came while the run was at work
                 (self.path / name).rename(next(n for n in numbered(self.path / name) if not n.exists()))
@@ -270,6 +279,12 @@ class RunFolder:
         with explain_disk_errors(f"writing {self.manifest.records}"):
             self.manifest.finished = {"updates": updates, "settings": dict(settings)}
             self.manifest.write()
+
+
+def _is_of_model(name: str) -> bool:
+    """Whether a file of a run, by its name relative to its folder, is a finished model's; LoRA files bear the folder's
+    name, which may have changed."""
+    return name in MODEL_FILES or ("/" not in name and name.endswith(".safetensors"))
 
 
 def _index_last(name: str) -> tuple[bool, str]:

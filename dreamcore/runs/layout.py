@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from ..config.train import Layout
+from ..config.output import Layout
 from ..errors import ConfigError
 from ..io.files import numbered
 from ..io.names import LOG

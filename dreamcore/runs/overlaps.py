@@ -15,7 +15,7 @@ from ..config import TrainConfig
 from ..config.concepts import Concept
 from ..errors import ConfigError
 from ..io.files import free_name
-from ..io.names import RECORDS, SAMPLES, SUBJECT
+from ..io.names import LORA_FILE, RECORDS, SAMPLES, SUBJECT, lora_name
 from ..models.folder import ModelFolder
 from .folder import MODEL_FILES, RESULTS
 from .layout import LAYOUTS
@@ -50,12 +50,23 @@ def refuse_overlaps(config: TrainConfig, model: ModelFolder | None) -> None:
     """
     output = Path(config.output_dir).expanduser()
     photographs, written = list(_photographs(config)), list(_written(config, output))
-    others = list(_model_parts(model)) if model else []
+    others = [*(_model_parts(model) if model else ()), *_first_factors(config)]
     for own in written if config.has_output() else written[1:]:
         for other in [*photographs, *others, *(w for w in written[1:] if w.setting != own.setting)]:
             _refuse_meeting(own, other)
     for one in [*photographs, *others, *written[1:]] if config.has_output() else []:
         _refuse_results(one, output, [*(model.components if model else ()), *LAYOUTS[config.layout].folders])
+
+
+def refuse_among_results(setting: str, files: Sequence[str], config: TrainConfig, model: ModelFolder) -> None:
+    """Refuse single files that a setting names among a run's results.
+
+    Raises:
+        ConfigError: naming the setting and the file.
+    """
+    for file in files:
+        one = _Input(setting, Path(file).expanduser())
+        _refuse_results(one, Path(config.output_dir), [*model.components, *LAYOUTS[config.layout].folders])
 
 
 def refuse_own_configuration(file: Path | None, output: Path) -> None:
@@ -118,6 +129,12 @@ def _model_parts(model: ModelFolder) -> Iterator[_Input]:
         yield _Input(setting, folder, deep=True)
 
 
+def _first_factors(config: TrainConfig) -> Iterator[_Input]:
+    if config.use_lora and config.init_lora is not None:
+        path = Path(config.init_lora).expanduser()
+        yield _Input("init_lora", path / LORA_FILE if path.is_dir() else path)
+
+
 def _refuse_results(one: _Input, output: Path, components: Sequence[str]) -> None:
     """Refuse an input among the results, by itself or through a link inside it."""
     for path in (one.path, *_links(one)):
@@ -133,7 +150,7 @@ def _refuse_results(one: _Input, output: Path, components: Sequence[str]) -> Non
 def _result(path: Path, output: Path, components: Sequence[str]) -> Path | None:
     """The place among the results of a run in `output` that a path leads to."""
     real, home = path.resolve(), output.resolve()
-    for name in (RECORDS, SAMPLES, SUBJECT, *components, *RESULTS, *MODEL_FILES):
+    for name in (RECORDS, SAMPLES, SUBJECT, *components, *RESULTS, *MODEL_FILES, lora_name(home)):
         if real.is_relative_to((home / name).resolve()):
             return output / name
     if real != home and real.is_relative_to(home) and CHECKPOINT.fullmatch(first := real.relative_to(home).parts[0]):

@@ -21,6 +21,7 @@ IDENTITY = {
     "model": "pretrained_model_name_or_path: the base model is not the one that the checkpoint was trained from",
     "instance_data": "instance_data_dir: the photographs or their captions are not those of the checkpoint's run",
     "class_data": "class_data_dir: the class images are not those of the checkpoint's run",
+    "init_lora": "init_lora: the LoRA file is not the one that the checkpoint's run began with",
     "samples_per_update": "train_batch_size · gradient_accumulation_steps · devices: its product has changed",
 }
 """Parts of a run that are compared by content -> what to say where they differ."""
@@ -49,7 +50,7 @@ class Resumed:
             ConfigError: naming the first that differs.
         """
         for name in identity.keys() & IDENTITY.keys():
-            then, now = self.state[name], identity[name]
+            then, now = self.state.get(name), identity[name]
             if then != now:
                 numbers = f" ({then} then, {now} now)" if isinstance(now, int) else ""  # and not two hashes
                 raise ConfigError(f"resume_from_checkpoint: {IDENTITY[name]}{numbers}")
@@ -94,7 +95,7 @@ def find_resumed(config: TrainConfig, output: Path, warn: Callable[[str], None])
     return resumed
 
 
-LENGTH = ("max_train_steps", "num_train_epochs", "export_format")
+LENGTH = ("max_train_steps", "num_train_epochs", "export_format", "save_precision")
 """Settings that decide whether there is anything left to do for a run that has finished."""
 
 
@@ -130,7 +131,8 @@ def finished_before(
     if not _finished(output) or (resumed is not None and not resumed.lies_in(output)):
         return None
     if record is not None:
-        updates, then, now = int(record["updates"]), dict(record["settings"]), length_settings(config)
+        updates, now = int(record["updates"]), length_settings(config)
+        then = {name: type(config).model_fields[name].default for name in LENGTH} | dict(record["settings"])
         if now["max_train_steps"] is not None and now["max_train_steps"] <= updates:
             then |= {name: now[name] for name in ("max_train_steps", "num_train_epochs")}
         if then == now and (resumed is None or resumed.update == updates):

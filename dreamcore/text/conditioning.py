@@ -55,6 +55,8 @@ class LoadedEncoder(Generic[T]):
     max_length: int = 0
     trains: bool = False
     """Whether the network's weights, among them LoRA's, change from update to update."""
+    uses_mask: bool = False
+    """Whether the network is told which tokens are words."""
     ids: T | None = None
     """[prompts, length] of the prompts that batches number, where the network trains; masks alike."""
     masks: T | None = None
@@ -63,10 +65,15 @@ class LoadedEncoder(Generic[T]):
 
     def __post_init__(self) -> None:
         self.max_length = self.description.length or self.window
+        padding = self.description.sees_padding
+        own = getattr(self.network.config, "use_attention_mask", None)
+        self.uses_mask = bool(own) if padding is None else not padding
 
-    def set_length(self, config: TrainConfig) -> None:
-        """Pad and cut as the settings say."""
+    def settle(self, config: TrainConfig) -> None:
+        """Pad, cut and mask as the settings say."""
         self.max_length = padded_length(config, self.description, self.window)
+        if self.description.sees_padding is not None and config.text_encoder_use_attention_mask is not None:
+            self.uses_mask = config.text_encoder_use_attention_mask
 
     def tokens(self, prompt: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Token ids and attention mask, each [1, length]; padded with the tokenizer's own token, as its model was
@@ -143,10 +150,9 @@ class TextHooks(ABC, Generic[T]):
         """The prompt embeddings and the pooled ones that the family's description asks for, of token ids [B, length];
         for libraries whose networks answer by name."""
         wanted = part.description
-        uses_mask = getattr(part.network.config, "use_attention_mask", None)
         out = part.network(
             ids,
-            attention_mask=masks if uses_mask else None,
+            attention_mask=masks if part.uses_mask else None,
             output_hidden_states=wanted.layer is not None,
             return_dict=True,
         )
@@ -189,7 +195,7 @@ class TextConditioner(Generic[T]):
     def prepare(self, config: TrainConfig) -> dict[str, Any]:
         """Take the lengths that the settings ask for; returns the encoders that are to train, by component."""
         for part in self.encoders:
-            part.set_length(config)
+            part.settle(config)
             part.trains = bool(part.description.lora_layers) and config.train_text_encoder
         if self._absent and config.max_sequence_length is not None:
             self._absent = dict.fromkeys(self._absent, config.max_sequence_length)

@@ -16,7 +16,7 @@ def padded_length(config: TrainConfig, encoder: TextEncoder, window: int) -> int
     Raises:
         ConfigError: more than those.
     """
-    setting = "max_sequence_length" if encoder.length else "tokenizer_max_length"
+    setting = encoder.length_setting
     length = getattr(config, setting)
     return (encoder.length or window) if length is None else checked_length(length, window, setting)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from ..data import ImageFolder
 from ..data.image_set import ImageSet
 from ..diffusion.randomness import wording_of_variant
 from ..errors import ConfigError
+from ..io.text import is_chinese
 from .wording import Wording
 
 
@@ -131,4 +133,7 @@ def identifier_words(config: TrainConfig, concept: Concept, folder: ImageFolder)
 
 
 def _split(text: str) -> list[str]:
-    return [word for word in (part.strip(string.punctuation) for part in text.split()) if word]
+    """Its words without punctuation; Chinese characters, which nothing parts, are words of their own."""
+    parted = "".join(f" {letter} " if is_chinese(letter) else letter for letter in text)
+    ends = string.punctuation + "".join(letter for letter in set(text) if unicodedata.category(letter)[0] == "P")
+    return [word for word in (part.strip(ends) for part in parted.split()) if word]

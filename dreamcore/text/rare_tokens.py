@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from .tokenizer import END, Tokenizer
+from .tokenizer import Tokenizer
+from .wordpiece import WordPiece
+
+AnyTokenizer = Tokenizer | WordPiece
 
 LETTERS = 3
 """At most, as in the paper."""
@@ -24,32 +27,33 @@ NOTABLE = {
     "wwe": "wrestling",
 }
 """Rare words of which models have images all the same, where they have learned from the web."""
-WEB = 40_000
-"""Tokens of a vocabulary from which on a model is taken to have; CLIP's has 49,408, a miniature's some hundreds."""
+WEB = 20_000
+"""Tokens of a vocabulary from which on a model is taken to have; CLIP's has 49,408, BERT's Chinese one 21,128, a
+miniature's some hundreds."""
 CUSTOMARY = ("sks",)
 """Those of them that the field uses as identifiers all the same, with success."""
 
 
-def rare_words(tokenizer: Tokenizer, count: int) -> list[tuple[str, int]]:
+def rare_words(tokenizer: AnyTokenizer, count: int) -> list[tuple[str, int]]:
     """(word, token's number) of the rarest short words of one token each, the rarest first."""
-    size = len(tokenizer.vocabulary)
     found = []
     for token, number in sorted(tokenizer.vocabulary.items(), key=lambda item: -item[1]):
-        word = token.removesuffix(END)
-        fits = token.endswith(END) and 1 < len(word) <= LETTERS and word.isascii() and word.isalpha()
-        if fits and number >= COMMON * size and word not in NOTABLE and tokenizer.tokenize(word) == [token]:
+        word = tokenizer.word(token) or ""
+        fits = 1 < len(word) <= LETTERS and word.isascii() and word.isalpha()
+        rare = tokenizer.rarity(token) >= COMMON and word not in NOTABLE
+        if fits and rare and tokenizer.tokenize(word) == [token]:
             found.append((word, number))
     return found[:count]
 
 
-def known_word(tokenizer: Tokenizer, word: str) -> str | None:
+def known_word(tokenizer: AnyTokenizer, word: str) -> str | None:
     """That a word is common to the model, in words; None where it is rare, or no single token."""
     tokens = tokenizer.tokenize(word)
-    if len(tokens) == 1 and tokenizer.vocabulary.get(tokens[0], 0) < COMMON * len(tokenizer.vocabulary):
+    if len(tokens) == 1 and tokenizer.rarity(tokens[0]) < COMMON:
         return "a common word"
     return None
 
 
-def notable(tokenizer: Tokenizer, word: str) -> str | None:
+def notable(tokenizer: AnyTokenizer, word: str) -> str | None:
     """What a rare word means to a model that has learned from the web, in words."""
     return NOTABLE.get(word.lower()) if len(tokenizer.vocabulary) >= WEB else None

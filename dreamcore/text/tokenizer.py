@@ -1,6 +1,6 @@
-"""CLIP's tokenizer, read from a model folder: enough to count and look up tokens without any framework.
+"""A model's tokenizer, read from its folder: enough to count and look up tokens without any framework.
 
-Byte-pair encoding (arXiv 1508.07909) as CLIP does it: lower case, words by a pattern, every word from its bytes.
+CLIP's stands here: byte-pair encoding (arXiv 1508.07909), in lower case, words by a pattern, every word from its bytes.
 """
 
 from __future__ import annotations
@@ -20,10 +20,14 @@ from typing import Any
 from ..errors import ConfigError
 from ..models.fields import read_json
 from ..models.folder import ModelFolder
+from . import wordpiece
+from .wordpiece import WordPiece
 
 END = "</w>"
 VOCABULARY, MERGES, ONE_FILE = "vocab.json", "merges.txt", "tokenizer.json"
 """CLIP's two files, and the one that transformers 5 writes in place of them."""
+BERT, T5 = "BertTokenizer", "T5Tokenizer"
+_MARKS = re.compile(r"(<\|(?:startoftext|endoftext)\|>)")
 _WORD = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[^\W\d_]+|\d|(?:[^\s\w]|_)+", re.IGNORECASE)
 
 
@@ -36,27 +40,54 @@ class Tokenizer:
         window: tokens of a prompt that the text encoder sees.
     """
 
+    unknown = None
+    """What stands for a word that cannot be spelt: bytes spell everything."""
+
     def __init__(self, vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]], window: int):
         self.vocabulary, self.window = dict(vocabulary), window
         self._rank = {pair: rank for rank, pair in enumerate(merges)}
 
     @classmethod
-    def open(cls, model: ModelFolder) -> Tokenizer:
-        """A model folder's first tokenizer.
+    def open(cls, model: ModelFolder) -> Tokenizer | WordPiece:
+        """A model folder's first tokenizer, of the class that the folder names.
 
         Raises:
-            ConfigError: its files are missing or damaged.
+            ConfigError: its files are missing or damaged, or it is T5's.
         """
         encoder = model.family.text_encoders[0]
-        return cls(*read_bpe(model.folder(encoder.tokenizer)), model.window(encoder) - 2)
+        if (tokenizer := cls.known(model)) is None:
+            raise ConfigError(
+                f"pretrained_model_name_or_path: {model.folder(encoder.tokenizer)}: T5's tokenizer, in whose numbers "
+                "no word is rarer than another; take a model with CLIP's"
+            )
+        return tokenizer
+
+    @classmethod
+    def known(cls, model: ModelFolder) -> Tokenizer | WordPiece | None:
+        """As `open`; None where it is T5's."""
+        encoder = model.family.text_encoders[0]
+        folder, window = model.folder(encoder.tokenizer), model.window(encoder) - 2
+        return read_tokenizer(model.class_name(encoder.tokenizer), folder, window)
 
     def tokenize(self, text: str) -> list[str]:
         """The tokens of a prompt; the last of each word ends in `</w>`."""
-        text = re.sub(r"\s+", " ", unicodedata.normalize("NFC", text)).strip().lower()
-        letters = byte_letters()
-        return [
-            token for word in _WORD.findall(text) for token in self._joined([letters[b] for b in word.encode("utf-8")])
-        ]
+        found: list[str] = []
+        for number, part in enumerate(_MARKS.split(text)):
+            if number % 2:
+                found.append(part)
+                continue
+            plain = re.sub(r"\s+", " ", unicodedata.normalize("NFC", part)).strip()
+            for word in _WORD.findall("".join(letter.lower() for letter in plain)):  # each by itself, as for Greek's σ
+                found += self._joined([byte_letters()[b] for b in word.encode("utf-8")])
+        return found
+
+    def word(self, token: str) -> str | None:
+        """The word that a token is the whole of."""
+        return token.removesuffix(END) if token.endswith(END) else None
+
+    def rarity(self, token: str) -> float:
+        """Share of the vocabulary that is more frequent, from 0 to 1."""
+        return self.vocabulary.get(token, 0) / len(self.vocabulary)
 
     def _joined(self, parts: list[str]) -> list[str]:
         parts = [*parts[:-1], parts[-1] + END]
@@ -72,6 +103,18 @@ class Tokenizer:
                 i += 2 if both else 1
             parts = joined
         return parts
+
+
+def read_tokenizer(class_name: str, folder: Path, window: int = 0) -> Tokenizer | WordPiece | None:
+    """The tokenizer in a folder, of a class of transformers'; None for T5's.
+
+    Raises:
+        ConfigError: as `read_bpe`.
+    """
+    kind = class_name.removesuffix("Fast")
+    if kind == T5:
+        return None
+    return WordPiece.read(folder, window) if kind == BERT else Tokenizer(*read_bpe(folder), window)
 
 
 def read_bpe(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
@@ -98,26 +141,34 @@ def read_bpe(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
 
 @contextmanager
 def with_old_files(folder: Path) -> Iterator[Path]:
-    """A tokenizer's folder for libraries that know CLIP's two files alone; a temporary one where it lacks them.
+    """A tokenizer's folder for libraries that know only CLIP's two files, or BERT's one; a temporary one where it lacks
+    them.
 
     Raises:
         ConfigError: as `read_bpe`.
     """
     model = read_json(folder / ONE_FILE).get("model") if _is_in_one(folder) else None
-    if not (isinstance(model, dict) and "merges" in model):  # T5's is no such pair of files
+    old: dict[str, str] = {}
+    if isinstance(model, dict) and "merges" in model:
+        vocabulary, merges = read_bpe(folder)
+        lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+        old = {VOCABULARY: json.dumps(vocabulary), MERGES: "\n".join(lines) + "\n"}
+    elif isinstance(model, dict) and model.get("type") == "WordPiece":
+        pieces = wordpiece.read_vocabulary(folder)
+        old = {wordpiece.VOCABULARY: "\n".join(sorted(pieces, key=pieces.__getitem__)) + "\n"}
+    if not old:  # T5's is no file of text
         yield folder
         return
-    vocabulary, merges = read_bpe(folder)
-    with tempfile.TemporaryDirectory() as name:
-        made = Path(shutil.copytree(folder, name, dirs_exist_ok=True))
-        (made / VOCABULARY).write_text(json.dumps(vocabulary), encoding="utf-8")
-        lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
-        (made / MERGES).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with tempfile.TemporaryDirectory() as temporary:
+        made = Path(shutil.copytree(folder, temporary, dirs_exist_ok=True))
+        for name, text in old.items():
+            (made / name).write_text(text, encoding="utf-8")
         yield made
 
 
 def _is_in_one(folder: Path) -> bool:
-    return (folder / ONE_FILE).is_file() and not ((folder / VOCABULARY).is_file() and (folder / MERGES).is_file())
+    there = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
+    return ONE_FILE in there and not {VOCABULARY, MERGES} <= there and wordpiece.VOCABULARY not in there
 
 
 def _pair(merge: Any) -> tuple[str, str]:

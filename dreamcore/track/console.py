@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -13,9 +12,8 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from .base import Level, RunInfo
+from .pace import Pace, speed
 
-RECENT = 20
-"""Updates that the loss and the rate shown are means of: single losses jump with their timesteps."""
 SECONDS_BETWEEN_LINES = 10.0
 """Where the output is no terminal (a file, a job's log), lines come no faster than this."""
 
@@ -30,13 +28,11 @@ class Console:
         self._progress: Progress | None = None
         self._task = TaskID(0)
         self._info: RunInfo | None = None
-        self._losses: deque[float] = deque(maxlen=RECENT)
-        self._recent: deque[float] = deque(maxlen=RECENT)
-        self._elapsed = 0.0
+        self._pace = Pace(0)
         self._next_line = -math.inf
 
     def start(self, info: RunInfo) -> None:
-        self._info = info
+        self._info, self._pace = info, Pace(info.total_updates)
         if self._live:
             columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}", markup=False))
             self._progress = Progress(*columns, console=self._console, refresh_per_second=4)
@@ -48,7 +44,7 @@ class Console:
     def update(self, record: Mapping[str, float | int]) -> None:
         assert self._info is not None, "start comes first"
         step = int(record["step"])
-        state = self._state(step, record)
+        state = self._state(record)
         if self._progress is not None:
             self._progress.update(self._task, completed=step, state=state)
         elif self._clock() >= self._next_line or step == self._info.total_updates:
@@ -73,19 +69,11 @@ class Console:
         if progress is not None:
             progress.stop()
 
-    def _state(self, step: int, record: Mapping[str, float | int]) -> str:
+    def _state(self, record: Mapping[str, float | int]) -> str:
         """Loss, learning rate, rate and time left, in words."""
-        assert self._info is not None
-        if "skipped" not in record:  # its loss may be infinite
-            self._losses.append(record["loss"])
-        self._recent.append(record["seconds"])
-        self._elapsed += record["seconds"]
-        loss = sum(self._losses) / max(1, len(self._losses))
-        rate = len(self._recent) / max(sum(self._recent), 1e-9)
-        per_update = self._elapsed / (step - self._info.first_update + 1)
-        left = timedelta(seconds=round(per_update * (self._info.total_updates - step)))
-        speed = f"{rate:.2f} updates/s" if rate >= 1 else f"{1 / rate:.2f} s/update"
-        return f"loss {loss:.4f}  lr {record['lr']:.2e}  {speed}  {left} left"
+        self._pace.update(record)
+        left = timedelta(seconds=round(self._pace.seconds_left))
+        return f"loss {self._pace.loss:.4f}  lr {record['lr']:.2e}  {speed(self._pace.updates_per_second)}  {left} left"
 
     def _print(self, text: str, style: str | None = None) -> None:
         # Prompts and paths are the user's: square brackets in them are no markup.  soft_wrap: a log keeps its lines.

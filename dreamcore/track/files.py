@@ -9,6 +9,8 @@ from pathlib import Path
 from ..io.names import LOG
 from .base import Level, RunInfo
 
+ENDED = "run ended: "
+
 
 class LogFile:
     """Appends messages to log.txt in the run folder; those that come before `start` are kept until then."""
@@ -36,7 +38,7 @@ class LogFile:
 
     def close(self, outcome: str) -> None:
         if self._path is not None:
-            self._write("info", f"run ended: {outcome}")
+            self._write("info", f"{ENDED}{outcome}")
             self._path = None
 
     def _write(self, level: Level, text: str) -> None:
@@ -51,6 +53,16 @@ def write_entry(file: Path, level: str, text: str) -> None:
     """Add what was not said to the user to a log."""
     with file.open("a", encoding="utf-8") as log:
         log.write(_entry(level, text))
+
+
+def run_ended(file: Path) -> str | None:
+    """How the run ended that a log's last entry is of; None where it does not say so, or there is no log."""
+    try:
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    starts = [line for line in lines if not line.startswith(" ")]
+    return starts[-1].partition(ENDED)[2] or None if starts else None
 
 
 def _entry(level: str, text: str) -> str:

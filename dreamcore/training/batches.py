@@ -140,8 +140,11 @@ def form_batch(
     weight = weight * (schedule.weight(timesteps) if snr_gamma is None else min_snr_weight(q, snr_gamma))
     if mask is not None and patch > 1:
         mask = np.broadcast_to(mask, latents.shape)
+    noisy = a * latents + b * noise
+    if family.family.upscales:
+        noisy = np.concatenate([noisy, noisy], 1)
     return Batch(
-        x=pack(a * latents + b * noise, patch),
+        x=pack(noisy, patch),
         target=pack(c * latents + d * noise, patch),
         t=schedule.network_times(timesteps).astype(np.float32),
         prompt=prompt,

@@ -9,8 +9,9 @@ from ..backends.protocol import Backend
 from ..config import TrainConfig
 from ..data.finding import some
 from ..data.inspection import remarks_in_short
+from ..io.text import is_chinese
 from ..text.prompts import identifier_words
-from ..text.rare_tokens import CUSTOMARY, known_word, notable
+from ..text.rare_tokens import CUSTOMARY, AnyTokenizer, known_word, notable
 from ..text.tokenizer import Tokenizer
 from .training_data import Subject, TrainingData
 
@@ -19,17 +20,27 @@ Say = Callable[[str], None]
 
 def warn_of_data(config: TrainConfig, data: TrainingData, warn: Say, note: Say) -> None:
     """Warn of what `dreambooth data` would, and of subjects without a name of their own; `note` hears the harmless."""
-    tokenizer = Tokenizer.open(data.model)
+    tokenizer = Tokenizer.known(data.model)
     for subject in data.subjects:
         for line in remarks_in_short(subject.images, subject.crops):
             warn(line)
-        warn_of_identifier(config, subject, tokenizer, warn, note)
+        if tokenizer is not None:
+            warn_of_identifier(config, subject, tokenizer, warn, note)
 
 
-def warn_of_identifier(config: TrainConfig, subject: Subject, tokenizer: Tokenizer, warn: Say, note: Say) -> None:
+def warn_of_identifier(config: TrainConfig, subject: Subject, tokenizer: AnyTokenizer, warn: Say, note: Say) -> None:
     """Warn where no word names the subject, or one that means something or is several tokens."""
     prompt = subject.concept.instance_prompt
     words = identifier_words(config, subject.concept, subject.images)
+    for word in words:
+        if tokenizer.tokenize(word) == [tokenizer.unknown]:
+            warn(f"{word!r} is not in the model's vocabulary: it reads {tokenizer.unknown}, as for every such word")
+    if spelt := "".join(word for word in words if is_chinese(word[0]) and len(tokenizer.tokenize(word)) > 1):
+        warn(
+            f"{spelt!r}: the model's vocabulary has no Chinese characters and spells them by their bytes; write "
+            "prompts in English, or take a model for Chinese, such as Taiyi"
+        )
+    words = [word for word in words if word not in spelt]
     whole = [word for word in words if len(tokenizer.tokenize(word)) == 1 and known_word(tokenizer, word) is None]
     if any(notable(tokenizer, word) is None for word in whole):
         return  # that one is rare, and the others can be the class and what stands around it

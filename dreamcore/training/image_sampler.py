@@ -27,6 +27,8 @@ class ImageSampler:
     batch_size: int
     for_training: bool = False
     """These are class images."""
+    images: NDArray[np.float32] | None = None
+    """[N, 3, h, w] in [−1, 1] what models that upscale make images of, one for each seed."""
 
     def make(self, backend: Backend, seeds: Sequence[int]) -> NDArray[np.uint8]:
         """[N, H, W, 3], one image a seed, made `batch_size` at a time."""
@@ -42,6 +44,8 @@ class ImageSampler:
                 self.scheduler,
                 self.negative_prompt,
                 self.for_training,
+                None if self.images is None else self.images[start : start + self.batch_size],
+                learned_variance=self.for_training,  # of the model before its training
             )
             parts.append(backend.sample(request))
         return np.concatenate(parts)

@@ -92,5 +92,7 @@ class LatentCache:
 def encoder_identity(model: ModelFolder, backend: str, device: str) -> str:
     """Names the autoencoder and where it runs; its last bits differ from one backend or device to another."""
     vae = model.family.vae
+    if vae is None:
+        return "pixels"
     files = [remembered_sha256(file) for file in model.weight_files(vae)]
     return json.dumps([files, model.config(vae), backend, device], sort_keys=True)

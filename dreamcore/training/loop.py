@@ -5,35 +5,34 @@ What the run has done is always on the disk: metrics line by line, checkpoints w
 
 from __future__ import annotations
 
-import json
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..backends.installed import choose_backend
 from ..backends.out_of_memory import PREPARING, SAVING, TRAINING, VALIDATION, advise, during
 from ..config import TrainConfig
 from ..errors import LostRankError
 from ..io.files import explain_disk_errors
-from ..io.names import METRICS, SAMPLES
-from ..io.names import VALIDATION as MEASUREMENTS
-from ..runs import checkpoint
-from ..runs.layout import also_images, also_log
+from ..io.names import METRICS
+from ..runs import RunFolder, checkpoint
+from ..runs.layout import also_log
 from ..runs.resume import length_settings
 from ..track import RunInfo
 from ..track.metrics import read_lines
 from .export import write_model
+from .looking import Looking
+from .lora_export import tell_readers
 from .metrics_recorder import MetricsRecorder
 from .publishing import publish
 from .run_report import RunReport
+from .run_status import told_of_failure
 from .second_names import also_network, also_weights
 from .setup import Begun, Prepared, begin, complete
 from .signals import StopRequest
-from .validation import ValidationImages, image_files, save_images
+from .steering import Steering
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,9 @@ class Run:
     updates: int
     """Updates made, those before a resumption included."""
     exit_code: int
-    """0; or 128 + the signal that stopped it early, with a checkpoint saved."""
+    """0; or 128 + the signal that stopped it early, with a checkpoint saved; as by SIGTERM where a command did."""
+    stopped_by: str = ""
+    """What did: SIGINT, SIGTERM or dreambooth stop."""
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
@@ -65,7 +66,11 @@ def train(config: TrainConfig) -> Run:
     def keep(entry: str) -> Path | None:
         return begun.run_folder.keep_in_log(entry) if begun and begun.run_folder else None
 
-    with ExitStack() as stack, advise(config, choose_backend(config.backend), PREPARING, keep):
+    with (
+        ExitStack() as stack,
+        told_of_failure(lambda: begun.status if begun else None),
+        advise(config, choose_backend(config.backend), PREPARING, keep),
+    ):
         begun = begin(config, stack)
         if begun.finished is not None:
             begun.trackers.message(
@@ -87,6 +92,7 @@ def train(config: TrainConfig) -> Run:
         finally:
             prepared.trackers.close(outcome)
         loop.also_log()
+        prepared.status.ended(run.updates, run.stopped_by)
         if not run.exit_code:
             _publish(begun, run.updates)
     return run
@@ -110,23 +116,26 @@ class _Loop:
         prior = prepared.batcher.weighting.prior_loss_weight if prepared.batcher.plan.classes else None
         self.recorder = MetricsRecorder(prepared.backend, prior, prepared.trackers)
         self.report = RunReport(prepared, started, self.total)
+        self.looking = Looking(prepared, self.total)
+        self.steering = Steering(self.world, prepared.run_folder.requests if prepared.run_folder else None)
 
     def run(self) -> Run:
         p = self.p
         info = RunInfo(p.folder, self.total, p.first + 1, self.resolved.settings, self.resolved.logging_dir)
         p.trackers.start(info)
         self.also_log()
-        if p.first == 0 or self.owes_validation(p.first):
+        if p.first == 0 or self.looking.owes(p.first):
             self.validate(p.first)
         else:
             self.report.along_the_way(p.first)
         with StopRequest(p.trackers.message) as stop:
             for update in range(p.first, self.total):
                 self.update(update)
-                if (update + 1) % self.world.asks_every == 0 and self.agreed(stop):
+                if (update + 1) % self.world.asks_every == 0 and self.heed(stop, update + 1):
                     return self.stopped(update + 1, stop)
         p.memory.end(TRAINING)
-        self.finish()
+        with p.status.doing("saving", self.total):
+            self.finish()
         return Run(p.folder, self.total, 0)
 
     @during(TRAINING)
@@ -141,95 +150,83 @@ class _Loop:
         intervals = self.resolved.intervals
         checkpoints, validates = self.due(intervals.checkpointing, done), intervals.validates(done, self.total)
         if self.due(intervals.logging, done) or checkpoints or validates or last:
-            self.recorder.flush()
+            self.flush()
         if checkpoints or last:
             self.save(done)  # first: whatever happens to the images, the training is safe
         if validates:
             self.validate(done)
 
-    def owes_validation(self, done: int) -> bool:
-        """Whether a run that goes on had saved this update's checkpoint and was not spared to look at the model."""
-        p, owes = self.p, False
-        if p.run_folder and self.resolved.intervals.validates(done, self.total):
-            maker = self.maker(done)
-            files = image_files(p.folder / SAMPLES, done, len(maker.seeds)) if maker else []
-            owes = not all(f.exists() for f in files) or (p.held_out is not None and not self.measured(done))
-        return bool(json.loads(self.world.broadcast(json.dumps(owes))))
-
-    def maker(self, done: int) -> ValidationImages | None:
-        """What makes the validation's images after this update."""
-        return (self.resolved.final_validation if done == self.total else None) or self.resolved.validation
-
-    def measured(self, done: int) -> bool:
-        """Whether the loss on held-out photographs after this update is known: of that which the run goes on from."""
-        return done == self.p.first and done in {record["step"] for record in read_lines(self.p.folder / MEASUREMENTS)}
+    def flush(self) -> None:
+        """Copy what was measured to the host, and say how far the run is."""
+        self.recorder.flush()
+        self.p.status.flushed(self.done, self.p.memory.so_far(), self.resolved.intervals.logging)
 
     @staticmethod
     def due(every: int | None, done: int) -> bool:
         return every is not None and done % every == 0
 
-    def agreed(self, stop: StopRequest) -> bool:
-        """Whether to stop after this update: all ranks do, or none.
-
-        They ask each other from host to host after each update, for whoever sends a signal to all does not wait long;
-        their devices need not have finished it.  Where the question goes through the devices, it is put only every
-        `World.asks_every` updates.  A signal that comes while they ask is for the next time.
-        """
-        asked = stop.signal
-        if self.world.size > 1:
-            asked = int(np.max(self.world.gather(np.array([float(asked)]))))
-        if asked:
-            stop.signal = asked
-        return asked != 0
+    def heed(self, stop: StopRequest, done: int) -> bool:
+        """Whether to stop after this update: all ranks do, or none; or else make the images that are asked for."""
+        asked = self.steering.agree(stop)
+        if asked.sample and not asked.stop:
+            self.sample(done)
+        return asked.stop
 
     def stopped(self, done: int, stop: StopRequest) -> Run:
-        self.recorder.flush()
+        self.p.status.stopping(stop.by)
+        self.flush()
         self.save(done)
         self.p.trackers.message(
             f"stopped after update {done} of {self.total}; go on with --resume_from_checkpoint latest"
         )
-        return Run(self.p.folder, done, stop.exit_code)
+        return Run(self.p.folder, done, stop.exit_code, stop.by)
 
     @during(SAVING)
     def save(self, done: int) -> None:
         """Write a checkpoint, on the main process, unless this update has one."""
-        p = self.p
         if done == self.saved:
             return
         self.saved = done
-        if p.run_folder:
-
-            def write(folder: Path) -> None:
-                p.backend.export(folder, averaged=False)
-                p.backend.save_state(folder)
-                also_network(folder, p.data.model, self.resolved.names)
-
-            limit = self.resolved.intervals.checkpoints_in_training
-            limit = limit + 1 if limit and self.resolved.intervals.spares(done, self.total) else limit
-            saved = p.run_folder.save_checkpoint(done, write, p.identity, limit, p.trackers.message)
-            with explain_disk_errors(f"writing {p.folder}"):
-                epoch = -(-done // self.resolved.plan.updates_per_epoch)
-                also_weights(p.run_folder, saved, p.data.model, self.resolved.names, epoch, limit or epoch)
-            p.trackers.message(f"saved checkpoint-{done}")
-        self.world.barrier()
+        with self.p.status.doing("saving", done):
+            if self.p.run_folder:
+                self.write_checkpoint(done, self.p.run_folder)
+            self.world.barrier()
         self.recorder.restart_clock()
+
+    def write_checkpoint(self, done: int, run_folder: RunFolder) -> None:
+        p = self.p
+
+        def write(folder: Path) -> None:
+            p.backend.export(folder, averaged=False)
+            p.backend.save_state(folder)
+            also_network(folder, p.data.model, self.resolved.names)
+
+        limit = self.resolved.intervals.checkpoints_in_training
+        limit = limit + 1 if limit and self.resolved.intervals.spares(done, self.total) else limit
+        saved = run_folder.save_checkpoint(done, write, p.identity, limit, p.trackers.message)
+        with explain_disk_errors(f"writing {p.folder}"):
+            epoch = -(-done // self.resolved.plan.updates_per_epoch)
+            also_weights(run_folder, saved, p.data.model, self.resolved.names, epoch, limit or epoch)
+        p.status.saved(done)
+        p.trackers.message(f"saved checkpoint-{done}")
 
     @during(VALIDATION)
     def validate(self, done: int) -> None:
         """Make validation images and measure the held-out loss, on the main process."""
-        p = self.p
-        if p.run_folder and p.held_out and not self.measured(done):
-            p.trackers.scalars(done, {"validation_loss": p.held_out.loss(p.backend)})
-        if p.run_folder and (maker := self.maker(done)):
-            images = maker.make(p.backend)
-            files = image_files(p.folder / SAMPLES, done, len(images))
-            with explain_disk_errors(f"writing validation images to {p.folder / SAMPLES}"):
-                p.run_folder.manifest.own(f"{SAMPLES}/{file.name}" for file in files)
-                save_images(images, files)
-                also_images(p.folder, p.run_folder.manifest, self.resolved.names, done, files)
-            p.trackers.images(done, files, maker.sampler.prompt)
-        self.report.along_the_way(done)
-        p.backend.offload()
+        with self.p.status.doing("validating", done):
+            self.looking.validate(done)
+            self.looked(done)
+
+    def sample(self, done: int) -> None:
+        """Make the images that are asked for from outside, on the main process; training goes on as without them."""
+        with self.p.status.doing("validating", done):
+            self.looked(done, again=self.looking.answer(self.steering.requests, done))
+
+    def looked(self, done: int, *, again: bool = True) -> None:
+        """Write the report, where there is something new to see, and go back to training."""
+        if again:
+            self.report.along_the_way(done)
+        self.p.backend.offload()
         self.world.barrier()
         self.recorder.restart_clock()
 
@@ -246,15 +243,17 @@ class _Loop:
         if p.run_folder:
             with explain_disk_errors(f"writing the finished model to {p.folder}"):
                 final = p.run_folder.new_final()
-                layout, encoders = self.resolved.export_format, self.resolved.saves_text_encoders
-                write_model(p.backend, p.data.model, final, layout, text_encoders=encoders)
+                written = write_model(p, final)
                 p.run_folder.publish(final)
             p.trackers.message(f"the finished model is in {p.folder}")
+            if written is not None:
+                self.report.lora = written.in_words
+                tell_readers(written, p.folder, p.trackers.message)
 
     def conclude(self, run: Run) -> None:
         """Write the report, on the main process, and with it the last of a finished run."""
         p = self.p
-        self.report.ended(run.updates, run.exit_code)
+        self.report.ended(run.updates, run.stopped_by)
         if p.run_folder and not run.exit_code:
             p.run_folder.finish(run.updates, length_settings(p.config))
             if self.resolved.intervals.checkpoints_kept == 0:

@@ -10,7 +10,7 @@ from ..config.files import read_config_file
 from ..hub.card import model_card
 from ..hub.push import check_access, push
 from ..hub.selection import last_samples
-from ..io.names import CONFIG
+from ..io.names import CONFIG, lora_name
 
 
 def check_publishing(config: TrainConfig, folder: Path) -> None:
@@ -36,11 +36,13 @@ def publish(config: TrainConfig, folder: Path, pipeline: str, updates: int, say:
     if not config.push_to_hub:
         return
     settings, samples = read_config_file(folder / CONFIG), last_samples(folder, updates)
+    name = lora_name(folder)
+    other_lora = name if settings.get("use_lora") and (folder / name).is_file() else None
     push(
         folder,
         config.hub_model_id,
         private=config.hub_private_repo,
-        card=lambda name: model_card(name, pipeline, settings, samples, updates),
+        card=lambda repository: model_card(repository, pipeline, settings, samples, updates, other_lora),
         say=say,
         updates=updates,
         again="give the command again with --resume_from_checkpoint latest",

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..backends.protocol import Backend
 from ..config import TrainConfig
-from ..config.train import ExportFormat
+from ..config.output import ExportFormat, SavePrecision
 from ..config.used import Context, acting
 from ..diffusion.schedule import NoiseSchedule
 from ..families import FamilyInputs
@@ -38,6 +38,25 @@ class ClassPlan:
 
 
 @dataclass(frozen=True)
+class HeaderSettings:
+    """What of a run's files' headers is a matter of choice."""
+
+    private: bool
+    """Whether captions and folders stand there."""
+    title: str | None
+    author: str | None
+    comment: str | None
+
+    @classmethod
+    def from_config(cls, config: TrainConfig) -> HeaderSettings | None:
+        """None where files are to say nothing of themselves, or are none of LoRA."""
+        if not config.use_lora or config.lora_metadata == "none":
+            return None
+        private = config.lora_metadata == "all"
+        return cls(private, config.metadata_title, config.metadata_author, config.training_comment)
+
+
+@dataclass(frozen=True)
 class ResolvedSettings:
     """What the settings decide of a run."""
 
@@ -63,6 +82,10 @@ class ResolvedSettings:
     export_format: ExportFormat
     saves_text_encoders: bool
     """Whether the finished model holds them."""
+    save_precision: SavePrecision
+    """Of the finished model's files."""
+    header: HeaderSettings | None
+    """Of LoRA files."""
     names: Names
     """Second names of results."""
     settings: dict[str, Any]
@@ -111,6 +134,8 @@ def resolve_settings(
         logging_dir=folder / config.logging_dir,
         export_format=config.export_format,
         saves_text_encoders=config.use_lora or not config.skip_save_text_encoder,
+        save_precision=config.save_precision if config.export_format == "diffusers" else "fp32",
+        header=HeaderSettings.from_config(config),
         names=LAYOUTS[config.layout],
         settings=settings_to_write(acting(config, context))
         | ({"validation_prompt": validation.sampler.prompt} if validation else {}),

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
 from typing import TYPE_CHECKING
 
-from ..errors import ConfigError, RunError
+from ..errors import in_a_line
 from ..io.files import explain_disk_errors, write_atomically
 from ..io.names import REPORT, REPORT_DATA
 from ..report import write_report
@@ -30,6 +29,8 @@ class RunReport:
         self._p, self._started, self._total = prepared, started, total
         self._prepared_in = time.monotonic() - started
         self._subject: list[str] | None = None
+        self.lora = ""
+        """How much of the finished LoRA other programs find, in words."""
 
     def write(self, done: int, how: str) -> None:
         """Write it as of `done` updates; `how` says in words whether and how the run has ended.
@@ -48,6 +49,7 @@ class RunReport:
                 "instance_images": self._subject,
                 "class_images": [str(path.resolve()) for path in p.class_images],
                 "state": f"{how}, {done:,} of {self._total:,} updates done",
+                **({"lora": self.lora} if self.lora else {}),
                 "timing": {
                     "preparation, seconds": self._prepared_in,
                     "in all, seconds": time.monotonic() - self._started,
@@ -64,19 +66,16 @@ class RunReport:
         except Exception as error:
             self._warn(error)
 
-    def ended(self, done: int, exit_code: int) -> None:
-        """Write it of a run that has finished, or stopped on a signal (128 + its number), and say where it is."""
-        name = signal.Signals(exit_code - 128).name if exit_code else ""
-        self.write(done, f"stopped by {name}" if name else "finished")
+    def ended(self, done: int, stopped_by: str) -> None:
+        """Write it of a run that has finished, or that something has stopped, and say where it is."""
+        self.write(done, f"stopped by {stopped_by}" if stopped_by else "finished")
         if self._p.run_folder:
             self._p.trackers.message(f"report: {self._p.folder / REPORT}")
 
     def failed(self, done: int, error: BaseException) -> None:
         """Write it of a run that ends with an error, which is not hidden by any that comes in doing so."""
-        known = isinstance(error, RunError | ConfigError)
-        said = (str(error) if known else f"{type(error).__name__}: {error}").partition("\n")[0]
         try:
-            self.write(done, "interrupted" if isinstance(error, KeyboardInterrupt) else f"failed ({said})")
+            self.write(done, "interrupted" if isinstance(error, KeyboardInterrupt) else f"failed ({in_a_line(error)})")
         except BaseException as other:  # a second Ctrl-C, too
             self._warn(other)
 

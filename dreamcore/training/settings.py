@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..backends.lora import refuse_larger_rank
 from ..config import TrainConfig
 from ..config.compat import SYSTEMS
 from ..config.loading import without_rivals
@@ -15,6 +16,7 @@ from ..diffusion.schedule import FlowSettings, NoiseSchedule, ResolutionShift
 from ..errors import ConfigError
 from ..families import Family
 from ..models.folder import ModelFolder
+from ..models.lora_files import find_lora, rank_of
 from ..runs.layout import LAYOUTS
 
 Say = Callable[[str], None]
@@ -101,6 +103,23 @@ def settle_defaults(config: TrainConfig, family: Family) -> tuple[TrainConfig, s
     return config.suggest(taken), f"--like {system.name}, for {family.name}: {listed}"
 
 
+def settle_rank(config: TrainConfig, model: ModelFolder) -> tuple[TrainConfig, str | None]:
+    """The settings with the rank of the LoRA file that training begins with, unless the user gives one, and a line that
+    says so.
+
+    Raises:
+        ConfigError: the file cannot be read, or has a larger rank than the user gives.
+    """
+    if not config.use_lora or config.init_lora is None:
+        return config, None
+    file = find_lora("init_lora", config.init_lora)
+    rank = rank_of(file, model)
+    if "rank" in config.given() and "rank" not in config.suggested:
+        refuse_larger_rank(file, rank, config.rank)
+        return config, None
+    return config.suggest({"rank": rank}), f"rank {rank}, as {file} has it"
+
+
 def settle_length(
     config: TrainConfig, family: Family, earlier: Mapping[str, Any] | None
 ) -> tuple[TrainConfig, str | None]:
@@ -139,7 +158,10 @@ def settings_to_write(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _absolute(name: str, value: Any) -> Any:
     """A setting's value; where it names a folder or file that is there, by its absolute path."""
-    is_path = name.endswith(("_dir", "_name_or_path")) or name in ("dataset_name", "tokenizer_name", "original_config")
+    files = ("dataset_name", "tokenizer_name", "original_config", "validation_images", "init_lora")
+    is_path = name.endswith(("_dir", "_name_or_path")) or name in files
+    if is_path and isinstance(value, list):
+        return [_absolute(name, one) for one in value]
     if value is None or not is_path or name == "logging_dir" or not Path(str(value)).expanduser().exists():
         return value
     return str(Path(str(value)).expanduser().resolve())

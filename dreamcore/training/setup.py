@@ -21,7 +21,9 @@ from ..data import ImageFolder
 from ..data.image_set import CLASS, INSTANCE, ImageSet
 from ..hub.client import with_token
 from ..io.files import usable_folder
+from ..io.hashing import file_sha256
 from ..models.folder import ModelFolder
+from ..models.lora_files import find_lora
 from ..models.settings import model_facts, refuse_before_fetching
 from ..runs import RunFolder
 from ..runs.checkpoint import prune
@@ -35,12 +37,15 @@ from .batches import Batcher
 from .data_warnings import prompt_owners, warn_of_cut_prompts, warn_of_data
 from .latents import Images, Latents
 from .learning_rate import warm_up_too_long
+from .memory_plan import keep_to_plan
 from .publishing import check_publishing
 from .resolved_settings import ClassPlan, ResolvedSettings, resolve_settings
+from .run_status import RunStatus
 from .sample_plan import Plan, Sample
 from .second_names import check_layout
-from .settings import settle_defaults, settle_length
+from .settings import settle_defaults, settle_length, settle_rank
 from .training_data import TrainingData, open_training_data
+from .upscaling import check_upscaling
 from .validation import HeldOut
 
 XFORMERS = (
@@ -59,6 +64,7 @@ class Prepared:
     run_folder: RunFolder | None
     """None but on the main process, which alone writes."""
     trackers: Trackers
+    status: RunStatus
     backend: Backend
     memory: PeakMemory
     batcher: Batcher
@@ -78,6 +84,8 @@ class Begun:
     config: TrainConfig
     context: Context
     trackers: Trackers
+    status: RunStatus
+    """Written on the main process alone."""
     data: TrainingData
     folder: Path
     run_folder: RunFolder | None
@@ -92,6 +100,9 @@ def begin(config: TrainConfig, stack: ExitStack) -> Begun:
     name = choose_backend(config.backend)
     rank = launch_rank(name)
     trackers = make_trackers(config.report_to, main_process=rank == 0)
+    status = RunStatus(trackers.warn)
+    if rank == 0:
+        trackers.append(status)
     for note in config.notes:
         trackers.message(note)
     stack.enter_context(with_token(config.token))
@@ -101,13 +112,15 @@ def begin(config: TrainConfig, stack: ExitStack) -> Begun:
     refuse_before_fetching(config, name)
     model = ModelFolder.of(config)
     config, taken = settle_defaults(config, model.family)
-    if taken is not None:
-        trackers.message(taken)
+    config, said = settle_rank(config, model)
+    for line in filter(None, (taken, said)):
+        trackers.message(line)
     data = open_training_data(config, model, trackers.warn)
     asked = places(config, [(subject.concept, subject.images) for subject in data.subjects])
     context = Context(name, model_facts(data.model), asked)
     refuse_idle(config, context)
     check_layout(config, data.model)
+    check_upscaling(config, data.model, folder)
     resumes, overwrite = config.resume_from_checkpoint is not None, config.overwrite_output_dir
     if not resumes:
         refuse_own_configuration(config.file, folder)
@@ -127,6 +140,7 @@ def begin(config: TrainConfig, stack: ExitStack) -> Begun:
         config=config,
         context=context,
         trackers=trackers,
+        status=status,
         data=data,
         folder=folder,
         run_folder=run_folder,
@@ -150,10 +164,13 @@ def complete(begun: Begun) -> Prepared:
 
     if rank == 0:
         warn_of_data(config, data, trackers.warn, trackers.message)
-    config, backend = load_suggested(name, data.model, config, trackers.message)
+    plan = keep_to_plan(config, data, folder, name, trackers, refuses=not config.ignore_memory_plan)
+    memory = PeakMemory(plan.predictions() if plan else {}, trackers.message)
+    config, backend = load_suggested(name, data.model, config, trackers.message, memory.idle)
     trackers.message(f"{data.model.family.name} on {name}, {backend.device_name()}")
     with during(LOADING):
         trained = backend.prepare_training(config)
+    memory.watch(backend)
     if config.enable_xformers_memory_efficient_attention:
         trackers.message(XFORMERS)
     resolved = resolve_settings(config, data, folder, context, backend, trained)
@@ -168,7 +185,7 @@ def complete(begun: Begun) -> Prepared:
     elif run_folder:
         run_folder.clear(trackers.message)
         run_folder.write_config(resolved.settings)
-    memory = PeakMemory(backend, trackers.message)
+        begun.status.begin(folder, 0, name, backend)
     class_folders = {number: _complete_classes(one, backend, trackers) for number, one in resolved.classes.items()}
     if class_folders:
         memory.end(CLASSES)
@@ -178,6 +195,7 @@ def complete(begun: Begun) -> Prepared:
         _load_state(backend, resumed, trackers, reset_optimizer=resolved.reset_optimizer)
         if run_folder:
             _go_on(run_folder, resumed, resolved, trackers.message)
+            begun.status.begin(folder, resumed.update, name, backend)
     first = resumed.update if resumed else 0
 
     prompts = _encode_prompts(data, resolved, backend, trackers.warn)
@@ -201,6 +219,7 @@ def complete(begun: Begun) -> Prepared:
         folder=folder,
         run_folder=run_folder,
         trackers=trackers,
+        status=begun.status,
         backend=backend,
         memory=memory,
         batcher=batcher,
@@ -281,8 +300,16 @@ def _identity(config: TrainConfig, data: TrainingData, plan: Plan, backend: str)
         "model": data.model.fingerprint,
         "instance_data": _together([subject.images for subject in data.subjects]),
         "samples_per_update": plan.samples_per_update,
+        "init_lora": _hash_of_first_factors(config),
         "settings": config.model_dump(mode="json"),
     }
+
+
+def _hash_of_first_factors(config: TrainConfig) -> str | None:
+    """Of the LoRA file that training begins with."""
+    if not config.use_lora or config.init_lora is None:
+        return None
+    return file_sha256(find_lora("init_lora", config.init_lora))
 
 
 def _together(folders: Sequence[ImageFolder]) -> str | None:

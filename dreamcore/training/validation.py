@@ -6,7 +6,7 @@ Nothing here draws from the training's streams, so a run with validation and one
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from ..text.prompts import PromptTable, subject_words
 from .batches import form_batch
 from .image_sampler import ImageSampler
 from .training_data import HeldOutImages, TrainingData
+from .upscaling import low_resolution
 
 INSTANCE_PROMPT = "{instance_prompt}"
 """In a validation prompt: the first concept's words."""
@@ -61,7 +62,10 @@ class ValidationImages:
             data.latent_shape,
             config.sample_batch_size,
         )
-        return cls(made, [config.seed + k for k in range(config.num_validation_images)])
+        if not data.model.family.upscales or config.validation_images is None:
+            return cls(made, [config.seed + k for k in range(config.num_validation_images)])
+        images = low_resolution(config.validation_images, "validation_images")
+        return cls(replace(made, images=images), [config.seed + k for k in range(len(images))])
 
     def make(self, backend: Backend) -> NDArray[np.uint8]:
         """[N, H, W, 3]."""
@@ -71,6 +75,11 @@ class ValidationImages:
 def image_files(folder: Path, step: int, count: int) -> list[Path]:
     """The files of a validation's images, `step-STEP-K.png`."""
     return [folder / f"step-{step:06}-{k}.png" for k in range(count)]
+
+
+def asked_files(folder: Path, step: int, number: int, count: int) -> list[Path]:
+    """The files of images of other words than the validation's, which were asked for: `asked-STEP-NUMBER-K.png`."""
+    return [folder / f"asked-{step:06}-{number}-{k}.png" for k in range(count)]
 
 
 def save_images(images: NDArray[np.uint8], files: Sequence[Path]) -> None:

@@ -38,6 +38,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     class Done:
         exit_code = 0
+        stopped_by = None
 
     monkeypatch.setattr(dreamcore, "train", lambda config: calls.append(config) or Done())
     monkeypatch.setattr(dreamcore, "generate", lambda config: calls.append(config) or [Path("a.png"), Path("b.png")])
@@ -237,7 +238,7 @@ def test_generate_reads_its_own_settings(started: list[Any], capsys: pytest.Capt
     ("words", "message"),
     [
         (["trian"], "trian: no such command; did you mean train?"),
-        (["frobnicate"], "there are train, generate, launch, data, identifiers, configs, stand-in, doctor"),
+        (["frobnicate"], "there are train, generate, launch, data"),
         (["train"], "pretrained_model_name_or_path: required, but not given"),
         (["train", "--model", "m"], "instance_data_dir: required, but not given"),
         (["train", "--config", "nowhere.toml"], "nowhere.toml: No such file"),
@@ -286,7 +287,7 @@ def test_how_a_command_ends(
 
 @pytest.mark.parametrize("code", [0, 130, 143])
 def test_the_run_says_the_exit_code(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dreamcore, "train", lambda config: type("Run", (), {"exit_code": code})())
+    monkeypatch.setattr(dreamcore, "train", lambda config: type("Run", (), {"exit_code": code, "stopped_by": None})())
     assert main(["train", *REQUIRED]) == code
 
 

@@ -74,7 +74,7 @@ def another(flag: str, kind: str, default: Any) -> list[str]:
     return ["some/text"]
 
 
-OTHER_VALUES = {"mode", "validation_scheduler"}
+OTHER_VALUES = {"mode", "validation_scheduler", "save_precision", "class_labels_conditioning"}
 """Names that are ours too, whose values have other spellings."""
 
 

@@ -28,6 +28,12 @@ BECOME: dict[str, tuple[str, dict[str, Any]]] = {
     "network_module": ("networks.lora", {"use_lora": True}),
     "network_dim": ("16", {"rank": 16}),
     "network_alpha": ("8", {"lora_alpha": 8.0}),
+    "network_weights": ("a.safetensors --network_dim=8", {"init_lora": "a.safetensors", "rank": 8}),
+    "dim_from_weights": ("--network_weights=a.safetensors --network_dim=8", {"init_lora": "a.safetensors", "rank": 4}),
+    "save_precision": ("float", {"save_precision": "fp32"}),
+    "no_metadata": ("", {"lora_metadata": "none"}),
+    "training_comment": ("x", {"training_comment": "x"}),
+    "metadata_title": ("x", {"metadata_title": "x"}),
     "network_train_unet_only": ("--text_encoder_lr=1e-5", {"train_text_encoder": False, "text_encoder_lr": None}),
     "stop_text_encoder_training": ("-1", {"train_text_encoder": False}),
     "unet_lr": ("1e-4 --learning_rate=1e-5", {"learning_rate": 1e-4, "text_encoder_lr": 1e-5}),
@@ -119,11 +125,11 @@ xformers sdpa mem_eff_attn no_half_vae skip_cache_check cache_info persistent_da
 cache_text_encoder_outputs cache_text_encoder_outputs_to_disk disable_mmap_load_safetensors save_state
 save_state_on_train_end use_safetensors save_clip save_t5xxl async_upload log_config ddp_gradient_as_bucket_view
 ddp_static_graph ip_noise_gamma_random_strength skip_until_initial_step support_controlnet support_dreambooth
-support_dropout support_finetuning no_metadata sample_at_first vae_batch_size=4 max_data_loader_n_workers=2
+support_dropout support_finetuning sample_at_first vae_batch_size=4 max_data_loader_n_workers=2
 text_encoder_batch_size=4 tokenizer_cache_dir=t log_prefix=p wandb_run_name=r log_tracker_name=n ddp_timeout=9
 multires_noise_discount=0.1 sample_sampler=euler_a huber_schedule=constant huber_c=0.2 huber_scale=2 token_warmup_min=2
 dataset_repeats=3 base_weights_multiplier=0.5 lr_decay_steps=5 lr_scheduler_timescale=5 lr_scheduler_min_lr_ratio=0.1
-validation_seed=7 t5xxl_dtype=fp16 t5xxl_device=cpu training_comment=x save_precision=fp16 save_model_as=safetensors
+validation_seed=7 t5xxl_dtype=fp16 t5xxl_device=cpu save_model_as=safetensors
 loss_type=l2 model_type=flux clip_skip=1 max_token_length=75 max_timestep=1000 min_timestep=0 caption_separator=,
 initial_epoch=1 huggingface_repo_type=model dynamo_backend=inductor optimizer_type=AdamW network_dropout=0
 blocks_to_swap=0
@@ -133,7 +139,7 @@ dim_from_weights network_train_text_encoder_only fp8_base fp8_base_unet split_mo
 full_bf16 no_token_padding apply_t5_attn_mask apply_lg_attn_mask enable_scaled_pos_embed debiased_estimation_loss
 scale_v_pred_loss_like_noise_pred zero_terminal_snr noise_offset_random_strength fused_backward_pass use_lion_optimizer
 color_aug bucket_no_upscale enable_wildcard weighted_captions debug_dataset resume_from_huggingface output_config
-save_state_to_huggingface network_args=conv_dim=4 network_dropout=0.1 network_weights=a.safetensors base_weights=a
+save_state_to_huggingface network_args=conv_dim=4 network_dropout=0.1 save_precision=fp8 base_weights=a
 scale_weight_norms=1 blocks_to_swap=18 clip_l=c clip_g=c t5xxl=t ae=a model_type=chroma dynamo_backend=eager
 controlnet_model_name_or_path=c max_token_length=225 pos_emb_random_crop_rate=0.1 clip_l_dropout_rate=0.1
 clip_g_dropout_rate=0.1 t5_dropout_rate=0.1 loss_type=huber v_pred_like_loss=0.1 min_timestep=10 max_timestep=900

@@ -232,7 +232,7 @@ def test_command_lines_of_the_documents(script: str, words: list[str], expected:
     wanted = LORA | expected
     assert {name: getattr(config, name) for name in wanted} == wanted
     assert config.concepts is not None and len(config.concepts) == 2
-    assert any("written as one safetensors file" in note for note in config.notes)
+    assert any("written as OUTPUT_NAME.safetensors" in note for note in config.notes)
     refuse_idle(config, Context())
 
 

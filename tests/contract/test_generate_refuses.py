@@ -21,7 +21,7 @@ from dreamcore.errors import ConfigError
         ({"prompt": "a", "prompt_file": "b"}, "give either prompt or prompt_file"),
         ({}, "give either prompt or prompt_file"),
         ({"prompt": "a", "lora": "/nowhere"}, "lora: /nowhere: no LoRA file there"),
-        ({"prompt": "a", "lora_scale": 0.5}, "lora_scale=0.5: acts only with lora; give lora, or remove it"),
+        ({"prompt": "a", "lora_scale": 0.5}, r"lora_scale=\[0.5\]: acts only with lora; give lora, or remove it"),
         (
             {"prompt": "a", "negative_prompt": "b", "guidance_scale": 1.0, "drop_t5": True},
             "(?s)drop_t5=True: acts only on models with a T5.*negative_prompt='b': acts only with guidance_scale",

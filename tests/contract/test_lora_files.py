@@ -40,11 +40,11 @@ def shapes(tiny_model: Path) -> dict[str, tuple[int, ...]]:
 
 
 def pair(layer: str, shape: tuple[int, ...], down: str = "lora_A.weight", up: str = "lora_B.weight") -> Arrays:
-    """Factors of rank 2 that show, of a layer of `shape` [out, in]."""
+    """Factors of rank 2 that show, of a layer of `shape` [out, in], or [out, in, kh, kw]."""
     draw = np.random.default_rng(sum(layer.encode()))
     return {
-        f"{layer}.{down}": draw.standard_normal((2, shape[1])).astype(np.float32),
-        f"{layer}.{up}": draw.standard_normal((shape[0], 2)).astype(np.float32),
+        f"{layer}.{down}": draw.standard_normal((2, *shape[1:])).astype(np.float32),
+        f"{layer}.{up}": draw.standard_normal((shape[0], 2, *(1 for _ in shape[2:]))).astype(np.float32),
     }
 
 
@@ -53,7 +53,7 @@ def pair(layer: str, shape: tuple[int, ...], down: str = "lora_A.weight", up: st
     [
         (pair("unet.no_such.to_q", (4, 4)), r"unet\.no_such\.to_q: this model has no such layer"),
         (pair("text_encoder_2.encoder.q_proj", (4, 4)), r"text_encoder_2\.encoder\.q_proj: this model has no such"),
-        (pair("diffusion_model.mid.to_q", (4, 4)), r"diffusion_model\.mid\.to_q: this model has no such layer"),
+        (pair("diffusion_model.mid.to_q", (4, 4)), r"diffusion_model\.mid\.to_q\.lora_A\.weight: a name of no layer"),
         (pair(f"{UNET}.to_k", (3, 5)), r"to_k: factors \(2, 5\) and \(3, 2\) do not fit this model's"),
         ({f"{UNET}.to_k.lora_A.weight": np.ones((2, 4))}, r"attn1\.to_k: has only down of its factors"),
         ({f"{UNET}.to_k.stray": np.ones((2, 4))}, r"to_k\.stray: "),
@@ -136,10 +136,13 @@ def bfloat16(arrays: Arrays, file: Path) -> Arrays:
 def test_other_trainers_files_make_the_same_picture(
     tiny_model: Path, shapes: dict[str, tuple[int, ...]], tmp_path: Path
 ) -> None:
-    """Kohya's names, numbers in bfloat16, and each layer's alpha as a scalar: as in diffusers' names and float32."""
+    """Kohya's names, numbers in bfloat16, each layer's alpha as a scalar, and a convolution (LoCon): as in diffusers'
+    names and float32.
+    """
     beginnings = {"unet": "lora_unet", "text_encoder": "lora_te"}
+    convolution = "unet.down_blocks.0.resnets.0.conv1"
     plain, named, kohya = Arrays(), Arrays(), Arrays()
-    for layer in (f"{UNET}.to_q", f"{UNET}.to_out.0", f"{ENCODER}.self_attn.out_proj"):
+    for layer in (f"{UNET}.to_q", f"{UNET}.to_out.0", f"{ENCODER}.self_attn.out_proj", convolution):
         component, _, rest = layer.partition(".")
         down, up = pair(layer, shapes[layer]).values()
         other = f"{beginnings[component]}_{rest.replace('.', '_')}"

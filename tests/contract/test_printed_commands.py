@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from PIL import Image
 
 from dreamcore.backends.installed import installed_backends
 from dreamcore.cli.flags import parse_settings
@@ -29,6 +30,7 @@ from ..support import needs
 from ..support.ldm import CONFIG
 from ..support.paths import ROOT
 from ..support.runs import small_run
+from ..support.tiny import draw_photos
 
 pytestmark = needs.backend
 
@@ -42,6 +44,7 @@ VARIABLES = {
     "class_prompt": "a photo of a dog",
     "train_batch_size": "1",
     "image_size": "512",
+    "VALIDATION_IMAGES": "low/1.png low/2.png",
 }
 """What a README file sets before its command."""
 
@@ -112,7 +115,13 @@ def places(
         more = ["--num_class_images=2"] if "--with_prior_preservation" in one.words else []
         more += ["--prior_num_inference_steps=2"] if more else []
         looks = "--validation_prompt" in one.command
-        more += ["--num_validation_images=1", "--validation_num_inference_steps=2"] if looks else []
+        more += ["--validation_num_inference_steps=2"] if looks else []
+        if "--validation_images" in one.command:
+            draw_photos(tmp_path / "low", count=2, size=8)
+            for number, file in enumerate(sorted((tmp_path / "low").iterdir()), 1):
+                Image.open(file).convert("RGB").crop((0, 0, 8, 8)).save(tmp_path / "low" / f"{number}.png")
+        elif looks:
+            more += ["--num_validation_images=1"]
         if one.trainer == "mindone-sd2":
             values |= of_mindone(family_models("ldm1"), tmp_path)
             train = one.words[0].startswith("train")

@@ -49,7 +49,7 @@ def go_on(model: Path, photos: Path, folder: Path, **settings: Any) -> Run:
 def test_a_break_leaves_no_trace(method: str, tiny_model: Path, photos: Path, tmp_path: Path) -> None:
     settings = METHODS[method] | {"checkpointing_steps": 3, "max_train_steps": 6, "center_crop": None}
     whole = small_run(tiny_model, photos, tmp_path / "whole", **settings)
-    broken = tmp_path / "broken"
+    broken = tmp_path / "broken" / whole.folder.name  # which a LoRA file bears
     shutil.copytree(whole.folder, broken)
     shutil.rmtree(broken / "checkpoint-6")
     for name in ("model_index.json", "pytorch_lora_weights.safetensors"):

@@ -29,6 +29,12 @@ def run(tiny_model: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory
     return small_run(tiny_model, photos, folder, **settings, max_train_steps=1, checkpointing_steps=1).folder
 
 
+def test_by_either_of_its_files(run: Path, tiny_model: Path) -> None:
+    for name in ("pytorch_lora_weights.safetensors", f"{run.name}.safetensors"):
+        one = config(lora=f"another.safetensors,{run / name}")
+        assert one.pretrained_model_name_or_path == str(tiny_model.resolve()) and one.height == 64
+
+
 @pytest.mark.parametrize("words", [["--lora", ""], ["--model", ""], ["--lora", "checkpoint-1"]], ids=" ".join)
 def test_model_and_size_come_with_the_run(
     words: list[str], run: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -73,7 +79,7 @@ def test_checking_it_again_changes_nothing(run: Path) -> None:
         once: Settings = config(**given)
         again = GenerateConfig.from_mapping(once.given(), once.suggested)
         assert (again, again.notes) == (once, once.notes) and again.notes
-        assert once.given() == {"prompt": "a", **given}
+        assert once.given() == {"prompt": "a", **{n: [v] if n == "lora" else v for n, v in given.items()}}
 
 
 def test_a_file_of_unknown_origin_asks_for_its_model(run: Path, tmp_path: Path) -> None:

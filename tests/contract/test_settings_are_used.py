@@ -20,9 +20,10 @@ from dreamcore.config.used import Context, idle, refuse_idle
 from dreamcore.errors import ConfigError
 from dreamcore.models.folder import ModelFolder
 from dreamcore.models.settings import model_facts
-from dreamcore.training import setup
+from dreamcore.training import memory_plan, setup
 from dreamcore.training.setup import prepare
 
+from ..support.lora import UNET, write_lora
 from ..support.runs import PRIOR, configuration
 from ..support.tables import as_parquet
 from .test_families import RUNS
@@ -39,7 +40,8 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "pretrained_unet_name_or_path": (None, None),
     "tokenizer_name": (None, None),
     "original_config": ("described.yaml", {"pretrained_model_name_or_path": "model.ckpt"}),
-    "sd_version": ("1.5", {"pretrained_model_name_or_path": "model.ckpt"}),
+    "sd_version": ("1.5", {"pretrained_model_name_or_path": "model.safetensors"}),
+    "allow_pickle": (True, {"pretrained_model_name_or_path": "model.ckpt"}),
     "cache_dir": ("fetched", None),
     "instance_data_dir": (None, None),
     "output_dir": (None, None),
@@ -97,6 +99,7 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "use_lora": (True, None),
     "rank": (2, LORA),
     "lora_alpha": (2.0, LORA),
+    "init_lora": (None, LORA),
     "lora_dropout": (0.1, LORA),
     "lora_layers": (["to_q"], LORA),
     "lora_blocks": (["0"], LORA),
@@ -105,6 +108,7 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "gradient_checkpointing": (True, None),
     "channels_last": (True, None),
     "compile": (True, None),
+    "ignore_memory_plan": (True, None),
     "enable_xformers_memory_efficient_attention": (True, None),
     "use_ema": (True, None),
     "ema_decay": (0.9, {"use_ema": True}),
@@ -121,6 +125,8 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "max_sequence_length": (64, None),
     "drop_t5": (True, None),
     "tokenizer_max_length": (20, None),
+    "text_encoder_use_attention_mask": (True, None),
+    "class_labels_conditioning": ("timesteps", None),
     "seed": (3, None),
     "train_batch_size": (2, None),
     "gradient_accumulation_steps": (2, None),
@@ -143,6 +149,7 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "validation_prompt": ("a dog", None),
     "validation_negative_prompt": ("a cat", LOOKING),
     "num_validation_images": (2, LOOKING),
+    "validation_images": (None, {"validation_prompt": "a dog", "validation_num_inference_steps": 1}),
     "validation_steps": (2, LOOKING),
     "validation_epochs": (1, LOOKING),
     "validation_num_inference_steps": (2, LOOKING),
@@ -160,6 +167,11 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "reset_optimizer": (True, {"resume_from_checkpoint": "latest"}),
     "export_format": ("ppdiffusers", None),
     "skip_save_text_encoder": (True, None),
+    "save_precision": ("fp16", None),
+    "lora_metadata": ("all", LORA),
+    "metadata_title": ("a dog", LORA),
+    "metadata_author": ("me", LORA),
+    "training_comment": ("good", LORA),
     "layout": ("structured-lora", None),
     "push_to_hub": (False, None),
     "hub_model_id": ("someone/dog", {"push_to_hub": True}),
@@ -173,7 +185,9 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "mode": ("pynative", None),
     "jit_level": ("O1", None),
 }
-ELSEWHERE = {"variant", "revision", "original_config", "sd_version", "hub_model_id", "hub_private_repo"}
+ELSEWHERE = {"variant", "revision", "original_config", "sd_version", "allow_pickle", "hub_model_id"} | {
+    "hub_private_repo"
+}
 """Settings of the model's place and of publishing, which their own tests give."""
 CONTRADICTING = {"resolution", "repeats", "checkpointing_steps"}
 """Settings that cannot act beside others with which they contradict: the configuration's own tests show it."""
@@ -181,14 +195,19 @@ CONTRADICTING = {"resolution", "repeats", "checkpointing_steps"}
 BACKEND = installed_backends()[0]
 FLOW = dict.fromkeys(("weighting_scheme", "logit_mean", "logit_std", "mode_scale", "precondition_outputs"), "sd3")
 FLOW |= dict.fromkeys(("resolution_shift", "max_sequence_length", "drop_t5", "lora_blocks"), "sd3") | {
-    "guidance_scale": "flux"
+    "guidance_scale": "flux",
+    "text_encoder_use_attention_mask": "if1",
+    "class_labels_conditioning": "if2",
+    "validation_images": "if2",
 }
 """Settings of some families alone -> the model that shows their use; on Stable Diffusion they are refused."""
-NEVER_READ = {"pre_compute_text_embeddings"}
+NEVER_READ = {"pre_compute_text_embeddings", "class_labels_conditioning"}
 """Accepted for other trainers' command lines: what it asks for is done in any case."""
 READ_IDLE = {"validation_negative_prompt", "repeats", "instance_variants", "class_variants"}
 """What a run reads where it changes nothing: before it is known that it does."""
 ANOTHER: dict[str, Any] = {"caption_column": "words", "image_column": "picture", "amp_level": "O2", "mode": "graph"}
+ANOTHER |= {"init_lora": "first.safetensors"}
+ANOTHER |= {"pretrained_vae_model_name_or_path": "vae", "validation_images": ["a.png"]}
 ANOTHER |= {"allow_tf32": True, "use_8bit_adam": True, "sub_folders": True, "jit_level": "O0"}
 """Values that are not what a run does anyway, where those of `CASES` are."""
 
@@ -221,14 +240,15 @@ def with_captions(photos: Path, folder: Path, source: str) -> Path:
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """The settings that are read from here on, but for the table's own conditions."""
+    """The settings that are read from here on, but for the table's own conditions, and but for the plan of memory,
+    which foretells what others do with them."""
     found = set[str]()
 
     def read(self: Settings, name: str) -> Any:
         value = object.__getattribute__(self, name)
         if name in type(self).model_fields:
             frame: Any = sys._getframe(1)
-            while frame is not None and frame.f_globals["__name__"] != used.__name__:
+            while frame is not None and frame.f_globals["__name__"] not in (used.__name__, memory_plan.__name__):
                 frame = frame.f_back
             if frame is None:
                 found.add(name)
@@ -281,6 +301,10 @@ def test_the_table_says_what_a_run_reads(
         given[name] = str(tmp_path / value) if name == "class_data_dir" else value
     if name == "validation_data_dir":
         given[name] = str(photos)
+    if name == "init_lora":
+        given[name] = str(write_lora(model, tmp_path / "first.safetensors", [f"{UNET}.to_q"]))
+    if name == "validation_images":
+        given[name] = [str(next(photos.iterdir()))]
     if name == "latent_cache_dir":
         given[name] = str(tmp_path / "cache")
     parts = {"pretrained_vae_model_name_or_path": "vae", "pretrained_unet_name_or_path": "unet"}
@@ -305,7 +329,7 @@ def test_the_table_says_what_a_run_reads(
         acting = TrainConfig.model_fields.keys() - idle(config, contexts[-1])
         assert name in acting
         valued = {n for n in acting if config.__dict__[n] is not None}
-        assert valued - reads == NEVER_READ, "acts, and nothing reads it"
+        assert valued - reads == NEVER_READ & valued, "acts, and nothing reads it"
         assert reads - acting <= READ_IDLE, "is read, and does not act"
     elif value not in (TrainConfig.model_fields[name].default, "O1", "pynative"):  # another backend's
         with pytest.raises(ConfigError, match=f"^{name}=.*: acts only "), ExitStack() as stack:
@@ -314,6 +338,8 @@ def test_the_table_says_what_a_run_reads(
 
 NOT_OF_FLOW = {"do_edm_style_training"} if "sd3" in RUNS else set[str]()
 """What cannot act on models of flow matching."""
+NOT_OF_PIXELS = {"train_text_encoder", "pretrained_vae_model_name_or_path"}
+"""What cannot act on DeepFloyd IF."""
 
 
 @pytest.mark.parametrize("name", sorted(used.TRAIN.keys() - CONTRADICTING - ({"do_edm_style_training"} - NOT_OF_FLOW)))
@@ -327,8 +353,11 @@ def test_what_cannot_act_is_refused_before_the_model_loads(
 ) -> None:
     given: dict[str, Any] = {name: ANOTHER.get(name, CASES[name][0])}
     model = family_models("sd3") if name in NOT_OF_FLOW else tiny_model
+    model = family_models("if1") if name in NOT_OF_PIXELS else model
     if name == "skip_save_text_encoder":
         given |= {"use_lora": True}
+    if name == "save_precision":
+        given |= {"export_format": "ppdiffusers"}
     if name in ("cache_memory_gb", "latent_cache_dir"):
         given |= {"cache_latents": False}
     if name in ("sub_folders", "caption_source"):

@@ -26,6 +26,7 @@ OPERATORS: dict[str, tuple[Shapes, Callable[..., Any]]] = {
     "einsum": (((2, 3, 4, 5, 6, 7),), lambda f, x: f.einsum("nhwpqc->nchpwq", x)),
     "repeat_interleave": (((3, 4),), lambda f, x: f.repeat_interleave(x, 2, dim=1, output_size=8)),
     "embedding": (((7, 5),), lambda f, w: f.embedding(rows(f), w)),
+    "embedding with padding": (((7, 5),), lambda f, w: f.embedding(rows(f), w, padding_idx=2)),
     "scaled_dot_product_attention": (
         ((2, 3, 5, 4), (2, 3, 6, 4), (2, 3, 6, 4)),
         lambda f, q, k, v: f.scaled_dot_product_attention(q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False),
@@ -40,6 +41,9 @@ OPERATORS: dict[str, tuple[Shapes, Callable[..., Any]]] = {
         ((3, 5, 8), (5, 8), (5, 8)),
         lambda f, x, w, b: f.layer_norm(x, (5, 8), w, b, eps=1e-3),
     ),
+    "exp": (((4, 50),), lambda f, x: f.exp(x)),
+    "avg_pool2d": (((2, 3, 8, 6),), lambda f, x: f.avg_pool2d(x, 2)),
+    "interpolate": (((2, 3, 4, 5),), lambda f, x: f.interpolate(x, (9, 8), mode="bilinear", align_corners=True)),
     "conv2d 3x3": ((IMAGE, KERNEL, (5,)), lambda f, x, w, b: f.conv2d(x, w, b, stride=1, padding=1)),
     "conv2d 1x1": ((IMAGE, (5, 3, 1, 1), (5,)), lambda f, x, w, b: f.conv2d(x, w, b)),
     "conv2d with a stride": ((IMAGE, KERNEL, (5,)), lambda f, x, w, b: f.conv2d(x, w, b, stride=2, padding=0)),

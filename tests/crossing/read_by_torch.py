@@ -43,7 +43,9 @@ def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.mark.parametrize(("backend", "case"), [(b, c) for b in TOLERANCES for c in (*CASES, *runs_on(b))])
+@pytest.mark.parametrize(
+    ("backend", "case"), [(b, c) for b in TOLERANCES for c in (*CASES, *runs_on(b)) if c != "taiyi lora"]
+)  # whose text encoder's factors diffusers does not read: it knows CLIP's layers alone
 def test_diffusers_makes_the_same_pictures(backend: str, case: str) -> None:
     """Of the finished pipeline or LoRA file, with diffusers' own pipeline, loader and sampler."""
     import torch

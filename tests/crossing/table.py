@@ -1,6 +1,6 @@
-"""The README's table of how far the backends lie apart, from what their tests have just written.
+"""The READMEs' table of how far the backends lie apart, from what their tests have just written.
 
-`python -m tests.crossing.table` measures and writes it into the README.
+`python -m tests.crossing.table` measures and writes it into them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from .cases import CASES, GREY_LEVELS, TOLERANCES, UPDATES, furthest, pictures, 
 
 README = ROOT / "README.md"
 HEAD = "| | loss | gradient norm | DDIM image, in grey levels of 255 |\n|---|---|---|---|\n"
+HEADS = {README: HEAD, ROOT / "README.zh.md": "| | 损失 | 梯度范数 | DDIM 图片，以 255 级灰度计 |\n|---|---|---|---|\n"}
+"""What stands over the figures in each README."""
 LIMITS = {"loss": max(TOLERANCES.values()), "grad_norm": max(TOLERANCES.values()), "picture": max(GREY_LEVELS.values())}
 """The largest distance that the tests allow, relative or in grey levels."""
 
@@ -43,10 +45,10 @@ def _measure(case: str) -> dict[str, float]:
     }
 
 
-def table(found: dict[str, dict[str, float]]) -> str:
-    """The README's lines."""
+def table(found: dict[str, dict[str, float]], head: str = HEAD) -> str:
+    """A README's lines."""
     rows = (f"| {case} | {f['loss']:.0e} | {f['grad_norm']:.0e} | {f['picture']:.0f} |\n" for case, f in found.items())
-    return HEAD + "".join(rows)
+    return head + "".join(rows)
 
 
 def read(text: str) -> dict[str, dict[str, float]]:
@@ -55,16 +57,17 @@ def read(text: str) -> dict[str, dict[str, float]]:
     return {case: dict(zip(LIMITS, map(float, figures), strict=True)) for case, *figures in rows}
 
 
-def _rows(text: str) -> str:
-    assert HEAD in text, "the README has lost its table"
-    return text.partition(HEAD)[2].partition("\n\n")[0]
+def _rows(text: str, head: str = HEAD) -> str:
+    assert head in text, "the README has lost its table"
+    return text.partition(head)[2].partition("\n\n")[0]
 
 
 def main() -> None:
-    text = README.read_text(encoding="utf-8")
-    new = table(measure())
-    README.write_text(text.replace(HEAD + _rows(text) + "\n", new), encoding="utf-8")
-    print(new, end="")
+    found = measure()
+    for file, head in HEADS.items():
+        text = file.read_text(encoding="utf-8")
+        file.write_text(text.replace(head + _rows(text, head) + "\n", table(found, head)), encoding="utf-8")
+    print(table(found), end="")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from dreamcore.models.folder import ModelFolder
 from ..support.ldm import OF_MINDONE
 from ..support.tiny import draw_photos, write_tiny_model
 from ..support.tiny_families import WRITERS
+from ..support.tiny_taiyi import write_taiyi
 from .cases import CASES, COMMON, FAMILY_CASES, FAMILY_UPDATES, REFERENCE, UPDATES, model_of, pictures_of, settings
 from .operators import OPERATORS, direction, inputs
 
@@ -32,7 +33,7 @@ def main() -> None:
     models = REFERENCE / "models"
     write_tiny_model(models / "sd1")
     write_tiny_model(models / "sd2", prediction_type="v_prediction", sd2=True)
-    for name, write in {**WRITERS, **OF_MINDONE}.items():
+    for name, write in {**WRITERS, **OF_MINDONE, "taiyi": write_taiyi}.items():
         write(models / name)
     draw_photos(REFERENCE / "photos", size=32)
     draw_photos(REFERENCE / "classes", count=3, size=32, seed=5)
@@ -99,7 +100,7 @@ def answers(model: Path) -> dict[str, Any]:
 
 def operator_results() -> dict[str, Any]:
     """Value and gradients of each call; the gradients are those of the values' product with fixed numbers."""
-    of_torch = ("arange", "full", "stack", "unbind", "outer", "einsum", "repeat_interleave")
+    of_torch = ("arange", "full", "stack", "unbind", "outer", "einsum", "repeat_interleave", "exp")
     names = SimpleNamespace(**vars(functional) | {name: getattr(torch, name) for name in of_torch})
     found: dict[str, Any] = {}
     for name, (shapes, call) in OPERATORS.items():

@@ -10,7 +10,6 @@ from dreamcore.formats.ldm import (
     OPEN_CLIP,
     UNET,
     VAE,
-    Names,
     UNetGeometry,
     VAEGeometry,
     from_published,
@@ -21,6 +20,7 @@ from dreamcore.formats.ldm import (
 )
 from dreamcore.formats.ldm_geometry import unet_shapes
 from dreamcore.formats.mindone import by_part, ldm_name, mindone_name
+from dreamcore.formats.renaming import Names
 from dreamcore.formats.weights import Arrays
 
 # LDM's name, the published one: from the checkpoints v1-5-pruned-emaonly and v2-1_768-ema-pruned

@@ -160,7 +160,7 @@ def test_lora_files_of_several_dialects(tmp_path: Path) -> None:
     write_safetensors(file, {**load_file(file), "unet.mid.to_q.alpha": np.array(4.0, np.float32)})
     assert read_lora(file)["unet", "mid.to_q"].scale == 2.0
     write_safetensors(file, {"lora_unet_mid_to_q.lora_down.weight": down})
-    with pytest.raises(ConfigError, match=r"lora_unet_mid_to_q\.lora_down\.weight: not a name"):
+    with pytest.raises(ConfigError, match=r"lora_unet_mid_to_q\.lora_down\.weight: a name of no layer"):
         read_lora(file)
     write_safetensors(file, {"unet.mid.to_q.lora.down.weight": down})
     with pytest.raises(ConfigError, match=r"unet\.mid\.to_q: has only down"):

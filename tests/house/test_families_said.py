@@ -69,7 +69,8 @@ def family_rows() -> list[str]:
     seen = {id(family): family for family in FAMILIES.values()}
     rows = []
     for family in seen.values():
-        what = WHAT[all(encoder.lora_layers for encoder in family.text_encoders)]
+        trains = [bool(encoder.lora_layers) for encoder in family.text_encoders]
+        what = WHAT[all(trains)] if any(trains) else "full, LoRA"
         cells = [what if name in family.backends else f"no: {family.absent[name]}" for name in RANK_VARIABLES]
         rows.append(f"| {family.name} | {' | '.join(cells)} |")
     return head + rows

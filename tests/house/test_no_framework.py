@@ -33,7 +33,8 @@ def test_import_is_light() -> None:
 
 
 def test_no_core_module_imports_a_framework() -> None:
-    commands = [f"dreamcore.cli.{name}" for name in ("main", "flags", "doctor", "launch", "data", "identifiers")]
+    named = ("main", "flags", "doctor", "launch", "data", "identifiers", "runs", "convert")
+    commands = [f"dreamcore.cli.{name}" for name in named]
     modules = [*core_modules(), *commands]
     assert len(modules) > 20
     each = f"""
@@ -52,7 +53,7 @@ def test_listing_backends_imports_none() -> None:
 
 
 def test_help_loads_no_framework_and_no_numpy() -> None:
-    for words in (["--help"], ["train", "--help"], ["generate", "--help"]):
+    for words in (["--help"], ["train", "--help"], ["generate", "--help"], ["convert", "--help"]):
         code = f"from dreamcore.cli.main import main\ntry: main({words!r})\nexcept SystemExit: pass"
         assert loaded_after(code, *FRAMEWORKS, "numpy", "PIL") == [], words
 

@@ -71,6 +71,13 @@ def test_a_lora_card() -> None:
         assert f"| {row} |" in body
 
 
+def test_a_card_says_how_other_programs_use_it() -> None:
+    card = model_card("me/dog", "StableDiffusionXLPipeline", SETTINGS, IMAGES, 400, "my-dog.safetensors")
+    assert "`my-dog.safetensors` is the same for ComfyUI" in card and "`<lora:my-dog:1>`" in card
+    assert card.index("load_lora_weights") < card.index("<lora:") < card.index("## Training")
+    assert "ComfyUI" not in model_card("me/dog", "StableDiffusionXLPipeline", SETTINGS, IMAGES, 400)
+
+
 def test_a_card_of_a_whole_model() -> None:
     settings = SETTINGS | {"use_lora": False, "pretrained_model_name_or_path": "/home/somebody/sd"}
     header, body = parts(model_card("me/dog", "StableDiffusionPipeline", settings, []))

@@ -54,10 +54,11 @@ MODEL = (
     *("tokenizer/tokenizer_config.json", "tokenizer/spiece.model", "scheduler/scheduler_config.json"),
     *("vae/config.json", "vae/diffusion_pytorch_model.safetensors"),
 )
-LORA = ("pytorch_lora_weights.safetensors", "paddle_lora_weights.safetensors")
+LORA = ("pytorch_lora_weights.safetensors", "paddle_lora_weights.safetensors", "my-dog.safetensors")
 LAST_IMAGES = ("samples/step-000400-0.png", "samples/step-000400-1.png")
 NOT_FOR_OTHERS = (
     *("report.html", "report.png", "report_data.json", "log.txt", "config.yaml", "metrics.jsonl", "validation.jsonl"),
+    *("status.json", "samples/asked-000400-1-0.png", ".dreambooth/requests/1-2.json"),
     *("checkpoint-400/state.json", "checkpoint-400/unet/diffusion_pytorch_model.safetensors"),
     *("checkpoint-400/pytorch_lora_weights.safetensors", "checkpoint-400/optimizer.safetensors"),
     *("samples/step-000000-0.png", "samples/step-000200-0.png", "samples/my own.png", "samples/notes.txt"),
@@ -237,7 +238,10 @@ def test_without_the_client(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_pattern_of_images_is_that_of_runs() -> None:
-    assert SAMPLE.pattern.replace("(", "").replace(")", "") == IMAGE_NAMES[SAMPLES].pattern
+    """A validation's: those that somebody has asked for besides are not published."""
+    of_runs, _, asked_for = IMAGE_NAMES[SAMPLES].pattern.partition("|")
+    assert SAMPLE.pattern.replace("(", "").replace(")", "") == of_runs
+    assert asked_for.startswith("asked")
 
 
 NAMES = ("dog", "a", "_", "d.o_g-1", "me/dog", "-dog", "dog-", ".dog", "dog.", "d--g", "d..g", "dog.git", "my dog")

@@ -29,7 +29,7 @@ def assert_alike(one: Run, other: Run) -> None:
     for mine, theirs in zip(one.metrics, other.metrics, strict=True):
         for name in ("loss", "grad_norm"):
             assert mine[name] == pytest.approx(theirs[name], rel=1e-5), name
-    written = list(other.folder.glob("*.safetensors")) or list(other.folder.glob("unet/*.safetensors"))
+    written = list(other.folder.glob("pytorch_*.safetensors")) or list(other.folder.glob("unet/*.safetensors"))
     for file in written:
         mine, theirs = load_file(one.folder / file.relative_to(other.folder)), load_file(file)
         assert mine.keys() == theirs.keys() and mine

@@ -87,6 +87,8 @@ def main(*, stub: bool) -> None:
         modules = (
             "dreamcore.training.loop",
             "dreamcore.commands.generate",
+            "dreamcore.commands.merge",
+            "dreamcore.cli.convert",
             "dreamcore.cli.flags",
             "dreamcore.cli.main",
         )

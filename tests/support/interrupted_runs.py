@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dreamcore.io.names import lora_name
 from dreamcore.runs.checkpoint import list_checkpoints, verify
 
 from .fork_server import Command, ForkServer
@@ -86,17 +87,24 @@ def records(file: Path) -> list[dict[str, Any]]:
 def results(output: Path) -> dict[str, Any]:
     """Every file of a finished run but those that tell of times, of folders and of how often it was begun anew."""
     told = ("log.txt", "metrics.jsonl", "config.yaml", "state.json", "report.html", "report.png", "report_data.json")
+    told += ("status.json",)
     files = {str(f.relative_to(output)): f for f in output.rglob("*") if f.is_file() and f.name not in told}
+    if (own := lora_name(output)) in files:  # the folder's name
+        files["NAME.safetensors"] = files.pop(own)
     return {name: content(f) for name, f in files.items() if not re.search(r"(^|/)\.", name)}
 
 
 def content(file: Path) -> Any:
-    """A file's bytes; of safetensors, whose metadata have no order, the header apart."""
+    """A file's bytes; of safetensors, whose metadata have no order, the header apart, without its date and the folder's
+    name."""
     raw = file.read_bytes()
     if file.suffix != ".safetensors":
         return raw
     start = 8 + int.from_bytes(raw[:8], "little")
-    return json.loads(raw[8:start]), raw[start:]
+    header = json.loads(raw[8:start])
+    for told in ("modelspec.date", "modelspec.title", "ss_output_name"):
+        header.get("__metadata__", {}).pop(told, None)
+    return header, raw[start:]
 
 
 def assert_nothing_half_written(output: Path) -> None:

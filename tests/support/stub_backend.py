@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,20 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from dreamcore.backends import installed
+from dreamcore.backends.lora import TrainedLora, layer_shapes
 from dreamcore.backends.protocol import Batch, SampleRequest, Solo, StepResult
 from dreamcore.config import TrainConfig
+from dreamcore.formats.lora import save_published
+from dreamcore.formats.tensors import Tensors
 from dreamcore.io.names import OPTIMIZER_FILE
 from dreamcore.models.folder import ModelFolder
 from dreamcore.models.locate import embedded_model
 
 NAME = "stub"
+SECONDS = "DREAMBOOTH_STUB_SECONDS"
+"""Environment variable: how long an update takes at the least."""
+LORA_LAYER = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+"""The one layer that LoRA trains."""
 
 
 def install() -> None:
@@ -65,6 +74,7 @@ class StubBackend:
         return small, np.zeros_like(small)
 
     def prepare_training(self, config: TrainConfig) -> list[str]:
+        self.config = config
         return [self.model.family.denoiser]
 
     def offload(self) -> None:
@@ -72,6 +82,7 @@ class StubBackend:
 
     def train_step(self, micro_batches: Sequence[Batch], lr: Mapping[str, float]) -> None:
         self.updates += 1
+        time.sleep(float(os.environ.get(SECONDS, "0")))
         self._rows.append(sum(len(batch.weight) for batch in micro_batches))
 
     def metrics(self) -> list[StepResult]:
@@ -91,11 +102,23 @@ class StubBackend:
         return None
 
     def export(self, folder: Path, *, averaged: bool) -> None:
+        if (trained := self.trained_lora(averaged=averaged)) is not None:
+            save_published(trained.factors, trained.alpha / trained.rank, folder)
+            return
         name = self.model.family.denoiser
         (folder / name).mkdir()
         shutil.copyfile(self.model.folder(name) / "config.json", folder / name / "config.json")
         weights = {"weight": np.full(4, self.updates, np.float32)}
         save_file(weights, folder / name / "diffusion_pytorch_model.safetensors")
+
+    def trained_lora(self, *, averaged: bool) -> TrainedLora | None:
+        if not self.config.use_lora:
+            return None
+        rank = self.config.rank
+        layers = layer_shapes(Tensors(next((embedded_model() / "unet").glob("*.safetensors"))).shapes)
+        factors = {f"{LORA_LAYER}.lora_A.weight": np.full((rank, 4), self.updates, np.float32)}
+        factors |= {f"{LORA_LAYER}.lora_B.weight": np.full((4, rank), 1 / 3, np.float32)}
+        return TrainedLora(factors, rank, self.config.lora_alpha or rank, {"unet": layers})
 
     def save_state(self, folder: Path) -> None:
         save_file({"updates": np.array([self.updates])}, folder / OPTIMIZER_FILE)

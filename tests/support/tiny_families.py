@@ -5,6 +5,7 @@ from __future__ import annotations
 import string
 import struct
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,23 @@ FLOW = {
     "num_train_timesteps": 1000,
     "shift": 1.0,
 }
+IF_NOISE = {
+    "_class_name": "DDPMScheduler",
+    "_diffusers_version": "0.42.1",
+    "beta_end": 0.02,
+    "beta_schedule": "squaredcos_cap_v2",
+    "beta_start": 0.0001,
+    "clip_sample": True,
+    "clip_sample_range": 1.0,
+    "dynamic_thresholding_ratio": 0.95,
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "sample_max_value": 1.5,
+    "thresholding": True,
+    "trained_betas": None,
+    "variance_type": "learned_range",
+}
+"""DeepFloyd IF's own."""
 PLAIN_VAE = {"use_quant_conv": False, "use_post_quant_conv": False}
 
 
@@ -176,6 +194,51 @@ def write_flux(folder: Path, *, guidance_embeds: bool = True) -> Path:
     return folder
 
 
+def write_if(folder: Path, *, upscales: bool = False) -> Path:
+    """DeepFloyd IF: pixels, T5, a UNet that answers with a variance besides, noise on the cosine schedule.
+
+    Args:
+        upscales: stage 2, whose UNet sees a low-resolution image beside the noisy one and is told how noisy that is.
+    """
+    import torch
+    from diffusers import UNet2DConditionModel
+
+    second: dict[str, Any] = {"in_channels": 6, "class_embed_type": "timestep", "mid_block_scale_factor": 1.414}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(6)
+        unet = UNet2DConditionModel(
+            sample_size=16,
+            block_out_channels=(32, 64),
+            down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+            mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+            up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+            layers_per_block=1,
+            norm_num_groups=8,
+            out_channels=6,
+            cross_attention_dim=32,
+            encoder_hid_dim=48,
+            attention_head_dim=8,
+            addition_embed_type="text",
+            addition_embed_type_num_heads=2,
+            cross_attention_norm="group_norm",
+            resnet_time_scale_shift="scale_shift",
+            act_fn="gelu",
+            **(second if upscales else {"in_channels": 3}),
+        )
+        _loud(unet, unet.conv_out)
+        unet.save_pretrained(folder / "unet")
+        write_t5(folder / "text_encoder", folder / "tokenizer", 48)
+    write_json(folder / "scheduler" / "scheduler_config.json", IF_NOISE)
+    more: dict[str, Any] = {n: [None, None] for n in ("safety_checker", "watermarker", "feature_extractor")}
+    if upscales:
+        write_json(folder / "image_noising_scheduler" / "scheduler_config.json", IF_NOISE)
+        more |= {"image_noising_scheduler": ["diffusers", "DDPMScheduler"]}
+    pipeline = "IFSuperResolutionPipeline" if upscales else "IFPipeline"
+    parts = {"unet": "UNet2DConditionModel"}
+    _write_index(folder, pipeline, "DDPMScheduler", parts, ["T5EncoderModel"], vae=False, **more)
+    return folder
+
+
 def write_t5(network: Path, tokenizer: Path, width: int) -> None:
     """A T5 encoder, its published file with one of its two names for the same table; and a unigram tokenizer."""
     import torch
@@ -240,7 +303,13 @@ def _varint(value: int) -> bytes:
     return bytes([*parts, value])
 
 
-WRITERS: dict[str, Callable[..., Path]] = {"sdxl": write_sdxl, "sd3": write_sd3, "flux": write_flux}
+WRITERS: dict[str, Callable[..., Path]] = {
+    "sdxl": write_sdxl,
+    "sd3": write_sd3,
+    "flux": write_flux,
+    "if1": write_if,
+    "if2": partial(write_if, upscales=True),
+}
 """By the names that tests use."""
 
 
@@ -256,10 +325,17 @@ def _loud(network: Any, last: Any) -> None:
 
 
 def _write_index(
-    folder: Path, pipeline: str, scheduler: str, denoiser: dict[str, str], encoders: list[str], **more: Any
+    folder: Path,
+    pipeline: str,
+    scheduler: str,
+    denoiser: dict[str, str],
+    encoders: list[str],
+    *,
+    vae: bool = True,
+    **more: Any,
 ) -> None:
     index: dict[str, Any] = {"_class_name": pipeline, "_diffusers_version": "0.42.1", **more}
-    index |= {"scheduler": ["diffusers", scheduler], "vae": ["diffusers", "AutoencoderKL"]}
+    index |= {"scheduler": ["diffusers", scheduler]} | ({"vae": ["diffusers", "AutoencoderKL"]} if vae else {})
     index |= {name: ["diffusers", cls] for name, cls in denoiser.items()}
     for number, cls in enumerate(encoders):
         ending = f"_{number + 1}" if number else ""

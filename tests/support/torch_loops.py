@@ -23,6 +23,7 @@ from peft import LoraConfig
 from PIL import Image
 from torch import Tensor
 
+CLIP_LAYERS = ["q_proj", "k_proj", "v_proj", "out_proj"]
 InitialDown = Callable[[str, int, int], np.ndarray]
 
 
@@ -56,7 +57,8 @@ class Loop:
         components = {self.denoiser_name: self.denoiser}
         if settings.get("train_text_encoder"):
             components |= {n: getattr(self.pipeline, n) for n in ("text_encoder", "text_encoder_2")[: self.clips]}
-        for network in (self.pipeline.vae, self.denoiser, *self.encoders()):
+        vae = [self.pipeline.vae] if hasattr(self.pipeline, "vae") else []
+        for network in (*vae, self.denoiser, *self.encoders()):
             network.eval().requires_grad_(False)
         groups = []
         for name, network in components.items():
@@ -76,6 +78,13 @@ class Loop:
 
     denoiser_name = "unet"
     clips = 2
+    lora_layers = ("to_q", "to_k", "to_v", "to_out.0")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """[C, h, w] of a latent."""
+        side = self.size // self.pipeline.vae_scale_factor
+        return self.pipeline.vae.config.latent_channels, side, side
 
     def encoders(self) -> list[Any]:
         names = ("text_encoder", "text_encoder_2", "text_encoder_3")
@@ -125,15 +134,17 @@ class Loop:
 
     def _add_factors(self, component: str, network: Any, initial_down: InitialDown) -> None:
         rank = self.settings["rank"]
-        layers = ["q_proj", "k_proj", "v_proj", "out_proj"]
+        bert = type(network).__name__ == "BertModel"
+        layers = ["query", "key", "value", "attention.output.dense"] if bert else CLIP_LAYERS
         if component == self.denoiser_name:
-            layers = self.settings.get("lora_layers") or ["to_q", "to_k", "to_v", "to_out.0"]
+            layers = self.settings.get("lora_layers") or list(self.lora_layers)
         network.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=layers))
         with torch.no_grad():
             for name, layer in network.named_modules():
                 if hasattr(layer, "lora_A"):
                     down = layer.lora_A["default"].weight
-                    prefix = "text_model." if name.startswith("encoder.") else ""  # transformers 5 leaves it out
+                    clip = name.startswith("encoder.") and not bert
+                    prefix = "text_model." if clip else ""  # transformers 5 leaves it out
                     down.copy_(torch.from_numpy(initial_down(f"{component}.{prefix}{name}", rank, down.shape[1])))
 
 
@@ -146,6 +157,18 @@ def pixels_of(picture: Path, size: int) -> tuple[np.ndarray, tuple[int, int, int
     left, top = (scaled.width - size) // 2, (scaled.height - size) // 2
     part = np.asarray(scaled.crop((left, top, left + size, top + size)), np.float32)
     return part.transpose(2, 0, 1) / 127.5 - 1, (height, width, top, left)
+
+
+class StableDiffusion(Loop):
+    """Noise prediction, on the words that the pipeline makes of prompts, whatever text encoder it has."""
+
+    clips = 1
+
+    def losses(self, rows: Sequence[Row]) -> Tensor:
+        latents, noise, timesteps = self._stacked(rows)
+        words, _ = self.pipeline.encode_prompt([r.prompt for r in rows], "cpu", 1, False)
+        noisy = DDPMScheduler.from_config(self.pipeline.scheduler.config).add_noise(latents, noise, timesteps)
+        return (self.denoiser(noisy, timesteps, words).sample - noise).square().mean((1, 2, 3))
 
 
 class StableDiffusionXL(Loop):
@@ -253,7 +276,40 @@ class Flux(FlowMatching):
         return self.pipeline._unpack_latents(packed, h * factor, w * factor, factor)
 
 
+class DeepFloydIF(Loop):
+    """Pixels; the first half of what the UNet answers is its noise (diffusers' examples/dreambooth)."""
+
+    lora_layers = (*Loop.lora_layers, "add_k_proj", "add_v_proj")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return 3, self.size, self.size
+
+    def losses(self, rows: Sequence[Row]) -> Tensor:
+        pixels = torch.from_numpy(np.stack([pixels_of(r.picture, self.size)[0] for r in rows]))
+        noise, timesteps = torch.from_numpy(np.stack([r.noise for r in rows])), torch.tensor([r.timestep for r in rows])
+        noisy = DDPMScheduler.from_config(self.pipeline.scheduler.config).add_noise(pixels, noise, timesteps)
+        length, told = self.settings.get("tokenizer_max_length", 77), {}
+        tokens = self.pipeline.tokenizer(
+            [r.prompt for r in rows], padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+        )
+        mask = tokens.attention_mask if self.settings.get("text_encoder_use_attention_mask", True) else None
+        with torch.no_grad():
+            words = self.pipeline.text_encoder(tokens.input_ids, attention_mask=mask)[0]
+        if self.denoiser.config.in_channels == 6:
+            noisy, told = torch.cat([noisy, noisy], 1), {"class_labels": timesteps}
+        answer, _ = self.denoiser(noisy, timesteps, words, **told).sample.chunk(2, dim=1)
+        return (answer - noise).square().mean((1, 2, 3))
+
+
+class DeepFloydIF2(DeepFloydIF):
+    """Stage 2."""
+
+
 PIPELINES: dict[type[Loop], str] = {
+    DeepFloydIF: "IFPipeline",
+    DeepFloydIF2: "IFSuperResolutionPipeline",
+    StableDiffusion: "StableDiffusionPipeline",
     StableDiffusionXL: "StableDiffusionXLPipeline",
     StableDiffusion3: "StableDiffusion3Pipeline",
     Flux: "FluxPipeline",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ class Counted(TextConditioner[Array], TextHooks[Array]):
 
     def __init__(self) -> None:
         model = ModelFolder.open(TINYWORLD)
-        part = LoadedEncoder[Array](model.text_encoders[0], None, None, TOKENS)
+        part = LoadedEncoder[Array](model.text_encoders[0], None, SimpleNamespace(config=None), TOKENS)
         super().__init__(model, [part], self, "float32")
         self.made: list[weakref.ref[Array]] = []
         self.encoded: list[tuple[str, Any]] = []

@@ -9,7 +9,9 @@ import pytest
 
 from dreamcore.config import TrainConfig
 from dreamcore.text.prompts import identifier_words
+from dreamcore.text.rare_tokens import AnyTokenizer
 from dreamcore.text.tokenizer import Tokenizer
+from dreamcore.text.wordpiece import WordPiece
 from dreamcore.training.data_warnings import warn_of_identifier
 from dreamcore.training.training_data import Subject
 
@@ -31,6 +33,20 @@ WEB = Tokenizer(
 )
 """A vocabulary of CLIP's size, common words first."""
 SMALL = Tokenizer({"dog</w>": 0, "sks</w>": 1}, MERGES, 75)
+PIECES = (
+    "[UNK]",
+    *"一张只小狗的照片在雪地上",
+    "the",
+    "dog",
+    "cat",
+    "sk",
+    "##s",
+    "bmw",
+    "qzt",
+    *(f"[unused{n}]" for n in range(21_100)),
+)
+BERT = WordPiece({piece: number for number, piece in enumerate(PIECES)}, 30)
+"""A vocabulary of the size of BERT's Chinese one, Latin words by their frequency."""
 
 
 @pytest.mark.parametrize(
@@ -42,6 +58,8 @@ SMALL = Tokenizer({"dog</w>": 0, "sks</w>": 1}, MERGES, 75)
         ({"use_captions": True, "caption_template": "{identifier} {class}, {caption}", **PLACES}, ["asleep"], ["sks"]),
         ({"use_captions": True, "instance_prompt": "a sks dog"}, ["a dog asleep"], ["sks"]),
         ({"use_captions": True}, ["a sks dog asleep"], []),
+        ({"instance_prompt": "一张sks小狗，照片。", "class_prompt": "一张小狗的照片"}, [None], ["sks"]),
+        ({"instance_prompt": "“花花”，小狗", "class_prompt": "一张小狗的照片"}, [None], ["花"]),
     ],
     ids=str,
 )
@@ -66,10 +84,16 @@ def test_what_is_said_of_every_photograph(
         ("a photo of qzt dog", "a photo of teapot", WEB, None),
         ("a photo of zwx dog", None, WEB, "warn: 'zwx' splits into 3 tokens"),
         ("a photo of sks dog", "a photo of dog", SMALL, None),
+        ("一张qzt小狗的照片", None, BERT, None),
+        ("一张bmw小狗的照片", None, BERT, "warn: 'bmw' is a make of cars to the model"),
+        ("一张sks小狗的照片", "一张小狗的照片", BERT, "warn: 'sks' splits into 2 tokens (sk ##s)"),
+        ("一张小狗的照片", None, BERT, "warn: instance_prompt: '一张小狗的照片' has no identifier"),
+        ("一张qzt犬的照片", None, BERT, "warn: '犬' is not in the model's vocabulary: it reads [UNK]"),
+        ("a photo of qzt 小狗", None, WEB, "warn: '小狗': the model's vocabulary has no Chinese characters"),
     ],
 )
 def test_what_is_said_of_the_identifier(
-    prompt: str, class_prompt: str | None, tokenizer: Tokenizer, words: str | None
+    prompt: str, class_prompt: str | None, tokenizer: AnyTokenizer, words: str | None
 ) -> None:
     given = {"pretrained_model_name_or_path": "m", "instance_data_dir": "d", "instance_prompt": prompt}
     prior = {"with_prior_preservation": True, "class_prompt": class_prompt} if class_prompt else {}

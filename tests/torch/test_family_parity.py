@@ -16,6 +16,7 @@ from dreamcore.training.sample_plan import Plan
 from ..support import needs
 from ..support.tiny import draw_photos
 from ..support.tiny_families import WRITERS
+from ..support.tiny_taiyi import write_taiyi
 
 pytestmark = needs.torch
 
@@ -33,9 +34,12 @@ COMMON: dict[str, Any] = {
 }
 LORA = {"use_lora": True, "rank": 4, "learning_rate": 2e-3}
 WORDS = {"train_text_encoder": True, "text_encoder_lr": 1e-4, "adam_weight_decay_text_encoder": 0.1}
+PIXELS = {"resolution": 16}
 JOINT = ["attn.to_q", "attn.add_k_proj", "attn.to_out.0"]
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     # name: (family, how its model is made, settings)
+    "taiyi with text encoder": ("taiyi", {}, WORDS),
+    "taiyi lora with text encoder": ("taiyi", {}, LORA | WORDS | {"gradient_checkpointing": True}),
     "sdxl": ("sdxl", {}, {}),
     "sdxl with text encoders": ("sdxl", {}, WORDS),
     "sdxl lora": ("sdxl", {}, LORA | {"lora_layers": ["to_q", "to_v", "ff.net.2"]}),
@@ -57,6 +61,14 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"guidance_embeds": False},
         {"resolution_shift": True, "weighting_scheme": "logit_normal", "logit_mean": 0.5, "logit_std": 0.7},
     ),
+    "if1": ("if1", {}, PIXELS),
+    "if1 lora without mask": (
+        "if1",
+        {},
+        LORA | PIXELS | {"text_encoder_use_attention_mask": False, "tokenizer_max_length": 20},
+    ),
+    "if2": ("if2", {}, PIXELS | {"class_labels_conditioning": "timesteps"}),
+    "if2 lora": ("if2", {}, LORA | PIXELS),
 }
 
 
@@ -73,11 +85,15 @@ def expected(model: Path, folders: list[Path], family: str, settings: dict[str, 
     """The loop's measurements."""
     from ..support import torch_loops as loops
 
-    loop = {"sdxl": loops.StableDiffusionXL, "sd3": loops.StableDiffusion3, "flux": loops.Flux}[family](
-        model, SIZE, settings, partial(initial_down, SEED)
-    )
+    known: dict[str, type[loops.Loop]] = {
+        "taiyi": loops.StableDiffusion,
+        "sdxl": loops.StableDiffusionXL,
+        "sd3": loops.StableDiffusion3,
+    }
+    known |= {"flux": loops.Flux, "if1": loops.DeepFloydIF, "if2": loops.DeepFloydIF2}
+    loop = known[family](model, settings.get("resolution", SIZE), settings, partial(initial_down, SEED))
     plan = Plan.single(SEED, instances=5, classes=3, batch_size=2)
-    shape = (loop.pipeline.vae.config.latent_channels, SIZE // 4, SIZE // 4)
+    shape = loop.shape
 
     def row(sample: Any) -> loops.Row:
         draw = {p: generator(SEED, p, sample.place, sample.kind) for p in Purpose}
@@ -97,7 +113,7 @@ def test_losses_and_gradient_norms(case: str, folders: list[Path], tmp_path: Pat
     import dreamcore
 
     family, making, given = CASES[case]
-    model = WRITERS[family](tmp_path / "model", **making)
+    model = {**WRITERS, "taiyi": write_taiyi}[family](tmp_path / "model", **making)
     settings = COMMON | given
     run = dreamcore.train(
         pretrained_model_name_or_path=str(model),
@@ -105,12 +121,11 @@ def test_losses_and_gradient_norms(case: str, folders: list[Path], tmp_path: Pat
         instance_prompt=PROMPTS[0],
         class_data_dir=str(folders[1]),
         center_crop=True,
-        resolution=SIZE,
         output_dir=str(tmp_path / "run"),
         report_to="none",
         backend="torch",
         device="cpu",
-        **settings,
+        **({"resolution": SIZE} | settings),
     )
     wanted = expected(model, folders, family, settings)
     assert len(run.metrics) == len(wanted) == UPDATES

@@ -12,6 +12,7 @@ import pytest
 
 from dreamcore.training.loop import _Loop
 from dreamcore.training.signals import StopRequest
+from dreamcore.training.steering import Asked, Steering
 
 
 @dataclass
@@ -20,29 +21,37 @@ class Rank:
 
     stop: StopRequest
     size: int = 2
-    other: float = 0.0
+    other: tuple[float, ...] = (0, 0, 0)
 
     def gather(self, values: np.ndarray) -> list[np.ndarray]:
         own = values.copy()
         self.stop._handle(signal.SIGTERM, None)
-        return [own, np.array([self.other])]
+        return [own, np.array(self.other)]
 
 
 def test_a_signal_that_comes_while_ranks_ask_each_other_counts_at_the_next_update() -> None:
-    loop: Any = object.__new__(_Loop)
     stop = StopRequest(lambda text: None)
-    loop.world = Rank(stop)
-    assert not loop.agreed(stop), "the other rank has not heard of it, and goes on"
-    loop.world.gather = lambda values: [values, np.zeros(1)]
-    assert loop.agreed(stop) and stop.exit_code == 143
+    world: Any = Rank(stop)
+    steering = Steering(world, None)
+    assert not steering.agree(stop).stop, "the other rank has not heard of it, and goes on"
+    world.gather = lambda values: [values, np.zeros(3)]
+    assert steering.agree(stop).stop and stop.exit_code == 143
 
 
-def test_a_signal_that_only_another_rank_has_stops_this_one_too() -> None:
-    loop: Any = object.__new__(_Loop)
+@pytest.mark.parametrize(
+    ("other", "code", "by"),
+    [((signal.SIGINT, 0, 0), 130, "SIGINT"), ((signal.SIGTERM, 1, 0), 143, "dreambooth stop")],
+)
+def test_what_only_another_rank_has_heard_stops_this_one_too(other: tuple[float, ...], code: int, by: str) -> None:
     stop = StopRequest(lambda text: None)
-    loop.world = Rank(stop)
-    loop.world.gather = lambda values: [values, np.array([float(signal.SIGINT)])]
-    assert loop.agreed(stop) and stop.exit_code == 130
+    world: Any = SimpleNamespace(size=2, gather=lambda values: [values, np.array(other, np.float64)])
+    assert Steering(world, None).agree(stop) == Asked(stop=True, sample=False)
+    assert (stop.exit_code, stop.by) == (code, by)
+
+
+def test_images_are_waited_for_by_all_ranks() -> None:
+    world: Any = SimpleNamespace(size=2, gather=lambda values: [np.array([0, 0, 2.0]), values])
+    assert Steering(world, None).agree(StopRequest(lambda text: None)) == Asked(stop=False, sample=True)
 
 
 class Bare(_Loop):
@@ -55,6 +64,7 @@ class Bare(_Loop):
 
     def __init__(self, asks_every: int, signalled: int):
         self.world: Any = SimpleNamespace(size=2, asks_every=asks_every, gather=self.gather)
+        self.steering = Steering(self.world, None)
         self.total, self.signalled, self.made, self.asked = 12, signalled, 0, list[int]()
         quiet = SimpleNamespace(start=len, message=len, end=len)
         self.p: Any = SimpleNamespace(folder=None, run_folder=None, first=0, trackers=quiet, memory=quiet)
@@ -63,7 +73,7 @@ class Bare(_Loop):
 
     def gather(self, values: np.ndarray) -> list[np.ndarray]:
         self.asked.append(self.made)
-        return [values, np.zeros(1)]
+        return [values, np.zeros(3)]
 
     def update(self, update: int) -> None:
         self.made += 1

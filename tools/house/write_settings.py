@@ -7,6 +7,7 @@ from typing import Literal, get_args, get_origin
 
 from dreamcore.config import GenerateConfig, Settings, TrainConfig
 from dreamcore.config.base import kinds_of
+from dreamcore.config.convert import ConvertConfig, ExtractConfig, MergeConfig, ResizeConfig
 from dreamcore.config.identifiers import IdentifiersConfig
 from dreamcore.config.used import conditions
 from tests.support.paths import ROOT
@@ -16,6 +17,10 @@ COMMANDS: dict[str, type[Settings]] = {
     "train": TrainConfig,
     "generate": GenerateConfig,
     "identifiers": IdentifiersConfig,
+    "convert": ConvertConfig,
+    "convert merge": MergeConfig,
+    "convert resize": ResizeConfig,
+    "convert extract": ExtractConfig,
 }
 
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from .meaning import TOKEN, Meaning, Refused, Script, Settings, System, ignored, refused, same, several, switch
+from .meaning import TOKEN, Meaning, Refused, Script, Settings, System, ignored, one_of, refused, same, several, switch
 
 PIVOTAL = "pivotal tuning and textual inversion are not trained here; train_text_encoder trains the text encoders"
-IF_ONLY = "serves DeepFloyd IF, which is not trained here; leave it out for the families that are"
 PRODIGY = "of Prodigy, which is not among the optimizers here; AdamW does not read it"
 SCHEDULERS = {
     "ddimscheduler": "ddim",
+    "ddpmscheduler": "ddpm",
     "pndmscheduler": "pndm",
     "dpmsolvermultistepscheduler": "dpmsolver++",
     "eulerdiscretescheduler": "euler",
@@ -75,11 +75,7 @@ NAMES: dict[str, Meaning] = {
     "set_grads_to_none": ignored("gradients are always freed after an update", "switch"),
     "upcast_before_saving": ignored("trained weights are float32 here, and saved so", "switch"),
     "offset_noise": several("`noise_offset=0.1`", lambda v: {"noise_offset": 0.1} if switch(v) else {}, "switch"),
-    "output_kohya_format": refused(
-        "kohya's names are read here, not written; diffusers' convert_diffusers_sdxl_lora_to_webui.py makes them of "
-        "the LoRA file",
-        kind="switch",
-    ),
+    "output_kohya_format": ignored("a LoRA file in kohya's names is always written, under the folder's name", "switch"),
     "use_dora": refused("DoRA is not trained here; use_lora trains plain LoRA", kind="switch"),
     "use_blora": refused("B-LoRA is not trained here; lora_layers names the layers to train", kind="switch"),
     "lora_unet_blocks": refused("name the layers with lora_layers, whose endings may hold the block"),
@@ -92,11 +88,7 @@ NAMES: dict[str, Meaning] = {
         "torch_npu is not used here; for Ascend cards there is the mindspore backend", kind="switch"
     ),
     "enable_flash_attention": ignored("the framework's own attention is as sparing of memory", "switch"),
-    "text_encoder_use_attention_mask": refused(
-        "the families here see padding, as their pipelines do; it " + IF_ONLY, kind="switch"
-    ),
-    "class_labels_conditioning": refused(IF_ONLY),
-    "validation_images": refused(IF_ONLY, kind="list"),
+    "class_labels_conditioning": one_of("class_labels_conditioning", {"timesteps": "timesteps"}),
     "clip_skip": refused("the words come from the layer that the model's pipeline takes them from; leave it out"),
     "train_text_encoder_ti": refused(PIVOTAL, kind="switch"),
     "enable_t5_ti": refused(PIVOTAL, kind="switch"),
@@ -122,8 +114,11 @@ NAMES: dict[str, Meaning] = {
 
 def of_model(family: str, lora: bool) -> Settings:
     """The defaults of the script for a family, where they are other than ours."""
+    first = {"resolution": 512, **({"learning_rate": 5e-4, "validation_epochs": 50} if lora else {})}
     if family.startswith("Stable Diffusion 1"):
-        return {"resolution": 512, **({"learning_rate": 5e-4, "validation_epochs": 50} if lora else {})}
+        return first
+    if family.startswith("DeepFloyd IF"):
+        return {**first, "text_encoder_use_attention_mask": False}
     newer = {
         "validation_epochs": 50,
         "learning_rate": 1e-4,

@@ -6,7 +6,9 @@ What cannot be the same:
 - LoRA trains the attention of CLIP's text encoders here, there their other linear layers too; and of Stable Diffusion 3
   and Flux, whose queries, keys and values are one layer there with one pair of factors, each has its own.
 - Where resize_interpolation is not given, photographs are made smaller by averages of areas there, with Lanczos here.
-- A run is the folder OUTPUT_DIR/OUTPUT_NAME, or OUTPUT_DIR without a name.
+- A run is the folder OUTPUT_DIR/OUTPUT_NAME, or OUTPUT_DIR without a name, and there lies its LoRA file of that name.
+- LoRA that begins with a file (network_weights) has the product of its factors and alpha, whatever rank and alpha the
+  run has; there the factors are taken as they are.
 
 Its photographs: `kohya_data`; its sample images: `kohya_samples`; what else several flags make together: `kohya_parts`.
 """

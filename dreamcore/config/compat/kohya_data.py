@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...io.text import read_text
 from .kohya_names import NAMES
 from .kohya_parts import DEFAULTS, Values
 from .kohya_values import number
@@ -104,7 +105,7 @@ def _of_folders(setting: str, name: Any, classes: bool) -> list[Subset]:
 def _of_config(file: Path, values: Values, repeats: int) -> list[Subset]:
     """The subsets of a file; `values` receives what they have in common, which wins over flags, as it does there."""
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = read_text(file)
         read = json.loads(text) if file.suffix.lower() == ".json" else tomllib.loads(text)
         general, found = {"num_repeats": repeats, **read.get("general", {})}, []
         for dataset in read["datasets"]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from . import kohya_values as v
 from .kohya_others import OTHERS
-from .meaning import Meaning, same, several
+from .meaning import Meaning, one_of, same, several
 
 PARTS: dict[str, Meaning] = {
     name: Meaning(words, lambda given, name=name: {name: given}, "switch" if switch else "value")  # type: ignore[misc]
@@ -23,7 +23,8 @@ PARTS: dict[str, Meaning] = {
         ("max_bucket_reso", "`bucket_shapes`", False),
         ("network_train_unet_only", "`train_text_encoder=false`", True),
         ("unet_lr", "`learning_rate`, and what that says is the text encoders'", False),
-        ("output_name", "the last part of `output_dir`", False),
+        ("output_name", "the last part of `output_dir`, and so the name of the LoRA file", False),
+        ("dim_from_weights", "`rank` is that of network_weights, as it is where no network_dim is given", True),
         ("save_last_n_steps", "`checkpoints_total_limit`, as many as the interval allows", False),
         ("sample_prompts", "`validation_prompt` and what stands behind it, of a file with one prompt", False),
         ("sample_every_n_steps", "`validation_steps`", False),
@@ -32,8 +33,8 @@ PARTS: dict[str, Meaning] = {
         ("sample_sampler", "`validation_scheduler`, where images are drawn", False),
         ("validate_every_n_steps", "`validation_steps`", False),
         ("validate_every_n_epochs", "`validation_epochs`", False),
-        ("v2", "`sd_version` of a model in one .ckpt file; a folder says it itself", True),
-        ("v_parameterization", "`sd_version` of a model in one .ckpt file; a folder says it itself", True),
+        ("v2", "`sd_version` of a model in one file; a folder says it itself", True),
+        ("v_parameterization", "`sd_version` of a model in one file; a folder says it itself", True),
         ("timestep_sampling", "`weighting_scheme`, `logit_mean`, `logit_std`, `resolution_shift`", False),
         ("discrete_flow_shift", "`logit_mean`", False),
         ("sigmoid_scale", "`logit_std`", False),
@@ -58,6 +59,10 @@ NAMES: dict[str, Meaning] = {
     "network_module": several("`use_lora`; others than networks.lora are refused", v.read_network),
     "network_dim": same("rank"),
     "network_alpha": several("`lora_alpha`; 0 is the rank", v.read_alpha),
+    "network_weights": Meaning(
+        "`init_lora`; the product of its factors and alpha is kept, whatever network_dim and network_alpha are",
+        lambda given: {"init_lora": given} if given else {},
+    ),
     "network_args": several("refused but for what is off", v.read_network_args, "list"),
     "stop_text_encoder_training": several("`train_text_encoder=false` below 0", v.read_text_encoder_end),
     "vae": same("pretrained_vae_model_name_or_path"),
@@ -111,8 +116,10 @@ NAMES: dict[str, Meaning] = {
     "save_model_as": Meaning(
         "safetensors; ckpt and pt are refused",
         v.read_saved_as,
-        warning="LoRA is written as one safetensors file, a whole model as a folder in diffusers' layout",
+        warning="LoRA is written as OUTPUT_NAME.safetensors, a whole model as a folder in diffusers' layout",
     ),
+    "save_precision": one_of("save_precision", {"float": "fp32", "fp32": "fp32", "fp16": "fp16", "bf16": "bf16"}),
+    "no_metadata": several("`lora_metadata=none`", v.switch_of({"lora_metadata": "none"}), "switch"),
     "log_with": same("report_to"),
     "logging_dir": several("`logging_dir`, from the working folder", lambda given: {"logging_dir": v.absolute(given)}),
     "huggingface_repo_id": several(

@@ -5,7 +5,10 @@ from __future__ import annotations
 from .kohya_values import read_clip_skip, unless
 from .meaning import Meaning, Refused, Settings, ignored, several
 
-NO_START = "training does not start from LoRA files; resume goes on with a run"
+NOT_MERGED = (
+    "LoRA files are not merged into the model before training; `dreambooth convert merge` makes such a model, and "
+    "network_weights begins with a file's factors"
+)
 HALF = "trained weights stay in float32; mixed_precision bf16 or fp16 halves the arithmetic's memory"
 FROZEN = (
     "frozen weights are not kept in fp8 or moved out of the way; mixed_precision and gradient_checkpointing are there"
@@ -84,25 +87,19 @@ NOTHING: dict[str, Meaning] = {
         *("support_controlnet", "support_dreambooth", "support_dropout", "support_finetuning"),
         switch=True,
     ),
-    **_nothing("the file holds no settings, which lie in the run's folder", "no_metadata", switch=True),
     **{
         name: ignored("not written into the file", warning="is not written into the file")
         for name in (
-            *("training_comment", "metadata_title", "metadata_author", "metadata_description", "metadata_license"),
+            *("metadata_description", "metadata_license"),
             *("metadata_tags", "metadata_usage_hint", "metadata_thumbnail", "metadata_merged_from"),
             *("metadata_trigger_phrase", "metadata_preprocessor", "metadata_is_negative_embedding"),
         )
     },
-    "save_precision": ignored(
-        "trained weights are float32, and saved so", warning="files are written in float32, which every program reads"
-    ),
 }
 
 METHOD: dict[str, Meaning] = {
     "network_dropout": unless("dropout there acts between the factors, here before them; lora_dropout is that", "0.0"),
-    "network_weights": unless(NO_START),
-    "base_weights": unless(NO_START, kind="list"),
-    **_switches("the rank is given by network_dim", "dim_from_weights"),
+    "base_weights": unless(NOT_MERGED, kind="list"),
     **_switches("text encoders train beside the denoiser, not alone; leave it out", "network_train_text_encoder_only"),
     "scale_weight_norms": unless("factors are not scaled down; lower the learning rate", "0.0"),
     "block_lr": unless(EVERY_LAYER),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ...io.names import ONE_FILE
 from .kohya_values import number
 from .meaning import Refused, switch, truth
 
@@ -27,7 +28,6 @@ DEFAULTS: Mapping[str, Any] = {
     "validation_num_inference_steps": 30,
     "report_to": "none",
 }
-ONE_FILE = (".ckpt",)
 FLOW = ("timestep_sampling", "discrete_flow_shift", "sigmoid_scale", "training_shift", "model_prediction_type")
 NATIVE_SHIFT = 3.0
 """By which the schedulers of Stable Diffusion 3 and 3.5 shift noise levels."""
@@ -61,6 +61,15 @@ def rates(values: Values) -> None:
     if own and not still:
         values["text_encoder_lr"] = own[0]
         values |= {} if asked else {"train_text_encoder": True}
+
+
+def first_factors(values: Values) -> None:
+    """The rank of `network_weights`, whatever else is given, where `dim_from_weights` asks for it."""
+    if not switch(values.pop("dim_from_weights", False)):
+        return
+    if "init_lora" not in values:
+        raise Refused("dim_from_weights: needs network_weights")
+    values.pop("rank", None)
 
 
 def length(values: Values) -> None:
@@ -233,6 +242,7 @@ def _noise_of_sd3(values: Values, given: Mapping[str, Any]) -> None:
 
 PARTS: tuple[Callable[[Values], None], ...] = (
     rates,
+    first_factors,
     length,
     samples_of_photographs,
     buckets,

@@ -12,6 +12,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from ...io.text import read_text
 from .kohya_parts import Values, size
 from .kohya_values import SAMPLERS, number
 from .meaning import Refused
@@ -93,7 +94,7 @@ def _sampler(name: str, given: Any) -> dict[str, Any]:
 def _prompts(file: Path) -> list[dict[str, Any]]:
     """The prompts of a file: lines of text, TOML or JSON."""
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = read_text(file)
         if file.suffix == ".toml":
             common = tomllib.loads(text)["prompt"]
             found = [{**common, **one} for one in common["subset"]]

@@ -146,4 +146,4 @@ class System:
 
     def names(self, command: str) -> Mapping[str, Meaning]:
         """What its names mean to a command."""
-        return self.generate if command == "generate" else self.train
+        return {"train": self.train, "generate": self.generate}.get(command, {})

@@ -1,0 +1,46 @@
+"""Text encoders by the class that model_index.json names: what a run must know of each, whatever family it serves.
+
+Stable Diffusion 1 has been trained with others than CLIP: Taiyi's is a BERT.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class EncoderClass:
+    """What differs between text encoders; names are those of published weights."""
+
+    positions: int | None
+    """Tokens that it sees at most, unless its configuration says; None: any number, as it has no table of positions."""
+    lora_layers: tuple[str, ...] = ()
+    """Endings of the names of the layers that get LoRA factors; none: it never trains."""
+    layers: str = ""
+    """What the names of its layers begin with, before their numbers."""
+    after: tuple[str, ...] = ()
+    """Beginnings of the names of what comes after the layers and before its last state."""
+    beside: tuple[str, ...] = ()
+    """Beginnings of the names of what its last state does not depend on."""
+    dropout: tuple[str, ...] = ()
+    """Fields of its configuration that are set to zero: a run's numbers hang on its seed alone, and on every backend
+    they are the same."""
+
+
+CLIP = EncoderClass(
+    positions=77,
+    lora_layers=("q_proj", "k_proj", "v_proj", "out_proj"),
+    layers="text_model.encoder.layers",
+    after=("text_model.final_layer_norm.",),
+    dropout=("attention_dropout",),
+)
+BERT = EncoderClass(
+    positions=512,
+    lora_layers=("self.query", "self.key", "self.value", "attention.output.dense"),
+    layers="encoder.layer",
+    beside=("pooler.",),
+    dropout=("hidden_dropout_prob", "attention_probs_dropout_prob"),
+)
+T5 = EncoderClass(positions=None)
+
+ENCODERS = {"CLIPTextModel": CLIP, "CLIPTextModelWithProjection": CLIP, "BertModel": BERT, "T5EncoderModel": T5}

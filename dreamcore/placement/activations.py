@@ -1,0 +1,109 @@
+"""Bytes of activations: of training, of images in the making, of the autoencoder.
+
+All are predicted: counted from the networks' configurations by `tape`, times constants that say what is alive at once.
+Which of these were measured, and where, stands beside them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import ConfigError
+from ..models.folder import ModelFolder
+from .tape import Tape
+from .transformer import pass_transformer
+from .unet import pass_unet
+
+BACKWARD = 3
+"""Tensors of the largest size alive in the backward pass beside what is kept: a gradient, its product, the next one."""
+FORWARD = 4
+"""Tensors of the largest size alive at once in a pass that keeps nothing: a layer's input and answer, and what goes
+around it."""
+PLANES, PLANES_ON_CPU = 3, 5
+"""Planes of an image at full size in float32, times channels, that the autoencoder holds: a layer's input, its
+normalisation and its activation (decoding 512² so takes 0.81 GB; derived, not measured on a GPU); on a CPU, whose
+convolutions copy both sides into an order of their own, as measured (PyTorch 2.13, oneDNN: 0.16 GiB at 256²)."""
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """In what numbers a network computes.
+
+    Args:
+        half: whether products are computed in 16 bits.
+        norms: whether normalisations answer in float32 then, as CUDA's autocasting has it.
+    """
+
+    half: bool
+    norms: bool = True
+
+    @property
+    def each(self) -> int:
+        return 2 if self.half else 4
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A denoiser's pass over one sample, in bytes."""
+
+    kept: int
+    """Until the backward pass, with the block that is computed again."""
+    backward: int
+    """Besides, while gradients are computed."""
+    alone: int
+    """Of a pass without gradients."""
+
+
+def denoiser_pass(
+    model: ModelFolder,
+    size: tuple[int, int],
+    tokens: int,
+    arithmetic: Arithmetic,
+    *,
+    trains: bool = False,
+    factors: tuple[str, ...] = (),
+    rank: int = 0,
+    recomputes: bool = False,
+) -> Pass:
+    """Of one sample.
+
+    Args:
+        size: (h, w) of the latent.
+        tokens: of the words.
+        trains: whether the denoiser's own weights do.
+        factors: endings of the names of its layers that have LoRA factors.
+    """
+    config = model.config(model.family.denoiser)
+    norms = 4 if arithmetic.norms or not arithmetic.half else None
+    tape = Tape(compute=arithmetic.each, norms=norms, trains=trains, factors=factors, rank=rank, recomputes=recomputes)
+    walk = pass_unet if model.family.denoiser == "unet" else pass_transformer
+    name = model.class_name(model.family.denoiser)
+    try:
+        walk(tape, {"_class_name": name} | config, *size, tokens)
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        file = model.folder(model.family.denoiser) / "config.json"
+        raise ConfigError(f"{file}: no plan of a {name} like this can be made: {error!r}") from None
+    return Pass(tape.kept + tape.block, BACKWARD * tape.largest, tape.held + FORWARD * tape.largest)
+
+
+def encoder_kept(width: int, layers: int, tokens: int, arithmetic: Arithmetic) -> int:
+    """Bytes that a CLIP text encoder that trains keeps of one prompt: its layers' inputs, projections and activations,
+    20 numbers for each of a token's."""
+    return 20 * width * layers * tokens * arithmetic.each
+
+
+def decoding(model: ModelFolder, height: int, width: int, *, on_cpu: bool) -> int:
+    """Bytes of decoding one image, in float32; none where there is no autoencoder."""
+    channels = _channels(model)
+    return (PLANES_ON_CPU if on_cpu else PLANES) * max(channels[:2]) * height * width * 4
+
+
+def encoding(model: ModelFolder, height: int, width: int, *, on_cpu: bool) -> int:
+    """Bytes of encoding one image, in float32; none where there is no autoencoder."""
+    return (PLANES_ON_CPU if on_cpu else PLANES) * _channels(model)[0] * height * width * 4
+
+
+def _channels(model: ModelFolder) -> list[int]:
+    if model.family.vae is None:
+        return [0]
+    return [int(c) for c in model.config(model.family.vae)["block_out_channels"]]

@@ -1,0 +1,169 @@
+"""A forward pass without numbers: which tensors a framework keeps of it for the backward pass, and of how many bytes.
+
+The rules are autograd's of PyTorch 2, operator by operator: a convolution or a normalisation keeps its input, a product
+with a matrix keeps its input only where the matrix trains, an activation keeps its input, a product of two tensors
+keeps each that the other's gradient needs, attention (fused) keeps queries, keys, values and its answer, sums and
+copies keep nothing.  Nothing is kept before the first weight that trains.  `tests/placement/test_tape.py` compares them
+with what PyTorch itself keeps of small networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(eq=False)
+class Tensor:
+    """An activation of one sample.
+
+    Args:
+        count: its numbers.
+        each: bytes of a number.
+        grad: whether a gradient passes through it.
+    """
+
+    count: int
+    each: int
+    grad: bool
+
+    @property
+    def bytes(self) -> int:
+        return self.count * self.each
+
+
+class Tape:
+    """What is kept, of one sample.
+
+    Args:
+        compute: bytes of a number in products and convolutions.
+        norms: bytes of a number that normalisations answer with; None as what they are given (autocasting on a CPU).
+        trains: whether the network's own weights do.
+        factors: endings of the names of the layers that have LoRA factors.
+        rank: of those.
+        recomputes: whether blocks are computed again in the backward pass.
+    """
+
+    def __init__(
+        self,
+        *,
+        compute: int = 4,
+        norms: int | None = 4,
+        trains: bool = True,
+        factors: tuple[str, ...] = (),
+        rank: int = 0,
+        recomputes: bool = False,
+    ):
+        self.compute, self._norms, self.trains, self._recomputes = compute, norms, trains, recomputes
+        self._factors, self._rank = tuple(f".{name}" for name in factors), rank
+        self._kept: dict[Tensor, None] = {}
+        self.largest = 0
+        """Bytes of the largest tensor."""
+        self.block = 0
+        """Bytes that the largest block keeps while it is computed again."""
+        self.held = 0
+        """Bytes that a pass without gradients holds on to: what later layers are given besides."""
+
+    @property
+    def kept(self) -> int:
+        """Bytes kept until the backward pass."""
+        return sum(tensor.bytes for tensor in self._kept)
+
+    def tensor(self, count: int, each: int | None = None, *, grad: bool = False) -> Tensor:
+        """A new one."""
+        made = Tensor(count, self.compute if each is None else each, grad)
+        self.largest = max(self.largest, made.bytes)
+        return made
+
+    def keep(self, *tensors: Tensor) -> None:
+        self._kept.update(dict.fromkeys(tensors))
+
+    @contextmanager
+    def segment(self, *inputs: Tensor) -> Iterator[None]:
+        """A block, of which only the inputs are kept where it is computed again."""
+        if not self._recomputes:
+            yield
+            return
+        outer, self._kept = self._kept, {}
+        try:
+            yield
+        finally:
+            self.block = max(self.block, self.kept)
+            self._kept = outer
+            self.keep(*inputs)
+
+    # Operators
+
+    def linear(self, x: Tensor, tokens: int, width: int, name: str = "") -> Tensor:
+        """x · W, [tokens, width]."""
+        cast, factored = self._cast(x), f".{name}".endswith(self._factors) if self._factors else False
+        if self.trains:
+            self.keep(cast)
+        if factored:  # peft hands its factors a copy in float32, which autocasting casts back
+            self.keep(x if self.compute == 4 else self.tensor(x.count), self.tensor(tokens * self._rank))
+        return self.tensor(tokens * width, grad=x.grad or self.trains or factored)
+
+    def conv(self, x: Tensor, count: int) -> Tensor:
+        """A convolution that answers with `count` numbers."""
+        grad = x.grad or self.trains
+        cast = self._cast(x)
+        if grad:
+            self.keep(cast)
+        return self.tensor(count, grad=grad)
+
+    def norm(self, x: Tensor, *, affine: bool = True) -> Tensor:
+        """A normalisation; `affine` ones have weights."""
+        each, grad = self._norms or x.each, x.grad or (self.trains and affine)
+        given = x if x.each == each else self.tensor(x.count, each)
+        if grad:
+            self.keep(given)
+        return self.tensor(x.count, each, grad=grad)
+
+    def act(self, x: Tensor) -> Tensor:
+        """An activation function."""
+        if x.grad:
+            self.keep(x)
+        return self.tensor(x.count, x.each, grad=x.grad)
+
+    def times(self, x: Tensor, *, by_weight: bool | None = None) -> Tensor:
+        """A product with a few numbers, of weights that train or not."""
+        grad = self.trains if by_weight is None else by_weight
+        if grad:
+            self.keep(x)
+        return self.tensor(x.count, x.each, grad=x.grad or grad)
+
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.tensor(x.count, max(x.each, y.each), grad=x.grad or y.grad)
+
+    def cat(self, *parts: Tensor) -> Tensor:
+        count, each = sum(p.count for p in parts), max(p.each for p in parts)
+        return self.tensor(count, each, grad=any(p.grad for p in parts))
+
+    def part(self, x: Tensor, count: int) -> Tensor:
+        """A part of a tensor, copied."""
+        return self.tensor(count, x.each, grad=x.grad)
+
+    def scaled(self, x: Tensor, count: int, *, pools: bool) -> Tensor:
+        """An image made larger, or (`pools`) smaller by means, which keeps what it was."""
+        if pools and x.grad:
+            self.keep(x)
+        return self.tensor(count, x.each, grad=x.grad)
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, rows: int) -> Tensor:
+        """Fused attention; `rows` = heads · queries."""
+        q, k, v = (self._cast(t) for t in (q, k, v))
+        out = self.tensor(q.count, grad=q.grad or k.grad or v.grad)
+        if out.grad:
+            self.keep(q, k, v, out, self.tensor(rows, 4))
+        return out
+
+    def gated(self, x: Tensor) -> Tensor:
+        """GEGLU of [tokens, 2·w]: one half times GELU of the other."""
+        half = self.tensor(x.count // 2, x.each, grad=x.grad)
+        if x.grad:
+            self.keep(x, half)
+        return self.tensor(half.count, x.each, grad=x.grad)
+
+    def _cast(self, x: Tensor) -> Tensor:
+        return x if x.each == self.compute else self.tensor(x.count, grad=x.grad)

@@ -1,0 +1,207 @@
+"""What the tape counts is what PyTorch keeps of the same networks for the backward pass, but for trifles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dreamcore.families.flux import FLUX
+from dreamcore.families.stable_diffusion_3 import STABLE_DIFFUSION_3
+from dreamcore.placement.tape import Tape
+from dreamcore.placement.transformer import pass_transformer
+from dreamcore.placement.unet import pass_unet
+
+from ..support import needs
+
+RANK, TOKENS = 4, 8
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+CROSS = {
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+}
+UNET = {
+    "sample_size": 16,
+    "block_out_channels": (32, 64),
+    "layers_per_block": 1,
+    "norm_num_groups": 8,
+    "cross_attention_dim": 64,
+    "attention_head_dim": 8,
+}
+XL = {
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": [1, 2],
+    "use_linear_projection": True,
+}
+IF = {
+    "in_channels": 3,
+    "out_channels": 6,
+    "down_block_types": ("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+    "up_block_types": ("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+    "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
+    "act_fn": "gelu",
+    "resnet_time_scale_shift": "scale_shift",
+    "cross_attention_norm": "group_norm",
+}
+SD3 = {
+    "sample_size": 32,
+    "num_layers": 2,
+    "attention_head_dim": 16,
+    "num_attention_heads": 8,
+    "in_channels": 4,
+    "out_channels": 4,
+    "joint_attention_dim": 64,
+    "caption_projection_dim": 128,
+    "pooled_projection_dim": 32,
+    "pos_embed_max_size": 32,
+}
+FLUX_SIZES = {
+    "in_channels": 16,
+    "num_layers": 2,
+    "num_single_layers": 2,
+    "attention_head_dim": 16,
+    "num_attention_heads": 8,
+    "joint_attention_dim": 64,
+    "pooled_projection_dim": 32,
+    "axes_dims_rope": (4, 6, 6),
+}
+CASES = [
+    ("UNet2DConditionModel", UNET | CROSS, ATTENTION),
+    ("UNet2DConditionModel", UNET | XL, ATTENTION),
+    ("UNet2DConditionModel", UNET | IF, (*ATTENTION, "add_k_proj", "add_v_proj")),
+    ("SD3Transformer2DModel", SD3, STABLE_DIFFUSION_3.lora_layers),
+    (
+        "SD3Transformer2DModel",
+        SD3 | {"qk_norm": "rms_norm", "dual_attention_layers": (0,)},
+        STABLE_DIFFUSION_3.lora_layers,
+    ),
+    ("FluxTransformer2DModel", FLUX_SIZES, FLUX.lora_layers),
+]
+NAMES = ["SD 1", "SDXL", "IF", "SD 3", "SD 3.5", "Flux"]
+SIDE = 24
+"""Of the latents: tokens of the image are of no other size that there is, by which casts of weights are told."""
+
+
+def inputs(name: str, sizes: dict[str, Any]) -> dict[str, Any]:
+    import torch
+
+    words = torch.randn(1, TOKENS, int(sizes.get("cross_attention_dim") or 64))
+    if name.startswith("UNet"):
+        sample = torch.randn(1, int(sizes.get("in_channels", 4)), SIDE, SIDE)
+        return {"sample": sample, "timestep": torch.tensor([5]), "encoder_hidden_states": words}
+    given = {"encoder_hidden_states": words, "pooled_projections": torch.randn(1, 32), "timestep": torch.tensor([0.3])}
+    if name.startswith("SD3"):
+        return given | {"hidden_states": torch.randn(1, 4, SIDE, SIDE)}
+    n = SIDE**2 // 4
+    return given | {
+        "hidden_states": torch.randn(1, n, 16),
+        "img_ids": torch.zeros(n, 3),
+        "txt_ids": torch.zeros(TOKENS, 3),
+    }
+
+
+def kept_by_torch(name: str, sizes: dict[str, Any], factors: tuple[str, ...], *, half: bool) -> int:
+    """Bytes of the storages that one pass keeps, but for weights and their copies in 16 bits."""
+    import diffusers
+    import torch
+    from peft import LoraConfig
+    from torch.autograd.graph import saved_tensors_hooks
+
+    torch.manual_seed(0)
+    network = getattr(diffusers, name)(**sizes).eval()
+    if factors:
+        network.requires_grad_(False)
+        network.add_adapter(LoraConfig(r=RANK, target_modules=list(factors)))
+    weights = {tuple(p.shape) for p in network.parameters()}
+    weights |= {shape[::-1] for shape in weights}
+    own = {t.untyped_storage().data_ptr() for t in (*network.parameters(), *network.buffers())}
+    kept: dict[int, Any] = {}
+
+    def pack(tensor: Any) -> Any:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own and not (half and tuple(tensor.shape) in weights):
+            kept[storage.data_ptr()] = tensor
+        return tensor
+
+    with torch.autocast("cpu", torch.bfloat16, enabled=half), saved_tensors_hooks(pack, lambda t: t):
+        network(**inputs(name, sizes))
+    return sum(t.untyped_storage().nbytes() for t in kept.values())
+
+
+def counted(name: str, sizes: dict[str, Any], factors: tuple[str, ...], *, half: bool) -> int:
+    tape = Tape(
+        compute=2 if half else 4, norms=None if half else 4, trains=not factors, factors=factors, rank=RANK
+    )  # a CPU's autocasting leaves normalisations in the type that they are given
+    walk: Callable[..., None] = pass_unet if name.startswith("UNet") else pass_transformer
+    walk(tape, {"_class_name": name} | sizes, SIDE, SIDE, TOKENS)
+    return tape.kept
+
+
+@needs.torch
+@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize(("name", "sizes", "layers"), CASES, ids=NAMES)
+def test_the_count_is_what_pytorch_keeps(name: str, sizes: dict[str, Any], layers: tuple[str, ...], lora: bool) -> None:
+    factors = layers if lora else ()
+    torchs = kept_by_torch(name, sizes, factors, half=False)
+    assert counted(name, sizes, factors, half=False) == pytest.approx(torchs, rel=0.03)
+
+
+@needs.torch
+@pytest.mark.parametrize("number", [0, 3], ids=["SD 1", "SD 3"])
+@pytest.mark.parametrize("lora", [False, True])
+def test_in_16_bits_too(number: int, lora: bool) -> None:
+    name, sizes, layers = CASES[number]
+    factors = layers if lora else ()
+    torchs = kept_by_torch(name, sizes, factors, half=True)
+    assert counted(name, sizes, factors, half=True) == pytest.approx(torchs, rel=0.05)
+
+
+SD15 = {
+    "block_out_channels": [320, 640, 1280, 1280],
+    "cross_attention_dim": 768,
+    "attention_head_dim": 8,
+    "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
+    "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
+}
+SDXL = {
+    "block_out_channels": [320, 640, 1280],
+    "cross_attention_dim": 2048,
+    "attention_head_dim": [5, 10, 20],
+    "transformer_layers_per_block": [1, 2, 10],
+    "use_linear_projection": True,
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "side", "settings", "gigabytes"),
+    [
+        (SD15, 64, {"norms": 2}, 0.95),
+        (SD15, 64, {"norms": 2, "recomputes": True}, 0.24),
+        (SDXL, 128, {"trains": False, "factors": ATTENTION, "rank": 16}, 7.9),
+        (SDXL, 128, {"trains": False, "factors": ATTENTION, "rank": 16, "recomputes": True}, 0.77),
+    ],
+)
+def test_published_models_as_counted_on_tensors_without_memory(
+    sizes: dict[str, Any], side: int, settings: dict[str, Any], gigabytes: float
+) -> None:
+    """In bf16, beside what PyTorch's own tensors of these shapes came to (two digits)."""
+    tape = Tape(compute=2, **settings)
+    pass_unet(tape, sizes, side, side, 77)
+    assert (tape.kept + tape.block) / 1e9 == pytest.approx(gigabytes, rel=0.06)
+
+
+def test_a_block_that_is_computed_again_keeps_its_input_alone() -> None:
+    """By hand: [10, 8] numbers in float32 through one product with a matrix that trains, and an activation."""
+    for recomputes, kept, block in ((False, 320 + 640, 0), (True, 320, 320 + 640)):
+        tape = Tape(recomputes=recomputes)
+        x = tape.tensor(80)
+        with tape.segment(x):
+            tape.act(tape.linear(x, 10, 16))
+        assert (tape.kept, tape.block) == (kept, block)
+    frozen = Tape(trains=False)
+    frozen.act(frozen.linear(frozen.tensor(80), 10, 16))
+    assert frozen.kept == 0, "no gradient goes there"
