@@ -73,8 +73,8 @@ def resize(config: ResizeConfig) -> Conversion:
 
 def _merge_loras(config: MergeConfig, files: Sequence[Path]) -> Conversion:
     target = Path(config.target).expanduser()
-    form = lora_form(config.to, target, "kohya")
     sources = [open_lora(file, allow_pickle=config.allow_pickle) for file in files]
+    form = lora_form(config.to, target, sources[0].form)
     loras = [(lora.pairs, scale) for lora, (_, scale) in zip(sources, config.loras, strict=True)]
     exact = concatenated(loras, "lora")
     rank = config.rank

@@ -66,8 +66,7 @@ class MergeConfig(WritingSettings, ReadingSettings):
     rank: int | None = setting(None, ge=1)
     """Rank of the merged LoRA, with the error that it costs; the default is exact: the sum of the ranks."""
     to: Form | None = setting(None)
-    """Form of the target, as for `convert`; the default of a LoRA is kohya in a .safetensors file, diffusers in a
-    folder."""
+    """Form of the target, as for `convert`; the default of a LoRA is the first one's own naming."""
 
     def contradictions(self) -> Iterator[str]:
         if len(self.lora_scale) not in (1, len(self.lora)):

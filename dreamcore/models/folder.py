@@ -19,7 +19,7 @@ from ..errors import ConfigError
 from ..families import ENCODERS, FAMILIES, Family, TextEncoder
 from ..formats.weight_files import choose_weights, variant_in
 from ..io.hashing import remembered_sha256
-from ..io.names import INDEX, ONE_FILE
+from ..io.names import INDEX, ONE_FILE, PICKLES
 from .fields import (
     AutoencoderFields,
     DenoiserFields,
@@ -70,7 +70,7 @@ class ModelFolder:
         more: dict[str, Any] = {"cache": cache}
         if name.endswith(ONE_FILE):
             more |= {"original_config": settings.original_config, "version": settings.sd_version}
-            more["allow_pickle"] = settings.allow_pickle
+            more["allow_pickle"] = name.endswith(PICKLES) and settings.allow_pickle
         model = cls.open(name, settings.revision, settings.variant, **more)
         parts = {("pretrained_unet_name_or_path", model.family.denoiser): settings.pretrained_unet_name_or_path}
         if model.family.vae is not None:
@@ -82,7 +82,7 @@ class ModelFolder:
                 locate_part(
                     *(setting, name, component, model.class_name(component), cache),
                     described=model.path,
-                    allow_pickle=settings.allow_pickle,
+                    allow_pickle=name.endswith(PICKLES) and settings.allow_pickle,
                 ),
             )
             for (setting, component), name in parts.items()

@@ -149,11 +149,14 @@ def facts(shapes: Shapes, model_config: Path | None, version: str | None, what: 
     if model_config is not None:
         return _by_file(shapes, model_config, version)
     if context != (1024 if linear else 768):
-        raise ConfigError(f"{what}: words of width {context} are no published model's; give its model configuration")
+        raise ConfigError(
+            f"{what}: words of width {context} are no published model's; give original_config: its YAML file, or the "
+            "folder in diffusers' layout of a model like it"
+        )
     if linear and version is None:
         raise ConfigError(
-            f"{what}: a Stable Diffusion 2, whose weights do not tell whether it predicts noise or v; give the version "
-            f"({', '.join(name for name in VERSIONS if name[0] == '2')}) or the model configuration"
+            f"{what}: a Stable Diffusion 2, whose weights do not tell whether it predicts noise or v; give sd_version "
+            f"({', '.join(name for name in VERSIONS if name[0] == '2')}) or original_config, its YAML file"
         )
     prediction = VERSIONS[version or "1.5"]
     heads = [_divided(channels, 64, what) for channels in shapes.unet.geometry.channels] if linear else 8

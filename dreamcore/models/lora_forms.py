@@ -224,8 +224,8 @@ def _pipeline(pairs: Pairs, header: Mapping[str, str], what: str) -> str:
         if component == "unet" and layer.endswith(("attn2.to_k", "attn2.to_v")) and width in _WIDTHS:
             return _WIDTHS[width]
     raise ConfigError(
-        f"{what}: its layers do not tell what model they are for, which dreambooth convert is told by "
-        "pretrained_model_name_or_path"
+        f"{what}: its layers do not tell what model they are for, on which kohya's names depend; give "
+        "pretrained_model_name_or_path, or another form with to"
     )
 
 

@@ -25,6 +25,7 @@ from dreamcore.backends.installed import installed_backends
 
 from ..support import needs
 from ..support.hub_server import Hub
+from ..support.lora import ENCODER, UNET, write_lora
 from ..support.tiny import draw_photos
 from .test_packaging import ROOT, tree_files
 
@@ -37,8 +38,15 @@ SHORT = {
 }  # fmt: skip
 SMALL = "--max_train_steps 1 --resolution 32"
 REST = f"--model {MODEL} {SMALL} --instance_data_dir photos/dog --instance_prompt 'a sks dog' --output_dir "
+WATCHED = f"""dreambooth train --model {MODEL} --resolution 32 --max_train_steps 100000 --instance_data_dir photos/dog \
+  --instance_prompt 'a sks dog' --validation_prompt 'a sks dog' --num_validation_images 1 \
+  --validation_num_inference_steps 1 --output_dir watched & until dreambooth sample watched; do sleep 1; done
+dreambooth stop watched && wait"""
 INSTEAD = {
+    "dreambooth sample RUN": WATCHED,
+    "stop RUN": "stop dog",  # which has finished: then it says so
     "MODEL": MODEL,
+    "model.safetensors model2/": "model.safetensors model2/ --original_config model",  # for its size, which is nobody's
     "-m tests.crossing.table": "-c 'import tests.crossing.table'",  # it reads what the tests of all backends have left
     " --devices 0,1 ": " --num_processes 2 ",
     "--gpus 0,1,2,3": "--nproc_per_node=2",
@@ -133,8 +141,9 @@ def test_what_is_replaced_is_there() -> None:
 
 
 @pytest.fixture
-def clone(tmp_path: Path) -> Path:
-    """A clone, with photographs, and beside it the environment into which `pip install .` has put the package."""
+def clone(tmp_path: Path, tiny_model: Path) -> Path:
+    """A clone, with photographs, a model and two LoRA files; beside it the environment into which `pip install .` has put
+    the package."""
     folder = tmp_path / "clone"
     for file in tree_files():
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
@@ -150,6 +159,9 @@ def clone(tmp_path: Path) -> Path:
         file.parent.mkdir(exist_ok=True)
         file.write_text(program, encoding="utf-8")
         file.chmod(0o755)
+    shutil.copytree(tiny_model, folder / "model")
+    for number, name in enumerate("ab"):
+        write_lora(tiny_model, folder / f"{name}.safetensors", [f"{UNET}.to_q", f"{ENCODER}.q_proj"], seed=number)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
     (site,) = (tmp_path / "venv").glob("lib/python*/site-packages")
     (site / "tested.pth").write_text(sysconfig.get_path("purelib") + "\n")  # a line that is read, and no finder in it

@@ -181,13 +181,13 @@ def test_what_published_models_are() -> None:
 @pytest.mark.parametrize(
     ("shapes", "version", "reason"),
     [
-        (SD2, None, "give the version \\(2.0, 2.0-v, 2.1, 2.1-v\\)"),
+        (SD2, None, "give sd_version \\(2.0, 2.0-v, 2.1, 2.1-v\\)"),
         (SD2, "1.5", "version 1.5 was given; its arrays are those of a version 2"),
         (SD1, "2.1", "version 2.1 was given; its arrays are those of a version 1"),
         (SD1, "3", "'3' is not known; expected one of 1.5, 2.0"),
         (replace(SD1, unet=replace(SD1.unet, in_channels=9)), None, "a model for inpainting"),
         (replace(SD1, unet=replace(SD1.unet, context=1280)), None, "takes words of width 1280"),
-        (replace(SD2, unet=replace(SD2.unet, linear=False)), None, "give its model configuration"),
+        (replace(SD2, unet=replace(SD2.unet, linear=False)), None, "give original_config: its YAML file"),
     ],
 )
 def test_what_cannot_be_known(shapes: Shapes, version: str | None, reason: str) -> None:

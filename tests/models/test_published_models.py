@@ -102,7 +102,7 @@ def test_configurations_are_the_published_ones(name: str) -> None:
 
 def test_what_a_file_says_that_it_predicts() -> None:
     _, second = published("sd2")
-    with pytest.raises(ConfigError, match=r"x: .*do not tell whether it predicts noise or v; give the version"):
+    with pytest.raises(ConfigError, match=r"x: .*do not tell whether it predicts noise or v; give sd_version"):
         files_of(second)
     for told, wanted in (("v", "v_prediction"), ("epsilon", "epsilon")):
         assert files_of(second, prediction_type=told)[SCHEDULER]["prediction_type"] == wanted
