@@ -88,7 +88,7 @@ def test_files_that_ask_for_nothing(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"prompt_file: .*none\.txt: .*No such file"):
         asked_for(tiny_model, tmp_path, "", prompt_file=str(tmp_path / "none.txt"))
     (tmp_path / "odd.txt").write_bytes(b"a dog \xff")
-    with pytest.raises(ConfigError, match=r"prompt_file: .*odd\.txt: .*can't decode byte 0xff"):
+    with pytest.raises(ConfigError, match=r"prompt_file: .*odd\.txt: is no text in UTF-8 .*; save it as UTF-8"):
         asked_for(tiny_model, tmp_path, "", prompt_file=str(tmp_path / "odd.txt"))
 
 

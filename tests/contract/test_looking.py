@@ -64,6 +64,8 @@ def test_the_first_concepts_words_are_taken(
 @pytest.mark.parametrize("name", preset_names())
 def test_presets_look_twice_unless_more_is_asked_for(name: str) -> None:
     config = load_config(TrainConfig, name, YOURS)
+    if name == "if2-lora":
+        return  # which makes images of smaller ones that the user gives
     assert config.validation_prompt
     if name == "quickstart":
         return  # it is there to be looked at
