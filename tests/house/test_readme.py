@@ -142,8 +142,7 @@ def test_what_is_replaced_is_there() -> None:
 
 @pytest.fixture
 def clone(tmp_path: Path, tiny_model: Path) -> Path:
-    """A clone, with photographs, a model and two LoRA files; beside it the environment into which `pip install .` has put
-    the package."""
+    """A clone, with photographs, a model and two LoRA files; beside it the environment of `pip install .`."""
     folder = tmp_path / "clone"
     for file in tree_files():
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
