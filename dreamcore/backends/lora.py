@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,7 +152,7 @@ def refuse_larger_rank(file: Path, there: int, rank: int) -> None:
     if there > rank:
         raise ConfigError(
             f"init_lora: {file}: has rank {there}, and this run's rank is {rank}; leave rank out, or make the file "
-            f"smaller: dreambooth convert resize --rank {rank}"
+            f"smaller: dreambooth convert resize {shlex.quote(str(file))} NEW_FILE --rank {rank}"
         )
 
 

@@ -67,7 +67,7 @@ def test_a_smaller_rank_and_what_is_no_file_are_refused_first(
     inside.parent.mkdir()
     shutil.copyfile(file, inside)
     for given, words in {
-        ("rank", 1): "has rank 2, and this run's rank is 1; leave rank out, or .* dreambooth convert resize --rank 1",
+        ("rank", 1): "has rank 2, and this run's rank is 1; .* dreambooth convert resize .* NEW_FILE --rank 1",
         ("init_lora", str(tmp_path)): "no LoRA file there",
         ("init_lora", str(inside)): "where a run in output_dir writes its results",
         ("use_lora", False): "acts only with use_lora",
