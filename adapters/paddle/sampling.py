@@ -78,7 +78,9 @@ def _noise_by_numpy() -> Iterator[None]:
     utils = imported("ppdiffusers.utils.paddle_utils")
     draw = utils.randn_pt
 
-    def randn(shape: Any, dtype: Any = None, *, generator: np.random.Generator) -> paddle.Tensor:
+    def randn(shape: Any, dtype: Any = None, *, generator: np.random.Generator | None = None) -> paddle.Tensor:
+        if generator is None:  # flow matching's sampler draws noise that it then has no use for
+            return draw(shape, dtype=dtype)
         return paddle.to_tensor(generator.standard_normal(tuple(shape), np.float32)).cast(dtype or "float32")
 
     utils.randn_pt = randn
