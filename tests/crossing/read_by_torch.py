@@ -44,8 +44,8 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 
 OURS_ALONE = ("taiyi lora", "if1 full", "if2 lora")
-"""Factors of a BERT, whose layers diffusers' reader of LoRA does not know; and pipelines that take no first noise, whose
-pictures `tests/torch/test_deepfloyd_if.py` compares."""
+"""Factors of a BERT, whose layers diffusers' reader of LoRA does not know; and pipelines that take no first noise:
+`tests/torch/test_deepfloyd_if.py` compares their pictures."""
 
 
 @pytest.mark.parametrize(
