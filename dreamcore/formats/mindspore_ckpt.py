@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
+from ..io.files import mapped
 from ..io.system import fsync
 from .protobuf import Damaged, message_fields, read_varint
 
@@ -73,8 +74,7 @@ class Checkpoint(Mapping[str, NDArray[Any]]):
     def __init__(self, path: Path):
         self.path = path
         try:
-            with path.open("rb") as file:
-                self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._bytes = mapped(path)
         except (OSError, ValueError) as error:  # ValueError: an empty file
             raise ConfigError(f"{path}: cannot be read as MindSpore's checkpoint: {error}") from None
         try:

@@ -11,7 +11,6 @@ Source: what NumPy's `ndarray.__reduce__` and `dtype.__reduce__` answer; opcodes
 from __future__ import annotations
 
 import math
-import mmap
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
+from ..io.files import mapped
 from .inert_pickle import Built, Name, Refused, Window, load
 
 NAMES = "StructuredToParameterName@@"
@@ -37,9 +37,8 @@ def read_pdparams(file: Path) -> dict[str, NDArray[Any]]:
         ConfigError: the file is damaged, or holds anything but named arrays of numbers.
     """
     try:
-        with file.open("rb") as opened:
-            mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
-        content = load(Window(mapped, 0, len(mapped)), _ADMITTED, _persistent)
+        raw = mapped(file)
+        content = load(Window(raw, 0, len(raw)), _ADMITTED, _persistent)
         if not isinstance(content, dict):
             raise Refused(f"holds a {type(content).__name__.lower()}; expected weights by name")
         content.pop(NAMES, None)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import mmap
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
-from ..io.files import file_in_place
+from ..io.files import file_in_place, mapped
 
 TYPES = {
     "BOOL": "?", "U8": "u1", "I8": "i1", "I16": "<i2", "U16": "<u2", "F16": "<f2", "BF16": "<u2", "I32": "<i4",
@@ -91,8 +90,7 @@ class Tensors(Mapping[str, NDArray[Any]]):
         self.shapes: dict[str, tuple[int, ...]] = {}
         self._places: dict[str, int] = {}
         try:
-            with file.open("rb") as opened:
-                self._bytes = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+            self._bytes = mapped(file)
         except (OSError, ValueError) as error:  # ValueError: an empty file
             raise ConfigError(f"{file}: cannot be read as safetensors: {error}") from None
         try:

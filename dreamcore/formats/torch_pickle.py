@@ -12,7 +12,6 @@ Sources: `torch/serialization.py` (`_save`, `_legacy_save`), `torch/_utils.py` (
 from __future__ import annotations
 
 import math
-import mmap
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +23,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
+from ..io.files import mapped
 from .inert_pickle import LIMIT, Inert, Name, Refused, Window, load
 from .tensors import TYPES, Entry
 
@@ -75,8 +75,7 @@ class TorchPickle(Mapping[str, NDArray[Any]]):
     def __init__(self, file: Path):
         self.file = file
         try:
-            with file.open("rb") as opened:
-                self._bytes = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+            self._bytes = mapped(file)
             content = self._zipped() if self._bytes[:2] == b"PK" else self._legacy()
             self._tensors, self.left_out = _by_name(content)
             for name, tensor in self._tensors.items():

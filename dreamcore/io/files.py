@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import mmap
 import os
 import re
 import shutil
@@ -34,6 +35,16 @@ def settle_tree(folder: Path) -> None:
             path.chmod(mode)
         fsync(path)
     fsync(folder)
+
+
+def mapped(file: Path) -> mmap.mmap:
+    """A file's bytes, read as they are asked for.
+
+    Raises:
+        OSError, ValueError: it cannot be opened; it is empty.
+    """
+    with file.open("rb") as opened:
+        return mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def write_atomically(path: Path, data: bytes | str, *, settle: bool = True) -> None:

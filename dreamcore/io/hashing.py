@@ -40,7 +40,7 @@ def remembered_sha256(path: Path) -> str:
     if path.stat().st_size < LARGE:
         return file_sha256(path)
     name = hashlib.sha256(f"{platform.node()}:{path}".encode("utf-8", "surrogateescape")).hexdigest()
-    note = _folder() / f"{name}.json"
+    note = own_cache("sha256") / f"{name}.json"
     if (known := _read(note, path)) is not None:
         return known
     try:
@@ -51,9 +51,9 @@ def remembered_sha256(path: Path) -> str:
         return file_sha256(path)
 
 
-def _folder() -> Path:
-    """Beside the Hub's files, which are cached in the same place on every system."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dreambooth" / "sha256"
+def own_cache(name: str) -> Path:
+    """Our folder of that name beside the Hub's files, which are cached in the same place on every system."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dreambooth" / name
 
 
 def _state(path: Path) -> list[int]:

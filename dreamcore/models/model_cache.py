@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from filelock import FileLock
 
 from ..io.files import AGAIN, explain_disk_errors, folder_in_place
+from ..io.hashing import own_cache
 
 LOCK_SECONDS = 3600
 """Another process that makes the same folder is waited for so long."""
@@ -29,7 +29,7 @@ def made_once(said: list[Any], fill: Callable[[Path], object]) -> Path:
         RunError: the cache cannot be written.
     """
     name = hashlib.sha256(json.dumps(said).encode()).hexdigest()[:40]
-    target = _cache() / name
+    target = own_cache("models") / name
     if not target.exists():
         with explain_disk_errors(f"{target}", AGAIN):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,3 @@ def made_once(said: list[Any], fill: Callable[[Path], object]) -> Path:
                     with folder_in_place(target, target.with_name(f".{name}.part")) as folder:
                         fill(folder)
     return target
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dreambooth" / "models"
