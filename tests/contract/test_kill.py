@@ -32,8 +32,8 @@ from ..support.interrupted_runs import (
 
 pytestmark = [needs.backend, pytest.mark.timeout(900)]
 
-DEATHS = 4 if "mindspore" in installed_backends() else 12
-"""Deaths in each of the two kinds of run, at the least; core decides, and a run on MindSpore takes seconds."""
+DEATHS = 12 if "torch" in installed_backends() else 4
+"""Deaths in each of the two kinds of run, at the least; what a death may leave is core's, and is tried with PyTorch."""
 
 
 @pytest.fixture(scope="module", params=KINDS)

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from dreamcore.backends.installed import installed_backends
 from .paths import ROOT
 
 COMMANDS = ("dreamcore.training.loop", "dreamcore.cli.flags", "dreamcore.cli.main")
+LARGEST_DISK = 1 << 30
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink"}
 
 
@@ -38,7 +40,8 @@ def changes_files(event: str, args: tuple[Any, ...]) -> bool:
 
 
 def fill_disk(ballast: str, leave: int) -> None:
-    """Write a file until its disk has no more than `leave` bytes."""
+    """Write a file until its disk has no more than `leave` bytes; a disk that was not made for it is left alone."""
+    assert shutil.disk_usage(Path(ballast).parent).total < LARGEST_DISK, f"{ballast} is on a real disk"
     with open(ballast, "wb", buffering=0) as file:  # noqa: PTH123
         with suppress(OSError):
             while True:
