@@ -1,7 +1,7 @@
 """One run on several devices: each backend's own launcher is started, and its processes' failures are gathered.
 
-The launchers know how to start and end processes, over one machine; nothing of that is repeated here.  What they do
-not do is say last what went wrong: whoever fails first leaves a note, and the note is the last thing said.
+The launchers know how to start and end processes; nothing of that is repeated here.  What they do not do is say last
+what went wrong: whoever fails first leaves a note, and the note is the last thing said.
 """
 
 from __future__ import annotations
@@ -9,147 +9,127 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ..errors import ConfigError, LostRankError, RunError
 from ..io import system
 from .installed import RANK_VARIABLES
+from .launchers import GRACE_SECONDS, MACHINES, Processes, launch_command, processes_asked_for
+from .machines import Machines, Watch
 
 NOTES = "DREAMBOOTH_FAILURES"
 """Environment variable: the folder that processes of a launched run leave their failures in."""
 STOPPED = "stopped"
 """Kind of a note that tells no failure."""
-GRACE_SECONDS = 120
-"""After one process has failed, or the run was told to stop, the others have so long to save and end."""
-
-
-@dataclass(frozen=True)
-class Launch:
-    """A launcher's command line, and what it adds to the environment."""
-
-    command: list[str]
-    environment: dict[str, str]
-
-    def __str__(self) -> str:
-        import shlex
-
-        return " ".join([*(f"{k}={shlex.quote(v)}" for k, v in self.environment.items()), shlex.join(self.command)])
-
-
-def _torchrun(processes: int, devices: Sequence[str], logs: Path) -> Launch:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    visible = {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if devices else {}
-    return Launch([*command, f"--shutdown-timeout={GRACE_SECONDS}"], visible)
-
-
-def _paddle_launch(processes: int, devices: Sequence[str], logs: Path) -> Launch:
-    command = [sys.executable, "-m", "paddle.distributed.launch", f"--log_dir={logs}", "--log_level=WARNING"]
-    # no --backend: gloo would keep Paddle on the CPU, and any makes the launcher an older one
-    return Launch([*command, f"--devices={','.join(devices)}" if devices else f"--nproc_per_node={processes}"], {})
-
-
-def _msrun(processes: int, devices: Sequence[str], logs: Path) -> Launch:
-    folder = Path(sys.executable).parent
-    count = [f"--worker_num={processes}", f"--local_worker_num={processes}", f"--master_port={_free_port()}"]
-    environment = {"PATH": f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"}  # msrun starts whatever python is first
-    if devices:
-        environment["ASCEND_RT_VISIBLE_DEVICES"] = ",".join(devices)
-    return Launch([str(folder / "msrun"), *count, f"--log_dir={logs}", "--join=True"], environment)
-
-
-LAUNCHERS: dict[str, Callable[[int, Sequence[str], Path], Launch]] = {
-    "torch": _torchrun,
-    "paddle": _paddle_launch,
-    "mindspore": _msrun,
-}
-"""Backend -> its launcher's command for so many processes on these devices, keeping its logs in a folder; the script
-and its arguments follow."""
-
-
-def launch_command(
-    backend: str, arguments: Sequence[str], *, devices: Sequence[str] = (), processes: int | None = None, logs: Path
-) -> Launch:
-    """The command that runs `dreambooth ARGUMENTS` once a device.
-
-    Args:
-        devices: numbers of the machine's accelerators; none for the CPU, or for the first `processes` of them.
-        processes: how many, where it is not the number of `devices`.
-        logs: folder for what the launcher itself writes: its logs can hold the whole environment.
-
-    Raises:
-        ConfigError: neither devices nor a number, or both and they differ; a backend without a launcher.
-    """
-    if processes is None and not devices:
-        raise ConfigError("launch: say on which devices (--devices 0,1) or in how many processes (--num_processes 2)")
-    if wrong := [d for d in devices if not d.isdecimal()]:
-        raise ConfigError(f"devices: {wrong[0]!r} is no device number; expected numbers with commas, 0,1")
-    if len(set(devices)) < len(devices):
-        raise ConfigError(f"devices: {','.join(devices)} names a device twice; one process runs on each")
-    if devices and processes not in (None, len(devices)):
-        raise ConfigError(f"num_processes: {processes} for {len(devices)} devices; leave it out, or name as many")
-    if (count := processes or len(devices)) < 1:
-        raise ConfigError(f"num_processes: {count}; expected at least 1")
-    if backend not in LAUNCHERS:
-        raise ConfigError(f"launch: the launcher of backend {backend!r} is not known; start its own launcher instead")
-    start = LAUNCHERS[backend](count, devices, logs)
-    return Launch([*start.command, str(_script()), *arguments], start.environment)
+HEARSAY_SECONDS = 10
+"""Where a process ends because another has gone, the other's machine has so long to say why."""
 
 
 def run_launched(
-    backend: str, arguments: Sequence[str], *, devices: Sequence[str] = (), processes: int | None = None
+    backend: str,
+    arguments: Sequence[str],
+    *,
+    devices: Sequence[str] = (),
+    processes: int | None = None,
+    machines: Machines | None = None,
+    rdzv_id: str = "",
 ) -> int:
     """Run `dreambooth ARGUMENTS` on several devices, to the end of every process; returns the exit code.
 
     Signals are handed on to the launcher, which hands them on to all.
 
+    Args:
+        machines: this one's place among several, each of which does the same with its own.
+        rdzv_id: a name of this run, the same on all of them.
+
     Raises:
         ConfigError, RunError: what the process that failed first said, whichever it was.
     """
-    with tempfile.TemporaryDirectory(prefix="dreambooth-launch-") as folder:
+    with tempfile.TemporaryDirectory(prefix="dreambooth-launch-") as folder, ExitStack() as stack:
         notes, logs = Path(folder) / "failures", Path(folder) / "logs"
         notes.mkdir()
-        launch = launch_command(backend, arguments, devices=devices, processes=processes, logs=logs)
+        asked = processes_asked_for(devices, processes, logs, machines)
+        launch = launch_command(backend, arguments, asked)
+        watch = None
+        if machines:
+            terms = {"rdzv_id": rdzv_id, "backend": backend, "num_processes": asked.count}
+            watch = stack.enter_context(Watch(machines, terms, lambda text: print(text, file=sys.stderr, flush=True)))
         environment = os.environ | launch.environment | {NOTES: str(notes)}
         process = subprocess.Popen(launch.command, env=environment, start_new_session=True)
         received: list[int] = []
 
         def hand_on(number: int, frame: object) -> None:
             received.append(number)
-            for told in _signal_targets(process.pid, backend):
+            for told in _signal_targets(process.pid, backend, several_machines=machines is not None):
                 system.hand_on(number, told)
 
         before = {number: signal.signal(number, hand_on) for number in system.STOPPING}
         try:
-            code = process.wait()
+            code = _wait(process, watch)
+            return _outcome(code, _read_notes(notes), asked, received, watch)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-        left = _read_notes(notes)
-        failures = [note for note in left if note["kind"] != STOPPED]
-        if code and (error := _first_failure(failures, processes or len(devices), stopped=bool(received))):
-            raise error
-        asked = next((int(str(note["code"])) for note in left if note["kind"] == STOPPED), 0)
-    return 128 + received[0] if code and received else code or asked
 
 
-WORKERS = {"mindspore": ("MS_ROLE", "MS_WORKER"), "paddle": ("PADDLE_TRAINER_ID", None)}
-"""Backend whose launcher does not hand signals on as they are -> a variable that its workers have, and its value.
+def _wait(process: subprocess.Popen[bytes], watch: Watch | None) -> int:
+    """The launcher's exit code.  Where another machine has failed, or is gone, its processes have a while to end."""
+    if watch is None:
+        return process.wait()
+    while watch.trouble(0.2) is None:
+        if (code := process.poll()) is not None:
+            return code
+    try:
+        return process.wait(GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        system.kill_all(process.pid)
+        return process.wait()
+
+
+def _outcome(
+    code: int, notes: Sequence[Mapping[str, object]], asked: Processes, received: Sequence[int], watch: Watch | None
+) -> int:
+    """The command's exit code, once this machine's processes have ended.
+
+    Raises:
+        ConfigError, RunError: what failed first, here or on another machine.
+    """
+    failures = [note for note in notes if note["kind"] != STOPPED]
+    error = _first_failure(failures, asked.ranks, stopped=bool(received)) if code else None
+    if watch:
+        if code and (elsewhere := watch.trouble(0 if received or _knows_why(failures) else HEARSAY_SECONDS)):
+            raise elsewhere
+        if error:
+            watch.failed(error)
+        else:
+            watch.ended(GRACE_SECONDS)
+    if error:
+        raise error
+    asked_for = next((int(str(note["code"])) for note in notes if note["kind"] == STOPPED), 0)
+    return 128 + received[0] if code and received else code or asked_for
+
+
+WORKERS = {
+    "mindspore": ("MS_ROLE", "MS_WORKER"),
+    "paddle": ("PADDLE_TRAINER_ID", None),
+    "torch": ("TORCHELASTIC_RUN_ID", None),
+}
+"""Backend -> a variable that its launcher's workers have, and its value.
 
 msrun answers SIGTERM by ending alone, and SIGINT by killing its workers; paddle.distributed.launch sends SIGTERM twice.
+torchrun hands signals on well, but on several machines the others' would wait minutes for one that ends so.
 """
 
 
-def _signal_targets(launcher: int, backend: str) -> list[int]:
+def _signal_targets(launcher: int, backend: str, *, several_machines: bool) -> list[int]:
     """The processes that a signal is handed on to: the launcher, or those that train where it would not do it well."""
-    if backend not in WORKERS:
+    if backend not in WORKERS or (backend == "torch" and not several_machines):
         return [launcher]
     name, role = WORKERS[backend]
     children = system.session_leaders(launcher)  # other children print logs
@@ -181,8 +161,13 @@ def note_failure(error: BaseException) -> None:
         _write(Path(file), note)
 
 
+def on_several_machines() -> bool:
+    """Whether this process is one of a run on several machines, each of whose launchers hears only its own signals."""
+    return MACHINES in os.environ
+
+
 def note_stopped(code: int) -> int:
-    """Leave word that a run was asked to stop from outside, which its launcher has not heard of.
+    """Leave word that a run was asked to stop from outside, or on another machine, which its launcher has not heard of.
 
     Args:
         code: the command's exit code.
@@ -214,7 +199,12 @@ def _read_notes(folder: Path) -> list[dict[str, object]]:
     return [json.loads(f.read_text(encoding="utf-8")) for f in files]
 
 
-def _first_failure(notes: Sequence[Mapping[str, object]], processes: int, *, stopped: bool) -> Exception | None:
+def _knows_why(failures: Sequence[Mapping[str, object]]) -> bool:
+    """Whether a process of this machine has failed by itself, and not for another that has gone."""
+    return any(note["kind"] != LostRankError.__name__ for note in failures)
+
+
+def _first_failure(notes: Sequence[Mapping[str, object]], ranks: range, *, stopped: bool) -> Exception | None:
     """What the first process to fail said of itself, or else the names of those that could say nothing."""
     for note in notes:
         if note["kind"] != LostRankError.__name__:
@@ -222,28 +212,12 @@ def _first_failure(notes: Sequence[Mapping[str, object]], processes: int, *, sto
             return error(f"process {note['rank']}: {note['message']}")
     if stopped:
         return None
-    silent = sorted(set(range(processes)) - {int(str(note["rank"])) for note in notes})
+    silent = sorted(set(ranks) - {int(str(note["rank"])) for note in notes})
     who = f"process {', '.join(map(str, silent))}" if notes and silent else "a process"
     return RunError(
         f"{who} ended without a word: killed, perhaps for want of memory; what "
         "the launcher says of it is above.  Every checkpoint is from before this"
     )
-
-
-def _script() -> Path:
-    """The installed console script, which every launcher can run as `python SCRIPT`."""
-    for script in (Path(sys.argv[0]), Path(sys.executable).with_name("dreambooth")):
-        if script.name == "dreambooth" and script.is_file():
-            return script.absolute()
-    if sys.platform == "win32":  # its console scripts are programs
-        return Path(__file__).parent / "cli" / "__main__.py"
-    raise ConfigError(f"launch: {Path(sys.executable).with_name('dreambooth')}: not there; install the package first")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def leave(code: int) -> None:

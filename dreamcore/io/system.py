@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
+import shlex
 import signal
+import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -18,6 +21,23 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, 
 """The signals that ask a command to end; Windows has no hanging up."""
 _ZEROS = bytes(1 << 20)
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def shell_line(words: Sequence[str]) -> str:
+    """A command as it is typed into this system's shell: a word in double quotes, which all shells have, where they do.
+
+    >>> shell_line(["dreambooth", "generate", "--prompt", "a sks dog"])
+    'dreambooth generate --prompt "a sks dog"'
+    """
+    if os.name == "nt":
+        return subprocess.list2cmdline(words)
+    return " ".join(_quoted(word) for word in words)
+
+
+def _quoted(word: str) -> str:
+    if re.fullmatch(r"[\w@%+=:,./-]+", word):
+        return word
+    return shlex.quote(word) if re.search(r"[\"$`\\!]|[^\x20-\U0010ffff]", word) or not word else f'"{word}"'
 
 
 def reserve(file: IO[bytes], size: int) -> None:
@@ -138,3 +158,14 @@ def session_leaders(parent: int) -> list[tuple[int, Mapping[str, str]]]:
                 if not hasattr(os, "getsid") or os.getsid(child.pid) == child.pid:
                     found.append((child.pid, child.environ()))
     return found
+
+
+def kill_all(pid: int) -> None:
+    """Kill a process and all that it has started."""
+    import psutil
+
+    with suppress(psutil.Error):
+        process = psutil.Process(pid)
+        for one in [*process.children(recursive=True), process]:
+            with suppress(psutil.Error):
+                one.kill()

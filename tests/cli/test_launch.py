@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from dreamcore.backends import launching
+from dreamcore.backends.launchers import launch_command, processes_asked_for
+from dreamcore.backends.machines import Machines
 from dreamcore.cli.main import main
 from dreamcore.errors import ConfigError, LostRankError, RunError
 
@@ -33,8 +35,8 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("backend", ["torch", "paddle", "mindspore"])
 def test_commands(backend: str, script: Path) -> None:
-    on_two = launching.launch_command(backend, ["train", "--x"], devices=["2", "5"], logs=Path("/logs"))
-    on_cpu = launching.launch_command(backend, ["train"], processes=3, logs=Path("/logs"))
+    on_two = launch_command(backend, ["train", "--x"], processes_asked_for(["2", "5"], None, Path("/logs")))
+    on_cpu = launch_command(backend, ["train"], processes_asked_for([], 3, Path("/logs")))
     assert on_two.command[-3:] == [str(script), "train", "--x"]
     assert on_cpu.command[-2:] == [str(script), "train"]
     bin_folder = Path(sys.executable).parent
@@ -60,10 +62,25 @@ def test_commands(backend: str, script: Path) -> None:
         assert on_two.environment["PATH"].startswith(str(bin_folder))
 
 
-def test_the_readme_waits_for_what_it_starts() -> None:
+@pytest.mark.parametrize(
+    ("backend", "flags"),
+    [
+        ("torch", "--nnodes=3 --node-rank=1 --master-addr=10.0.0.1 --master-port=29400 --nproc-per-node=2"),
+        ("paddle", "--master=10.0.0.1:29400 --nnodes=3 --rank=1 --devices=2,5"),
+        ("mindspore", "--worker_num=6 --local_worker_num=2 --master_addr=10.0.0.1 --master_port=29400 --node_rank=1"),
+    ],
+)
+def test_commands_of_one_of_several_machines(backend: str, flags: str, script: Path) -> None:
+    asked = processes_asked_for(["2", "5"], None, Path("/logs"), Machines(3, 1, "10.0.0.1", 29400))
+    command = launch_command(backend, ["train"], asked).command
+    assert set(flags.split()) <= set(command)
+    assert asked.ranks == range(2, 4)
+
+
+def test_the_documents_wait_for_what_they_start() -> None:
     """msrun alone returns at once, with 0."""
-    readme = ROOT / "README.md"
-    (line,) = (line for line in readme.read_text("utf-8").splitlines() if line.lstrip().startswith("msrun "))
+    page = ROOT / "docs" / "ascend-paddle.md"
+    (line,) = (line for line in page.read_text("utf-8").splitlines() if line.lstrip().startswith("msrun "))
     assert "--join=True" in line
 
 
@@ -91,6 +108,16 @@ def test_a_dry_run_prints_a_line_for_a_shell(script: Path, capsys: pytest.Captur
         (["--num_processes", "0"], TRAIN, "num_processes: 0"),
         (["--devices", "0,1"], [*TRAIN, "--device", "cpu"], "give --num_processes in their place"),
         (["--devices", "0", "--backend", "torch"], [*TRAIN, "--backend", "paddle"], "give it once"),
+        (["--devices", "0", "--nnodes", "1:4"], TRAIN, "nnodes: '1:4' is no number of machines"),
+        (["--devices", "0", "--nnodes", "2", "--rdzv_endpoint", "a"], TRAIN, "node_rank: is missing"),
+        (["--devices", "0", "--nnodes", "2", "--node_rank", "2"], TRAIN, "node_rank: 2 of 2; expected 0 on the first"),
+        (["--devices", "0", "--nnodes", "2", "--node_rank", "1"], TRAIN, "rdzv_endpoint: is missing"),
+        (
+            ["--devices", "0", "--nnodes", "2", "--node_rank", "1", "--rdzv_endpoint", "a:b"],
+            TRAIN,
+            "expected HOST:PORT",
+        ),
+        (["--devices", "0", "--node_rank", "1"], TRAIN, "nnodes: is missing"),
     ],
 )
 @needs.torch
@@ -105,7 +132,7 @@ def test_mistakes_are_said_once(
 
 def test_a_backend_without_a_launcher_is_named() -> None:
     with pytest.raises(ConfigError, match="the launcher of backend 'other' is not known"):
-        launching.launch_command("other", [], processes=2, logs=Path())
+        launch_command("other", [], processes_asked_for([], 2, Path()))
 
 
 def notes_of(*errors: BaseException, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
@@ -120,21 +147,21 @@ def notes_of(*errors: BaseException, folder: Path, monkeypatch: pytest.MonkeyPat
 def test_the_first_cause_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     errors = (LostRankError("gone"), ConfigError("rank: 0"), RunError("later"))
     notes = notes_of(*errors, folder=tmp_path, monkeypatch=monkeypatch)
-    error = launching._first_failure(notes, 3, stopped=False)
+    error = launching._first_failure(notes, range(3), stopped=False)
     assert isinstance(error, ConfigError)
     assert str(error) == "process 1: rank: 0"
 
 
 def test_an_unforeseen_error_is_named_by_its_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notes = notes_of(KeyError("x"), folder=tmp_path, monkeypatch=monkeypatch)
-    assert str(launching._first_failure(notes, 2, stopped=False)) == "process 0: KeyError: 'x'"
+    assert str(launching._first_failure(notes, range(2), stopped=False)) == "process 0: KeyError: 'x'"
 
 
 def test_who_said_nothing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notes = notes_of(LostRankError("gone"), LostRankError("gone"), folder=tmp_path, monkeypatch=monkeypatch)
-    assert "process 2, 3 ended without a word" in str(launching._first_failure(notes, 4, stopped=False))
-    assert launching._first_failure(notes, 4, stopped=True) is None
-    assert "a process ended without a word" in str(launching._first_failure([], 4, stopped=False))
+    assert "process 2, 3 ended without a word" in str(launching._first_failure(notes, range(4), stopped=False))
+    assert launching._first_failure(notes, range(4), stopped=True) is None
+    assert "a process ended without a word" in str(launching._first_failure([], range(4), stopped=False))
 
 
 @needs.torch
