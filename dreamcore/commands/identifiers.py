@@ -21,10 +21,13 @@ from ..config.used import Context, refuse_idle
 from ..diffusion.randomness import first_noise
 from ..io.files import AGAIN, explain_disk_errors, numbered, usable_file, write_new
 from ..io.images import contact_sheet, png_bytes
+from ..io.progress import each
 from ..models.folder import ModelFolder
 from ..models.settings import model_facts, refuse_before_fetching
 from ..text.rare_tokens import rare_words
 from ..text.tokenizer import Tokenizer
+from ..track import shows_progress
+from .found_identifiers import Kept
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,9 @@ class Identifier:
     of a prior it brings."""
 
 
+@shows_progress
 def identifiers(config: IdentifiersConfig) -> list[Identifier]:
-    """Rare words, those with the least prior of their own first.
+    """Rare words, those with the least prior of their own first; a model is asked once, and its answers are kept.
 
     Raises:
         ConfigError: naming the setting that cannot be used and what would be right.
@@ -49,19 +53,24 @@ def identifiers(config: IdentifiersConfig) -> list[Identifier]:
     refuse_before_fetching(config, name)
     model = ModelFolder.of(config)
     refuse_idle(config, Context(name, model_facts(model)))
-    words = rare_words(Tokenizer.open(model), config.num_candidates)
     class_word, count, grid = config.class_word, config.num_identifiers, config.grid
+    words = rare_words(Tokenizer.open(model), config.num_candidates, class_word)
     drawing = (config.num_inference_steps, config.seed, config.batch_size) if grid is not None else (0, 0, 1)
     if grid is not None:
         usable_file(Path(grid).expanduser(), "grid")
-    backend = load_backend(name, model, config)
     if not words:
         return []
-    answers = backend.embed([_prompt(word, class_word) for word in ("", *(word for word, _ in words))])
-    distances = cosine_distances(answers[0], answers[1:])
-    found = [Identifier(word, number, float(d)) for (word, number), d in zip(words, distances, strict=True)]
+    kept = Kept(config, model, [word for word, _ in words])
+    distances = kept.read()
+    backend = load_backend(name, model, config) if distances is None or grid is not None else None
+    if distances is None:
+        assert backend is not None
+        answers = backend.embed([_prompt(word, class_word) for word in ("", *(word for word, _ in words))])
+        distances = cosine_distances(answers[0], answers[1:]).tolist()
+        kept.write(distances)
+    found = [Identifier(word, number, distance) for (word, number), distance in zip(words, distances, strict=True)]
     found = sorted(found, key=lambda one: one.distance)[:count]
-    if grid is not None:
+    if grid is not None and backend is not None:
         _draw_grid(Path(grid).expanduser(), [_prompt(one.word, class_word) for one in found], backend, model, *drawing)
     return found
 
@@ -83,7 +92,9 @@ def _draw_grid(
     side = model.native_resolution // model.latent_factor
     scale, scheduler = model.family.guidance_scale, model.schedule.samplers[0]
     pictures: list[NDArray[np.uint8]] = []
-    for start in range(0, len(prompts), batch_size):
+    starts = range(0, len(prompts), batch_size)
+    backend.set_prompts([*dict.fromkeys(prompts), ""])  # all at once: then text encoders make room for the denoiser
+    for start in each(starts, "making images", len(starts)):
         some = prompts[start : start + batch_size]
         noise = first_noise([seed] * len(some), (model.latent_channels, side, side))
         pictures += list(backend.sample(SampleRequest(some, noise, [seed] * len(some), steps, scale, scheduler)))

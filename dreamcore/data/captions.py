@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import ConfigError
-from ..io.text import NotUTF8, read_text
+from ..io.text import NotUTF8, text_of
+from . import storage
 from .finding import CAPTION_ENDINGS, METADATA_NAMES, some
 
 CaptionSource = Literal["auto", "files", "metadata", "file_names"]
@@ -67,8 +68,8 @@ def _beside(images: Sequence[Path]) -> dict[Path, tuple[Path, str]]:
     found = {}
     there: dict[Path, list[Path]] = {}  # an image's path without ending -> the files of words beside it
     for folder in {image.parent for image in images}:
-        for file in sorted(folder.iterdir()):
-            if file.suffix.lower() in CAPTION_ENDINGS and file.is_file():
+        for file, is_folder, _ in sorted(storage.entries(folder)):
+            if file.suffix.lower() in CAPTION_ENDINGS and not is_folder:
                 there.setdefault(file.with_suffix(""), []).append(file)
     for image in images:
         files = [file for file in there.get(image.with_suffix(""), ()) if file != image]
@@ -85,7 +86,7 @@ def _listed(images: Sequence[Path], folder: Path, column: str) -> tuple[dict[Pat
     found: dict[Path, tuple[Path, str]] = {}
     strange = list[str]()
     for place in sorted({up for image in images for up in image.parents if up == folder or folder in up.parents}):
-        files = [place / name for name in METADATA_NAMES if (place / name).is_file()]
+        files = [place / name for name in METADATA_NAMES if storage.is_file(place / name)]
         if len(files) > 1:
             raise ConfigError(f"{place}: holds {' and '.join(METADATA_NAMES)}; delete one of them")
         for where, row in _rows(files[0]) if files else ():
@@ -100,8 +101,9 @@ def _listed(images: Sequence[Path], folder: Path, column: str) -> tuple[dict[Pat
     notes = [f"metadata of images that are not there or not used: {some(strange)}"] if strange else []
     if strange and not found:
         notes[0] += f", while images here are called {some(list(by_name), 2)}: file_name is a path from the metadata on"
-    for other in sorted(folder.glob("*.json*")):
-        if other.stem.lower() == "metadata" and other.name not in METADATA_NAMES:
+    for other, *_ in sorted(storage.entries(folder)):
+        named = other.stem.lower() == "metadata" and other.suffix.startswith(".json")
+        if named and other.name not in METADATA_NAMES:
             notes.append(
                 f"{other.name} is not read; expected {METADATA_NAMES[0]}, an object a line, or {METADATA_NAMES[1]}"
             )
@@ -152,7 +154,7 @@ def _words(text: str, where: str) -> str:
 
 def _read_text(file: Path) -> str:
     try:
-        return read_text(file)
+        return text_of(storage.read(file))
     except NotUTF8 as error:
         raise ConfigError(f"{file}: {error}") from None
     except OSError as error:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import ConfigError
+from ..io.progress import each
 from .decode import decode_bytes, read_bytes
 from .finding import some
 from .header import read_header
@@ -30,7 +31,7 @@ def check_photos(photos: Sequence[Photo], masks: Mapping[Path, Path] | None, rem
     """
     check = _decoded if len(photos) <= FULL_CHECK else _indexed
     checked, wrong = list[Photo](), list[str]()
-    for photo in photos:
+    for photo in each(photos, "looking at photographs"):
         try:
             found, alpha = check(photo, remarks)
             checked.append(found if masks is None else _with_mask(found, alpha, masks))
@@ -61,18 +62,20 @@ def _decoded(photo: Photo, remarks: list[str]) -> tuple[Photo, bool]:
     data = photo.data()
     decoded = decode_bytes(data, photo.path, keep_alpha=True)
     if decoded.frames > 1:
-        remarks.append(f"{photo.path.name} holds {decoded.frames} frames or pages: the first is used")
+        used = "main one" if decoded.kind == "HEIF" else "first"
+        remarks.append(f"{photo.path.name} holds {decoded.frames} frames or pages: the {used} is used")
     digest = hashlib.sha256(data).hexdigest()
     return replace(photo, size=decoded.image.size, sha256=digest), decoded.image.mode == "RGBA"
 
 
 def _indexed(photo: Photo, remarks: list[str]) -> tuple[Photo, bool]:
-    """A photograph of which only a quick look is taken; a row of a table has to be read for it, and is hashed whole."""
-    data = None if photo.row is None else photo.row()
+    """A photograph of which only a quick look is taken.  A row of a table has to be read for that, and is hashed whole;
+    so has a file in a zip, whose hash is that of the file unpacked."""
+    data = None if photo.is_file else photo.data()
     header = read_header(photo.path, data)
     if not header.sure:
         return _decoded(photo, remarks)
-    digest = header.digest if data is None else hashlib.sha256(data).hexdigest()
+    digest = header.digest if photo.row is None or data is None else hashlib.sha256(data).hexdigest()
     return replace(photo, size=header.size, sha256=digest), header.alpha
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from .archive import looks_zipped
 from .finding import natural_key
 from .formats import hidden_name
 from .table import ENDINGS, TableFile
@@ -43,14 +44,18 @@ class Dataset:
 
 
 def local_dataset(path: Path, config: str | None) -> Dataset:
-    """The dataset in a folder, or the table in a file.
+    """The dataset in a folder, the images in a zip, or the table in a file.
 
     Raises:
         ConfigError: as `choose_files`; or a file is no table.
     """
+    if looks_zipped(path):
+        _refuse_configuration(config, str(path))
+        return Dataset(path, [], [])
     if path.is_file():
         if path.suffix.lower() not in ENDINGS:
-            raise ConfigError(f"dataset_name: {path}: expected a folder, or a file ending in {' or '.join(ENDINGS)}")
+            endings = " or ".join(ENDINGS)
+            raise ConfigError(f"dataset_name: {path}: expected a folder, a .zip, or a file ending in {endings}")
         if config is not None:
             raise ConfigError(f"dataset_config_name: {config!r}: {path} is one file; leave it out")
         return Dataset(path.parent, [TableFile(path)], [])
@@ -83,10 +88,7 @@ def choose_files(names: Sequence[str], config: str | None, read: Callable[[str],
     """
     tables = sorted((n for n in names if n.lower().endswith(ENDINGS)), key=natural_key)
     if not tables:
-        if config is not None:
-            raise ConfigError(
-                f"dataset_config_name: {config!r}: {where} holds images and no configurations; leave it out"
-            )
+        _refuse_configuration(config, where)
         return Chosen([], [])
     saved = _saved_to_disk(names, read, where)
     if saved is not None:
@@ -99,6 +101,12 @@ def choose_files(names: Sequence[str], config: str | None, read: Callable[[str],
     split, notes = _split([name for name, files in splits.items() if files], where)
     _check_shards(splits[split], where)
     return Chosen(splits[split], notes)
+
+
+def _refuse_configuration(config: str | None, where: str) -> None:
+    """Refuse the name of a configuration for a folder of images."""
+    if config is not None:
+        raise ConfigError(f"dataset_config_name: {config!r}: {where} holds images and no configurations; leave it out")
 
 
 def _saved_to_disk(names: Sequence[str], read: Callable[[str], str], where: str) -> Chosen | None:

@@ -18,12 +18,11 @@ import numpy as np
 from PIL import Image, ImageCms, PngImagePlugin
 
 from ..errors import ConfigError
+from . import colours, jpeg_xl, storage
 from .formats import HEAD_BYTES, require_decoder, sniff
 
 MAX_PIXELS = 120_000_000
 """Largest image that is decoded (a 102-megapixel camera's fits); a decompression bomb does not get that far."""
-MAX_BYTES = 1 << 30
-"""Largest file that is read."""
 MAX_SCANS = 1000
 """Most passes of a progressive JPEG; cameras write about ten, and a file made to hang its reader tens of thousands."""
 
@@ -72,13 +71,10 @@ def read_bytes(path: Path) -> bytes:
     """A file's contents.
 
     Raises:
-        ConfigError: it cannot be read, or is larger than `MAX_BYTES`.
+        ConfigError: it cannot be read, or is too large (`storage.read`).
     """
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise ConfigError(f"{path}: {size / 2**30:.1f} GiB is too large for a photograph; at most 1 GiB is read")
-        return path.read_bytes()
+        return storage.read(path)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
 
@@ -99,6 +95,8 @@ def open_image(source: BinaryIO, path: Path) -> tuple[Image.Image, str]:
     if kind is None:
         raise ConfigError(f"{path}: not an image, judged by its content; replace it or take it away")
     require_decoder(kind, path)
+    if kind == "JXL" and (size := jpeg_xl.size_of(source)) and size[0] * size[1] > MAX_PIXELS:
+        raise _too_large(path, f"{size[0]}×{size[1]} pixels")  # opening it decodes every pixel
     try:
         with _patient():
             image = Image.open(source, formats=[kind])
@@ -109,6 +107,8 @@ def open_image(source: BinaryIO, path: Path) -> tuple[Image.Image, str]:
         raise _damaged(path, error) from error
     if image.width * image.height > MAX_PIXELS:
         raise _too_large(path, f"{image.width}×{image.height} pixels")
+    if (hdr := colours.high_range(image)) is not None:
+        raise ConfigError(f"{path}: an HDR image ({hdr}), whose colours no model knows; save it as JPEG or PNG")
     return image, kind
 
 
@@ -158,7 +158,13 @@ def _frames(image: Image.Image, kind: str) -> int:
 
 
 def orientation(image: Image.Image) -> int:
-    """EXIF orientation 1…8; 1 (upright) where there is none or the EXIF data are damaged."""
+    """EXIF orientation 1…8; 1 (upright) where there is none or the EXIF data are damaged.
+
+    What HEIF and JPEG XL say of it by themselves has been done, and EXIF's word does not count beside it: pillow-heif
+    takes it away, JPEG XL's plug-in leaves it (but where it gives back the JPEG that the file was made of).
+    """
+    if image.format == "JXL" and not getattr(image, "jpeg", False):
+        return 1
     try:
         value = image.getexif().get(0x0112, 1)
     except Exception:  # damaged metadata do not spoil the pixels
@@ -173,7 +179,7 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
 
 def _to_srgb(image: Image.Image) -> Image.Image:
     """RGB or RGBA in sRGB from any mode; an image without a profile is taken for sRGB (naive CMYK)."""
-    profile = image.info.get("icc_profile")
+    profile, primaries = image.info.get("icc_profile"), colours.wide(image)
     if image.mode.startswith(("I", "F")):
         image = _to_grey8(image)
     alpha = None
@@ -182,7 +188,9 @@ def _to_srgb(image: Image.Image) -> Image.Image:
         alpha = image.getchannel("A")
     elif image.mode == "1" or image.mode == "P":
         image = image.convert("RGB")
-    if profile:
+    if primaries is not None:
+        image = colours.to_srgb(image.convert("RGB"), primaries)
+    elif profile:
         image = _convert_profile(image.convert("RGB") if alpha is not None else image, profile)
     if image.mode not in ("RGB", "RGBA"):
         image = image.convert("RGB")

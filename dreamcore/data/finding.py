@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..errors import ConfigError
 from ..io.names import RECORDS
+from . import storage
 from .formats import HEAD_BYTES, hidden_name, image_name, raw_name, sniff
 
 MASK_ENDING = "-mask"
@@ -23,6 +24,8 @@ METADATA_NAMES = ("metadata.jsonl", "metadata.csv")
 class Found:
     """What a folder holds."""
 
+    folder: Path = Path()
+    """It; or in a zip the folder of the photographs."""
     images: list[Path] = field(default_factory=list)
     """In natural order: photo2 before photo10."""
     masks: dict[Path, Path] = field(default_factory=dict)
@@ -43,18 +46,15 @@ def look(folder: Path, setting: str, *, sub_folders: bool = False) -> Found:
     """The images of a folder, judged by content; a file whose name promises an image counts as one and is read later.
 
     Args:
-        folder: where to look.
+        folder: where to look; a zip, too, and where its photographs lie in one folder in there, in that.
         setting: the setting that named it, for messages.
         sub_folders: look into sub-folders too, but never into hidden ones, checkpoints or what runs have written.
 
     Raises:
-        ConfigError: the folder is missing, is none or cannot be read.
+        ConfigError: the folder is missing, is none or cannot be read; a zip is damaged, or has several folders of them.
     """
-    if not folder.exists():
-        raise ConfigError(f"{setting}: {folder} does not exist; expected a folder with images")
-    if not folder.is_dir():
-        raise ConfigError(f"{setting}: {folder} is not a folder; expected a folder with images")
-    found, skipped, raw = Found(), Counter[str](), list[str]()
+    folder = _photo_folder(folder, setting, sub_folders)
+    found, skipped, raw = Found(folder), Counter[str](), list[str]()
     others: list[Path] = []
     for path in _files(folder, setting, sub_folders, skipped):
         if raw_name(path.name):
@@ -89,23 +89,63 @@ def some(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+def _photo_folder(folder: Path, setting: str, sub_folders: bool) -> Path:
+    """The folder to look into: what is named; in a zip the one that holds the photographs, as folders are zipped.
+
+    Raises:
+        ConfigError: there is none, or none that holds the others.
+    """
+    if not folder.is_dir():
+        if not storage.is_folder(folder):
+            missing = storage.in_zip(folder) is not None or not folder.exists()
+            what = "does not exist" if missing else "is not a folder"
+            raise ConfigError(f"{setting}: {folder} {what}; expected a folder with images, or a .zip of one")
+        try:
+            return _in_zip(folder, setting, sub_folders)
+        except OSError as error:
+            raise ConfigError(f"{setting}: {folder} cannot be read: {error.strerror or error}") from error
+    return folder
+
+
+def _in_zip(folder: Path, setting: str, sub_folders: bool) -> Path:
+    """Of a zip's folder, the one in it that the photographs lie in, in sub-folders of it where those are read."""
+    found = storage.in_zip(folder)
+    assert found is not None
+    archive = found[0]
+    files = [archive.path / name for name in archive.files]
+    files = [f for f in files if folder in f.parents and not any(map(hidden_name, f.relative_to(folder).parts))]
+    images = [] if sub_folders else [file for file in files if image_name(file.name)]
+    homes = sorted({file.parent for file in images or files})
+    if not homes:
+        return folder
+    common = next(up for up in (homes[0], *homes[0].parents) if all(home == up or up in home.parents for home in homes))
+    if images and common not in homes:
+        raise ConfigError(
+            f"{setting}: {folder}: photographs lie in several folders of the zip; name one, or give --sub_folders: "
+            f"{some([str(home) for home in homes])}"
+        )
+    return common
+
+
 def _files(folder: Path, setting: str, sub_folders: bool, skipped: Counter[str]) -> list[Path]:
     """Every file that is neither hidden nor in a folder that is skipped, in natural order of its path."""
     files, waiting = [], [folder]
     while waiting:
         here = waiting.pop()
         try:
-            entries = list(here.iterdir())
+            entries = storage.entries(here)
         except OSError as error:
             raise ConfigError(f"{setting}: {here} cannot be read: {error.strerror or error}") from error
-        for path in entries:
+        for path, is_folder, is_link in entries:
             if hidden_name(path.name):
                 skipped["hidden file"] += 1
-            elif not path.is_dir():
+            elif is_link and storage.member(path):
+                skipped["link"] += 1
+            elif not is_folder:
                 files.append(path)
-            elif sub_folders and (path / RECORDS).is_dir():
+            elif sub_folders and storage.is_folder(path / RECORDS):
                 skipped["run's folder"] += 1
-            elif sub_folders and not path.is_symlink() and not path.name.startswith(("checkpoint-", "__MACOSX")):
+            elif sub_folders and not is_link and not path.name.startswith(("checkpoint-", "__MACOSX")):
                 waiting.append(path)
             else:
                 skipped["sub-folder"] += 1
@@ -123,8 +163,7 @@ def _refuse_unreadable_names(images: Sequence[Path], folder: Path, setting: str)
 
 def _holds_image(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
-            return sniff(file.read(HEAD_BYTES)) is not None
+        return sniff(storage.head(path, HEAD_BYTES)) is not None
     except OSError:
         return False
 

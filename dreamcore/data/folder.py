@@ -72,7 +72,7 @@ class ImageFolder:
         """Find, decode and hash every image of a folder; of more than `FULL_CHECK`, look at headers and tails.
 
         Args:
-            folder: where they are.
+            folder: where they are; a zip serves as well.
             setting: the setting that named the folder, for messages.
             captions: where each image's own words are (`CaptionSource`); True looks beside the images and in
                 metadata files. Images without keep `caption` None.
@@ -89,6 +89,7 @@ class ImageFolder:
         """
         folder = Path(folder)
         found = look(folder, setting, sub_folders=sub_folders)
+        folder = found.folder
         if not found.images:
             skipped = f" ({'; '.join(found.notes)})" if found.notes else ""
             where = "it" if sub_folders else "it, not into a sub-folder"

@@ -7,11 +7,13 @@ import re
 
 from PIL import Image
 
-from ..errors import ConfigError
+from ..errors import ConfigError, to_install
 
 HEAD_BYTES = 64
 """Bytes of a file that `sniff` looks at."""
 
+EXTRA = "photos"
+"""This library's extra that brings the plug-ins."""
 # Format -> (package on PyPI, module, function that registers it, or "" where the import does)
 _PLUGINS = {
     "HEIF": ("pillow-heif", "pillow_heif", "register_heif_opener"),
@@ -39,7 +41,8 @@ _MAGIC = (
     (re.compile(rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n"), "JXL"),
     (re.compile(rb"qoif"), "QOI"),
 )
-_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+_ARTICLED = {"AVIF": "an"}
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 
 
 def sniff(head: bytes) -> str | None:
@@ -70,7 +73,7 @@ def require_decoder(kind: str, what: object) -> None:
     """Make sure that Pillow can open `kind`, a name that `sniff` gave; loads a plug-in if one is installed.
 
     Raises:
-        ConfigError: no plug-in is installed; names the package that has it.
+        ConfigError: no plug-in is installed; names the package that has it, and how to get it.
     """
     Image.init()
     if kind in Image.OPEN:
@@ -83,5 +86,7 @@ def require_decoder(kind: str, what: object) -> None:
     except ImportError:
         pass
     if kind not in Image.OPEN:
-        remedy = f"pip install {package}, or save" if package else "save"
-        raise ConfigError(f"{what}: a {kind} image, which the installed Pillow cannot read; {remedy} it as JPEG or PNG")
+        needs = (
+            f"which needs {package}: {to_install(EXTRA)}, or" if package else "which the installed Pillow cannot read;"
+        )
+        raise ConfigError(f"{what}: {_ARTICLED.get(kind, 'a')} {kind} image, {needs} save it as JPEG or PNG")

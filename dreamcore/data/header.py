@@ -92,6 +92,8 @@ def _complete(image: Image.Image, kind: str, file: BinaryIO, length: int, tail: 
     if kind == "BMP":
         file.seek(2)
         return 0 < int.from_bytes(file.read(4), "little") <= length
+    if kind == "JXL":
+        return True  # opening it has decoded it
     if kind == "TIFF":
         return _tiff_complete(image, length)
     return kind in ("HEIF", "AVIF") and _boxes_complete(file, length)

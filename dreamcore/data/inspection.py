@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..io.progress import each
 from .crop import Crop
 from .decode import decode_bytes
 from .finding import some
@@ -129,7 +130,6 @@ def inspect(
     prompts: Sequence[str] | None = None,
     count_tokens: Callable[[str], int] | None = None,
     window: int | None = None,
-    progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Inspection:
     """Look at every photograph of a folder.
 
@@ -139,13 +139,13 @@ def inspect(
         prompts: each one's prompt; left out, its caption.
         count_tokens: tokens of a prompt, without begin and end marks.
         window: tokens of a prompt that the text encoder sees.
-        progress: called as (done, of) after each.
 
     Raises:
         ConfigError: a file has gone or is damaged.
     """
     rows, thumbnails, seen = list[Row](), list[Image.Image](), _Seen()
-    for number, (photo, crop) in enumerate(zip(folder.photos, crops, strict=True)):
+    pairs = list(zip(folder.photos, crops, strict=True))
+    for number, (photo, crop) in enumerate(each(pairs, "measuring photographs")):
         decoded = decode_bytes(photo.data(), photo.path, background=folder.background)
         prompt = photo.caption if prompts is None else prompts[number]
         tokens = count_tokens(prompt) if count_tokens and prompt is not None else None
@@ -161,7 +161,6 @@ def inspect(
         rows.append(Row(photo.path.name, *form, photo.size, target, cut, reach, enlarged, blurred, *words))
         if number < THUMBNAILS:
             thumbnails.append(_thumbnail(decoded.image))
-        progress(number + 1, len(folder.photos))
     return Inspection(tuple(rows), tuple(seen.remarks(len(rows))), tuple(folder.notes), tuple(thumbnails))
 
 
@@ -169,7 +168,8 @@ def remarks_in_short(folder: ImageFolder, crops: Sequence[Crop]) -> list[str]:
     """What `inspect` remarks of a folder's first photographs, a line for each kind, for a run's log."""
     seen, by_kind = _Seen(), dict[str, list[tuple[str, str]]]()
     count = len(folder.photos)
-    for number in range(min(count, LOOKED_AT)):
+    looked_at = min(count, LOOKED_AT)
+    for number in each(range(looked_at), "measuring photographs", looked_at):
         photo, scaled = folder.photos[number], folder.scaled(number, crops[number])
         seen.add(photo.path.name, scaled)
         for remark in _measured(photo, crops[number], scaled)[-1]:

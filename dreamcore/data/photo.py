@@ -1,4 +1,4 @@
-"""One photograph: its words, its size, and where its bytes are, in a file of its own or in a row of a table."""
+"""One photograph: its words, its size, and where its bytes are: in a file of its own, in a zip or a row of a table."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from . import storage
 from .decode import read_bytes
 from .masks import read_mask
 
@@ -18,7 +19,8 @@ class Photo:
     """One photograph of a folder or table."""
 
     path: Path
-    """Its file; or for a row the table's file and the row in words, "FILE, row 3", counted from 0."""
+    """Its file, which may be in a zip (storage.py); or for a row the table's file and the row in words, "FILE, row 3",
+    counted from 0."""
     caption: str | None
     """Its own words; None where it has none, and the run's prompt serves."""
     size: tuple[int, int]
@@ -31,6 +33,11 @@ class Photo:
     """Of the mask file's bytes, where it is a file of its own."""
     row: Callable[[], bytes] | None = field(default=None, compare=False, repr=False)
     """Gives its bytes where it is a row of a table; None where it is a file."""
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a file of its own, and neither a row of a table nor in a zip."""
+        return self.row is None and storage.member(self.path) is None
 
     def data(self) -> bytes:
         """Its bytes as they were saved.

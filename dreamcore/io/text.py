@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import io
 from pathlib import Path
 
 CHINESE = (
@@ -25,10 +26,15 @@ def read_text(file: Path) -> str:
         NotUTF8: saying what it is.
         OSError: it cannot be read.
     """
+    return text_of(file.read_bytes())
+
+
+def text_of(content: bytes) -> str:
+    """`read_text` of a file's contents."""
     try:
-        return file.read_text(encoding="utf-8-sig")
+        return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig").read()
     except UnicodeDecodeError as error:
-        what = _encoding(file.read_bytes()) or f"no text in UTF-8 ({error.reason} at byte {error.start})"
+        what = _encoding(content) or f"no text in UTF-8 ({error.reason} at byte {error.start})"
         raise NotUTF8(f"is {what}; save it as UTF-8") from None
 
 

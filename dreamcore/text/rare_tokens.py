@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .known_words import NAMES, WORDS
 from .tokenizer import Tokenizer
 from .wordpiece import WordPiece
 
@@ -34,13 +35,19 @@ CUSTOMARY = ("sks",)
 """Those of them that the field uses as identifiers all the same, with success."""
 
 
-def rare_words(tokenizer: AnyTokenizer, count: int) -> list[tuple[str, int]]:
-    """(word, token's number) of the rarest short words of one token each, the rarest first."""
+def rare_words(tokenizer: AnyTokenizer, count: int, class_word: str | None = None) -> list[tuple[str, int]]:
+    """(word, token's number) of the rarest short words of one token each, the rarest first.
+
+    None of them is in the common half of the vocabulary, a word of a language or a name (known_words.py), part of
+    `class_word`, or one of which the web has images, `CUSTOMARY` ones where the model has not learned from it excepted.
+    """
+    means = WORDS | NAMES | NOTABLE.keys() | set((class_word or "").lower().split())
+    means -= {word for word in CUSTOMARY if notable(tokenizer, word) is None}
     found = []
     for token, number in sorted(tokenizer.vocabulary.items(), key=lambda item: -item[1]):
         word = tokenizer.word(token) or ""
         fits = 1 < len(word) <= LETTERS and word.isascii() and word.isalpha()
-        rare = tokenizer.rarity(token) >= COMMON and word not in NOTABLE
+        rare = tokenizer.rarity(token) >= COMMON and word not in means
         if fits and rare and tokenizer.tokenize(word) == [token]:
             found.append((word, number))
     return found[:count]
@@ -49,7 +56,7 @@ def rare_words(tokenizer: AnyTokenizer, count: int) -> list[tuple[str, int]]:
 def known_word(tokenizer: AnyTokenizer, word: str) -> str | None:
     """That a word is common to the model, in words; None where it is rare, or no single token."""
     tokens = tokenizer.tokenize(word)
-    if len(tokens) == 1 and tokenizer.rarity(tokens[0]) < COMMON:
+    if len(tokens) == 1 and (tokenizer.rarity(tokens[0]) < COMMON or word.lower() in WORDS):
         return "a common word"
     return None
 

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from dreamcore.backends.installed import installed_backends
 from dreamcore.backends.registry import load_backend
 from dreamcore.cli.main import main
 from dreamcore.commands import identifiers
 from dreamcore.config import GenerateConfig
+from dreamcore.formats.clip_vocabulary import SIZE, write_clip_tokenizer
 from dreamcore.models.folder import ModelFolder
+from dreamcore.text.rare_tokens import rare_words
 from dreamcore.text.tokenizer import Tokenizer
+from dreamcore.tinyworld.vocabulary import RARE_WORDS
 
 from ..support import needs
 
@@ -27,7 +32,8 @@ Float = np.ndarray
 
 def answer(model: Path, prompt: str) -> Float:
     """[W] CLIP's text encoder (2103.00020, section 2.4) at the end mark, in NumPy."""
-    w = {k.removeprefix("text_model."): v for k, v in load_file(model / "text_encoder" / "model.safetensors").items()}
+    weights = load_file(model / "text_encoder" / "model.safetensors")
+    w = {name.removeprefix("text_model."): value.astype(np.float32) for name, value in weights.items()}
     config = json.loads((model / "text_encoder" / "config.json").read_text())
     vocabulary = json.loads((model / "tokenizer" / "vocab.json").read_text())
     words = Tokenizer.open(ModelFolder.open(str(model))).tokenize(prompt)
@@ -70,25 +76,90 @@ def test_embeddings_are_those_of_the_end_mark(tiny_model: Path) -> None:
         np.testing.assert_allclose(ours, answer(tiny_model, prompt), atol=2e-5)
 
 
-def test_words_come_by_their_distance_and_are_drawn(
-    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    grid = tmp_path / "made" / "grid.png"
-    flags = ["--model", str(tiny_model), "--class", "dog", "--num_identifiers", "2", "--device", "cpu", "--json"]
-    assert main(["identifiers", *flags, "--grid", str(grid), "--num_inference_steps", "2"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert len(found) == 2
-    class_answer = answer(tiny_model, "a photo of dog")
-    for one in found:
-        own = answer(tiny_model, f"a photo of {one['word']} dog")
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """The backends that are loaded; what is found is kept in an empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    loaded: list[str] = []
+
+    def load(name: str, *more: Any) -> Any:
+        loaded.append(name)
+        return load_backend(name, *more)
+
+    monkeypatch.setattr(identifiers, "load_backend", load)
+    return loaded
+
+
+def with_public_vocabulary(model: Path, folder: Path) -> Path:
+    """A model with CLIP's whole vocabulary and random embeddings of it."""
+    shutil.copytree(model, folder)
+    shutil.rmtree(folder / "tokenizer")
+    write_clip_tokenizer(folder / "tokenizer")
+    encoder = folder / "text_encoder"
+    weights, config = load_file(encoder / "model.safetensors"), json.loads((encoder / "config.json").read_text())
+    name = next(name for name in weights if name.endswith("token_embedding.weight"))
+    width = weights[name].shape[1]
+    weights[name] = np.random.default_rng(0).normal(size=(SIZE, width)).astype(np.float32)
+    config |= {"vocab_size": SIZE, "bos_token_id": SIZE - 2, "eos_token_id": SIZE - 1}
+    (encoder / "config.json").write_text(json.dumps(config))
+    save_file(weights, encoder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def found(flags: list[str], capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    """What `dreambooth identifiers` prints as JSON."""
+    assert main(["identifiers", *flags, "--device", "cpu", "--json"]) == 0
+    answered: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
+    return answered
+
+
+def check_distances(words: list[dict[str, Any]], model: Path, class_word: str) -> None:
+    """Assert that they are those of the NumPy encoder, the least first."""
+    class_answer = answer(model, f"a photo of {class_word}")
+    for one in words:
+        own = answer(model, f"a photo of {one['word']} {class_word}")
         cosine = own @ class_answer / np.linalg.norm(own) / np.linalg.norm(class_answer)
         assert one["distance"] == pytest.approx(1 - cosine, abs=1e-5)
-    assert found[0]["distance"] <= found[1]["distance"]
+    assert [one["distance"] for one in words] == sorted(one["distance"] for one in words)
+
+
+def test_words_of_the_embedded_model_are_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], asked: list[str]
+) -> None:
+    """`on`, `in` and `mug`, which are rare in its vocabulary too, are not among them."""
+    grid = tmp_path / "made" / "grid.png"
+    flags = ["--model", "tinyworld", "--class", "mug", "--num_identifiers", "2"]
+    two = found([*flags, "--grid", str(grid), "--num_inference_steps", "2"], capsys)
+    everything = found(["--model", "tinyworld", "--class", "mug"], capsys)
+    assert {one["word"] for one in everything} == {word for word in RARE_WORDS if len(word) <= 3}
+    assert two == everything[:2] and len(asked) == 1, "the second search asks no model"
+    check_distances(everything, ModelFolder.open("tinyworld").path, "mug")
     sheet = np.asarray(Image.open(grid))
-    assert sheet.shape == (32, 32 + 4 + 32, 3) and (sheet[:, 32:36] == 255).all()
-    assert (sheet[:, :32] != sheet[:, 36:]).any(), "one image of each word"
-    assert main(["identifiers", *flags[:-1]]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == [one["word"] for one in found]
+    side = sheet.shape[0]
+    assert sheet.shape == (side, side + 4 + side, 3) and (sheet[:, side : side + 4] == 255).all()
+    assert (sheet[:, :side] != sheet[:, side + 4 :]).any(), "one image of each word"
+    assert main(["identifiers", *flags, "--device", "cpu"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == [one["word"] for one in two]
+
+
+def test_what_was_found_is_kept(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], asked: list[str]
+) -> None:
+    """With CLIP's own vocabulary, for the model wherever it lies."""
+    model = with_public_vocabulary(tiny_model, tmp_path / "model")
+    flags = ["--class", "dog", "--num_candidates", "6", "--model"]
+    first = found([*flags, str(model)], capsys)
+    assert {one["word"] for one in first} == {word for word, _ in rare_words(clip(model), 6)}
+    check_distances(first, model, "dog")
+    assert found([*flags, str(model.rename(tmp_path / "moved")), "--num_identifiers", "2"], capsys) == first[:2]
+    assert len(asked) == 1
+
+
+def clip(model: Path) -> Tokenizer:
+    """The model's tokenizer."""
+    tokenizer = Tokenizer.open(ModelFolder.open(str(model)))
+    assert isinstance(tokenizer, Tokenizer)
+    return tokenizer
 
 
 def test_settings_of_pictures_that_nobody_asked_for_are_refused(

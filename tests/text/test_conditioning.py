@@ -12,6 +12,7 @@ import pytest
 
 from dreamcore.models.folder import ModelFolder
 from dreamcore.models.locate import TINYWORLD
+from dreamcore.text import conditioning
 from dreamcore.text.conditioning import CACHED_PROMPTS, Conditioning, LoadedEncoder, TextConditioner, TextHooks
 
 Array = np.ndarray[Any, Any]
@@ -29,9 +30,16 @@ class Counted(TextConditioner[Array], TextHooks[Array]):
         super().__init__(model, [part], self, "float32")
         self.made: list[weakref.ref[Array]] = []
         self.encoded: list[tuple[str, Any]] = []
+        self.rested = 0
 
     def to_device(self, array: Array) -> Array:
         return array
+
+    def to_host(self, tensor: Array) -> Array:
+        return tensor.copy()
+
+    def rest(self, part: LoadedEncoder[Array]) -> None:
+        self.rested += 1
 
     def concat(self, tensors: Sequence[Array], axis: int) -> Array:
         return self._noted(np.concatenate(tensors, axis))
@@ -71,12 +79,34 @@ def test_what_batches_number_is_held_once(words: Counted) -> None:
     before = given(words.embeddings(prompts[:3])).copy()
     words.set_prompts(prompts)
     assert words.held() == len(prompts) * ROW
-    np.testing.assert_array_equal(given(words.conditions), np.stack([worked(p) for p in prompts]))
+    numbers = np.array([3, 0, 3])
+    np.testing.assert_array_equal(given(words.condition(numbers)), np.stack([worked(prompts[i]) for i in numbers]))
     words.encoded.clear()
     np.testing.assert_array_equal(given(words.embeddings(prompts[:3])), before)
     np.testing.assert_array_equal(given(words.embeddings([prompts[-1]])), worked(prompts[-1])[None])
     assert not words.encoded, "they are known"
     assert words.held() == len(prompts) * ROW
+
+
+def test_beyond_a_budget_embeddings_lie_in_the_hosts_memory(words: Counted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they are is the same, and those on the device are never more than they may be, one prompt's apart."""
+    monkeypatch.setattr(conditioning, "ON_DEVICE", 5 * ROW)
+    prompts = [f"a dog, {i}" for i in range(20)]
+    most = 0
+    encode = words.encode_prompt
+
+    def watched(part: LoadedEncoder[Array], prompt: str, precision: Any) -> Conditioning[Array]:
+        nonlocal most
+        most = max(most, words.held())
+        return encode(part, prompt, precision)
+
+    monkeypatch.setattr(words, "encode_prompt", watched)
+    words.set_prompts(prompts)
+    assert most <= 5 * ROW
+    assert words.held() == 5 * ROW
+    assert words.rested == 1, "the text encoder has answered, and may go"
+    numbers = np.array([19, 2, 7])
+    np.testing.assert_array_equal(given(words.condition(numbers)), np.stack([worked(prompts[i]) for i in numbers]))
 
 
 def test_another_precision_and_other_prompts_are_not_mistaken_for_them(words: Counted) -> None:
