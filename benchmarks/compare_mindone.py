@@ -88,7 +88,7 @@ def _plain(asked: argparse.Namespace, batch: Batch, backend: Any) -> Callable[[]
     unet = UNet2DConditionModel.from_pretrained(str(asked.model), subfolder="unet")
     unet.set_train(True)
     optimizer = nn.AdamWeightDecay(unet.trainable_params(), learning_rate=RATE)
-    words = ops.tile(backend.text.conditions.prompt_embeds, (asked.train_batch_size, 1, 1))
+    words = ops.tile(backend.text.conditions[0].prompt_embeds, (asked.train_batch_size, 1, 1))
 
     def forward(x: Any, t: Any, target: Any) -> Any:
         return ops.mse_loss(unet(x, t, words)[0], target)

@@ -15,7 +15,7 @@ from dreamcore.backends.base import BaseBackend
 from dreamcore.backends.loss_scale import LossScale
 from dreamcore.backends.protocol import Batch, Float, SampleRequest
 from dreamcore.config import TrainConfig
-from dreamcore.config.common import ModelSettings
+from dreamcore.config.common import ModelSettings, Precision
 from dreamcore.errors import ConfigError
 from dreamcore.families import Family
 from dreamcore.models.folder import ModelFolder
@@ -67,7 +67,7 @@ class MindSporeBackend(BaseBackend[Tensor]):
         self.world = join_world()
         self._weights: dict[str, models.Weights] = {}
         self._sums: list[Tensor] = []
-        super().__init__(model)
+        super().__init__(model, settings)
 
     def _check_mode(self, family: Family, settings: ModelSettings) -> None:
         """Refuse what cannot be computed in this mode, before anything is loaded."""
@@ -107,13 +107,18 @@ class MindSporeBackend(BaseBackend[Tensor]):
 
     # Networks
 
-    def load_component(self, model: ModelFolder, name: str) -> Any:
-        network, self._weights[name] = models.load_component(model, name)
+    def load_component(self, model: ModelFolder, name: str, dtype: Any) -> models.Component:
+        component = models.load_component(model, name)
+        self._weights[name] = component.weights
         fits_fp16 = {encoder.network: encoder.fits_fp16 for encoder in model.text_encoders}.get(name, True)
         in_float32 = name == model.family.vae or (self.dtype is ms.float16 and not fits_fp16)
         if self.dtype is not ms.float32 and not in_float32:
-            ms.amp.auto_mixed_precision(network, "auto", self.dtype)
-        return network
+            ms.amp.auto_mixed_precision(component.network, "auto", self.dtype)
+        return component
+
+    def type_of(self, precision: Precision) -> Any:
+        """Float32 whatever the precision: MindSpore casts weights where they are used."""
+        return ms.float32
 
     def weights(self, component: str) -> models.Weights:
         return self._weights[component]
@@ -136,6 +141,7 @@ class MindSporeBackend(BaseBackend[Tensor]):
         return conditioning.Conditioning(*encode(part.network, Reader.of(part), ids, masks))
 
     def encode_prompt(self, part: LoadedEncoder[Tensor], prompt: str, precision: Any) -> Conditioning:
+        self.residence.come(part.description.network)
         answer = self.encode_tokens(part, *map(self.to_device, part.tokens(prompt)))
         return answer.each(lambda t: t.astype(ms.float32))
 
@@ -146,7 +152,10 @@ class MindSporeBackend(BaseBackend[Tensor]):
         return make_latents(self.model, parts, request, positive, negative)
 
     def apply_lora(self, file: Path, scale: float) -> None:
-        lora.fold(file, self._weights, scale)
+        for name in self.networks:  # their weights take it in
+            self.residence.come(name)
+            self.residence.changed.add(name)
+        lora.fold(file, {name: self._weights[name] for name in self.networks}, scale)
 
     # Training
 
@@ -165,7 +174,7 @@ class MindSporeBackend(BaseBackend[Tensor]):
         return LossNetwork(self.denoiser, self.family.inputs, names, conditioning)
 
     def place(self, config: TrainConfig) -> None:
-        """Nothing: networks are on the device and in their precision since they were loaded."""
+        """Nothing: networks are in their precision since they were built, and weights come to the device."""
 
     @staticmethod
     def require_gradients(weights: Mapping[str, ms.Parameter]) -> None:
@@ -208,8 +217,11 @@ class MindSporeBackend(BaseBackend[Tensor]):
         found: list[Tensor] = []
         nothing = self.to_device(np.zeros(len(prompt), np.float32))  # for what an encoder does not answer
         for part in self.text.encoders:
-            pair = (part.ids, part.masks) if part.trains else (part.answers or (None, None))
-            found += [nothing if tensor is None else self.rows(tensor, prompt) for tensor in pair]
+            if part.answers is not None:
+                pair: Sequence[Tensor | None] = part.answers.rows(prompt)
+            else:
+                pair = [None if tensor is None else self.rows(tensor, prompt) for tensor in (part.ids, part.masks)]
+            found += [nothing if tensor is None else tensor for tensor in pair]
         if self.model.zeroes_empty:
             found.append(self.to_device(self.text.present[prompt]))
         return tuple(found)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import math
 import os
 import warnings
 from collections.abc import Mapping
@@ -18,8 +19,10 @@ import mindspore as ms
 import numpy as np
 from mindspore.nn.utils import no_init_parameters
 
+from dreamcore.backends import loading
 from dreamcore.backends.loading import fitting, network_class
-from dreamcore.formats.weights import Arrays, read_weights
+from dreamcore.formats.tensors import as_float
+from dreamcore.formats.weights import Arrays, WeightSource, open_weights
 from dreamcore.models.fields import building
 from dreamcore.models.folder import ModelFolder
 from dreamcore.text.tokenizer import with_old_files
@@ -34,8 +37,35 @@ PUBLISHED = {".embedding_table": ".weight", ".gamma": ".weight", ".beta": ".bias
 """Endings of MindSpore's parameter names, and what the published files call them."""
 
 
-def load_component(model: ModelFolder, name: str) -> tuple[Any, Weights]:
-    """A network of the model in float32, in evaluation mode, every weight accounted for; and its weights.
+class Component(loading.Component):
+    """A network and its parameters by published name, which have no values until its weights come.
+
+    Args:
+        source: its weights in their files.
+        weights: its parameters.
+    """
+
+    def __init__(self, network: Any, source: WeightSource, weights: Weights):
+        super().__init__(network, ms.float32)
+        self.weights, self._source, self.shapes = weights, source, shapes(weights)
+
+    def hold(self, dtype: Any) -> None:
+        """Nothing: weights are held in float32, and cast where they are used (`ms.amp.auto_mixed_precision`)."""
+
+    def fill(self) -> int:
+        for name, entry in self._source.read():
+            value = ms.Tensor(np.ascontiguousarray(as_float(entry), np.float32))
+            self.weights[name].set_data(value, slice_shape=True)  # whatever stood for them
+        return sum(4 * math.prod(shape) for shape in self.shapes.values())
+
+    def empty(self) -> None:
+        """One number stands for each weight: MindSpore frees what a parameter held when it is given something else."""
+        for parameter in self.weights.values():
+            parameter.set_data(ms.Tensor(np.zeros(1, np.float32)), slice_shape=True)
+
+
+def load_component(model: ModelFolder, name: str) -> Component:
+    """A network of the model, to be held in float32, in evaluation mode, every weight accounted for and none there yet.
 
     Raises:
         ConfigError: a class that is not known, weights missing from the file, or weights that the network lacks.
@@ -47,8 +77,9 @@ def load_component(model: ModelFolder, name: str) -> tuple[Any, Weights]:
     for published, parameter in weights.items():
         parameter.name = f"{name}.{published}"  # unique over all components
         parameter.requires_grad = False
-    fill(weights, fitting(read_weights(files), shapes(weights), files[0], class_name))
-    return network.set_train(False), weights
+    source = open_weights(files)
+    source = source.named(fitting(source.entries, shapes(weights), files[0], class_name))
+    return Component(network.set_train(False), source, weights)
 
 
 def _build(model: ModelFolder, name: str, library: str, class_name: str) -> Any:

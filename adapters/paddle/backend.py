@@ -14,7 +14,7 @@ from dreamcore.backends.base import BaseBackend
 from dreamcore.backends.loss_scale import LossScale
 from dreamcore.backends.protocol import Batch, Float, SampleRequest
 from dreamcore.config import TrainConfig
-from dreamcore.config.common import ModelSettings
+from dreamcore.config.common import ModelSettings, Precision
 from dreamcore.models.folder import ModelFolder
 from dreamcore.text import conditioning
 from dreamcore.text.conditioning import LoadedEncoder
@@ -25,7 +25,7 @@ from .launch import check_log_folder, choose_device, join_world, sum_gradients
 from .memory import out_of_memory
 from .models import Named
 from .optim import Optimizer
-from .precision import autocast, check_precision
+from .precision import DTYPES, autocast, check_precision
 
 __all__ = ["PaddleBackend", "load", "out_of_memory"]
 
@@ -41,7 +41,6 @@ class PaddleBackend(BaseBackend[paddle.Tensor]):
     """`dreamcore.backends.protocol.Backend` on Paddle."""
 
     optimizer: Optimizer
-    load_component = staticmethod(models.load_component)
     load_tokenizer = staticmethod(models.load_tokenizer)
     shapes = staticmethod(models.shapes)
     arrays = staticmethod(models.arrays)
@@ -56,7 +55,8 @@ class PaddleBackend(BaseBackend[paddle.Tensor]):
         self.world = join_world(self.device)
         self.dtype = check_precision(settings.mixed_precision, self.device)
         self._amp_level = (settings.amp_level or "O1") if self.dtype != "float32" else "O0"
-        super().__init__(model)
+        self.on_device = self.device != "cpu"
+        super().__init__(model, settings)
 
     # Arrays and tensors
 
@@ -73,6 +73,13 @@ class PaddleBackend(BaseBackend[paddle.Tensor]):
         return tensor.index_select(self.to_device(rows))
 
     # Networks
+
+    def load_component(self, model: ModelFolder, name: str, dtype: str) -> models.Component:
+        return models.load_component(model, name, dtype)
+
+    def type_of(self, precision: Precision) -> str:
+        """At level O1 float32: Paddle casts weights where they are used."""
+        return DTYPES[precision] if self._amp_level == "O2" else "float32"
 
     def weights(self, component: str) -> Named:
         return models.weights_of(self.networks[component])
@@ -93,7 +100,7 @@ class PaddleBackend(BaseBackend[paddle.Tensor]):
 
     @paddle.no_grad()
     def encode_prompt(self, part: LoadedEncoder[paddle.Tensor], prompt: str, precision: Any) -> Conditioning:
-        self.move(part.network)
+        self.residence.come(part.description.network)
         with self._autocast(part.description.fits_fp16):
             return self.encode_tokens(part, *map(self.to_device, part.tokens(prompt))).each(lambda t: t.cast("float32"))
 
@@ -113,11 +120,7 @@ class PaddleBackend(BaseBackend[paddle.Tensor]):
         return super().prepare_training(config)
 
     def place(self, config: TrainConfig) -> None:
-        for network in self._trained.values():
-            self.move(network)
-        if self._amp_level == "O2":
-            for network in self.frozen(config, fp16=self.dtype == "float16"):
-                paddle.amp.decorate(network, level="O2", dtype=self.dtype)
+        """Nothing: weights come to the device in their type."""
 
     @staticmethod
     def require_gradients(weights: Named) -> None:

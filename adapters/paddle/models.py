@@ -7,6 +7,7 @@ their configuration here, and filled by core's strict reader; Paddle's layout of
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -15,12 +16,14 @@ from typing import Any
 import numpy as np
 import paddle
 from numpy.typing import NDArray
+from paddle.amp.auto_cast import need_keep_fp32
 from paddle.distributed import fleet
-from paddle.nn.initializer import Constant, set_global_initializer
 
+from dreamcore.backends import loading
 from dreamcore.backends.loading import fitting, network_class
 from dreamcore.formats.ppdiffusers import PUBLISHED
-from dreamcore.formats.weights import TABLE, Arrays, is_linear, read_weights, swap_layout
+from dreamcore.formats.tensors import as_float
+from dreamcore.formats.weights import TABLE, Arrays, WeightSource, is_linear, open_weights, swap_layout
 from dreamcore.models.fields import building
 from dreamcore.models.folder import ModelFolder
 from dreamcore.text.tokenizer import read_tokenizer, with_old_files
@@ -39,8 +42,55 @@ ZEROS = ("norm_out.norm.bias", "norm1_context.norm.bias")
 """Endings of the names of biases that ppdiffusers' SD3 has where published ones have none; they stay zero."""
 
 
-def load_component(model: ModelFolder, name: str) -> Any:
-    """A network of the model in float32, in evaluation mode, every weight accounted for.
+class Component(loading.Component):
+    """A network whose parameters have no memory until its weights come, and none when they have gone.
+
+    Args:
+        source: its weights in their files.
+        dtype: float32, or amp_level O2's: then each weight comes in it, but for those that `paddle.amp.decorate` would
+            leave in float32.
+    """
+
+    network: paddle.nn.Layer
+
+    def __init__(self, network: paddle.nn.Layer, source: WeightSource, dtype: str):
+        super().__init__(network, dtype)
+        self._source, self._weights = source, weights_of(network)
+        layers = dict(network.named_sublayers(include_self=True))
+        self._layer_of = {name: layers[name.rpartition(".")[0]] for name in self._weights}
+
+    def hold(self, dtype: str) -> None:
+        self.dtype = dtype
+        self.empty()
+
+    def fill(self) -> int:
+        size = 0
+        for name, entry in self._source.read():
+            weight, layer = self._weights[name], self._layer_of[name]
+            if self.dtype == "float32" or need_keep_fp32(layer, self.dtype):
+                put(name, weight, as_float(entry))
+                size += 4 * math.prod(entry.shape)
+                continue
+            value = np.ascontiguousarray(swap_layout(name, as_float(entry)), np.float32)
+            give(weight, paddle.to_tensor(value).cast(self.dtype))
+            size += 2 * math.prod(entry.shape)
+        return size
+
+    def empty(self) -> None:
+        for weight in self._weights.values():
+            if weight._is_initialized():
+                weight._clear_data()
+
+
+def give(weight: paddle.Tensor, value: paddle.Tensor) -> None:
+    """Let a parameter hold a tensor, of another type too: as `paddle.nn.Layer.to` does."""
+    held = weight.value().get_tensor()
+    held._clear()
+    held._share_data_with(value.value().get_tensor())
+
+
+def load_component(model: ModelFolder, name: str, dtype: str = "float32") -> Component:
+    """A network of the model, in evaluation mode, every weight accounted for and none there yet.
 
     Raises:
         ConfigError: a class that is not known, weights missing from the file, or weights that the network lacks.
@@ -48,16 +98,17 @@ def load_component(model: ModelFolder, name: str) -> Any:
     library, class_name = model.index[name]
     cls = network_class(model, name, imported(LIBRARIES[library]) if library in LIBRARIES else None)
     files = model.weight_files(name)
-    arrays = read_weights(files, paddles=library in PUBLISHED)
+    source = open_weights(files, paddles=library in PUBLISHED)
     with building(model.folder(name) / "config.json", class_name):
         network = _build(cls, model.config(name) | model.without_dropout(name))
-    weights = weights_of(network)
-    fill(weights, fitting(arrays, shapes(weights), files[0], class_name))
+    source = source.named(fitting(source.entries, shapes(weights_of(network)), files[0], class_name))
     _embed_padding(network)
     network.eval()
-    for parameter in network.parameters():
+    for own, parameter in network.named_parameters():
         parameter.stop_gradient = True
-    return network
+        if own.endswith(ZEROS):
+            parameter.set_value(np.zeros(parameter.shape, np.float32))
+    return Component(network, source, dtype)
 
 
 def imported(name: str) -> Any:
@@ -68,17 +119,13 @@ def imported(name: str) -> Any:
 
 
 def _build(cls: Any, config: dict[str, Any]) -> Any:
-    """The network, all zeros: its weights are set next, and to draw random ones takes a large model half a minute."""
+    """The network, whose parameters have no memory yet."""
     from paddlenlp.transformers.model_utils import no_init_weights
 
-    set_global_initializer(Constant(0.0), Constant(0.0))
-    try:
-        with no_init_weights():
-            if issubclass(cls, imported("ppdiffusers").ModelMixin):
-                return cls.from_config(config)
-            return cls(cls.config_class.from_dict(config))
-    finally:
-        set_global_initializer(None)
+    with no_init_weights(), paddle.LazyGuard():
+        if issubclass(cls, imported("ppdiffusers").ModelMixin):
+            return cls.from_config(config)
+        return cls(cls.config_class.from_dict(config))
 
 
 def _embed_padding(network: paddle.nn.Layer) -> None:

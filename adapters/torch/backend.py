@@ -17,7 +17,7 @@ from dreamcore.backends.base import BaseBackend
 from dreamcore.backends.pipelines import make_pipeline
 from dreamcore.backends.protocol import Batch, Float, SampleRequest
 from dreamcore.config import TrainConfig
-from dreamcore.config.common import ModelSettings
+from dreamcore.config.common import ModelSettings, Precision
 from dreamcore.models.folder import ModelFolder
 from dreamcore.text.conditioning import LoadedEncoder
 
@@ -27,7 +27,7 @@ from .launch import choose_device, join_world, sum_gradients
 from .memory import out_of_memory
 from .models import Named
 from .optim import Optimizer
-from .precision import autocast, check_class_precision, check_precision, set_tf32
+from .precision import DTYPES, autocast, check_class_precision, check_precision, set_tf32
 from .sampling import Conditioning
 
 __all__ = ["TorchBackend", "load", "out_of_memory"]
@@ -46,7 +46,6 @@ class TorchBackend(BaseBackend[torch.Tensor]):
     """`dreamcore.backends.protocol.Backend` on PyTorch."""
 
     optimizer: Optimizer
-    load_component = staticmethod(models.load_component)
     load_tokenizer = staticmethod(models.load_tokenizer)
     fill = staticmethod(models.fill)
     add_lora = staticmethod(lora.add_lora)
@@ -60,7 +59,8 @@ class TorchBackend(BaseBackend[torch.Tensor]):
         self.dtype = self._class_dtype = check_precision(settings.mixed_precision, self.device)
         self._compiled = False
         set_tf32(settings.allow_tf32, self.device)
-        super().__init__(model)
+        self.on_device = self.device.type != "cpu"
+        super().__init__(model, settings)
 
     # Arrays and tensors
 
@@ -80,6 +80,12 @@ class TorchBackend(BaseBackend[torch.Tensor]):
         return tensor[self.to_device(rows)]
 
     # Networks
+
+    def load_component(self, model: ModelFolder, name: str, dtype: torch.dtype) -> models.Component:
+        return models.load_component(model, name, self.device, dtype)
+
+    def type_of(self, precision: Precision) -> torch.dtype:
+        return DTYPES[precision]
 
     def weights(self, component: str) -> Named:
         return models.weights_of(self.networks[component])
@@ -107,7 +113,7 @@ class TorchBackend(BaseBackend[torch.Tensor]):
     def encode_prompt(self, part: LoadedEncoder[torch.Tensor], prompt: str, precision: torch.dtype) -> Conditioning:
         if precision is torch.float16 and not part.description.fits_fp16:
             precision = torch.float32
-        self.move(part.network)
+        self.residence.come(part.description.network)
         with autocast(self.device, precision):
             return self.encode_tokens(part, *map(self.to_device, part.tokens(prompt))).each(lambda t: t.float())
 
@@ -121,37 +127,15 @@ class TorchBackend(BaseBackend[torch.Tensor]):
     def apply_lora(self, file: Path, scale: float) -> None:
         lora.apply_file(make_pipeline(diffusers, self.model, self.networks), self.networks, file, scale)
 
-    def set_prompts(self, prompts: Sequence[str]) -> None:
-        with self._denoiser_offloaded():
-            super().set_prompts(prompts)
-
-    @contextmanager
-    def _denoiser_offloaded(self) -> Iterator[None]:
-        """The denoiser off the device for a while: it and a text encoder such as T5 need not fit there together."""
-        if self.device.type == "cpu" or self.text.trains:
-            yield
-            return
-        home = self.denoiser.device
-        try:
-            self.denoiser.to("cpu")
-            yield
-        finally:
-            self.offload()
-            torch.cuda.empty_cache()
-            self.denoiser.to(home)
-
     # Training
 
     def place(self, config: TrainConfig) -> None:
-        if self.dtype is not torch.float32:
-            for network in self.frozen(config, fp16=self.dtype is torch.float16):
-                network.to(self.dtype)
-        for network in self._trained.values():  # after they are halved: only then does a large one fit
-            self.move(network)
         if config.with_prior_preservation and config.prior_generation_precision is not None:
             self._class_dtype = check_class_precision(config.prior_generation_precision, self.denoiser)
         if config.channels_last:  # before the optimizer, whose state takes on the weights' layout
-            self.denoiser.to(memory_format=torch.channels_last)
+            part = self.residence.components[self.family.denoiser]
+            assert isinstance(part, models.Component)
+            part.memory_format = torch.channels_last
 
     @staticmethod
     def require_gradients(weights: Named) -> None:

@@ -6,17 +6,22 @@ whole text encoder at random values.  Here every name is checked on the way in, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
 import transformers
+from accelerate import init_empty_weights
 from safetensors.torch import load_file, save_file
 
-from dreamcore.backends.loading import network_class, refuse_problems
-from dreamcore.formats.weights import IGNORED, Arrays, component_file
+from dreamcore.backends import loading
+from dreamcore.backends.loading import fitting, network_class
+from dreamcore.formats.tensors import Entry
+from dreamcore.formats.weights import Arrays, WeightSource, component_file, open_weights
 from dreamcore.models.fields import building
 from dreamcore.models.folder import ModelFolder
 
@@ -25,8 +30,122 @@ Named = Mapping[str, torch.nn.Parameter]
 LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
 
 
-def load_component(model: ModelFolder, name: str) -> Any:
-    """A network of the model in float32, in evaluation mode, every weight accounted for.
+class Component(loading.Component):
+    """A network whose weights come from its files, in the type that they are used in, and go again.
+
+    Until they come, each of its tensors is one number that is as large as it likes: it has the shape, the type and the
+    device that the weight will have, and layers of LoRA may be put beside it.
+
+    Args:
+        source: its weights in their files, by published name.
+        tensors: its parameters and buffers, by published name.
+        dtype: in which its weights come.
+    """
+
+    network: torch.nn.Module
+
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        source: Source,
+        tensors: Mapping[str, torch.Tensor],
+        device: torch.device,
+        dtype: torch.dtype,
+    ):
+        super().__init__(network, dtype)
+        self._source, self._tensors, self._device = source, tensors, device
+        self.memory_format = torch.contiguous_format
+        """Of weights of four dimensions."""
+        self.empty()
+
+    def hold(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.empty()
+
+    @torch.no_grad()
+    def fill(self) -> int:
+        size = 0
+        for name, value in self._source.read():
+            tensor, old = self._tensors[name], value()
+            dtype = self._type_of(tensor)
+            there = torch.empty(old.shape, dtype=dtype, device=self._device, memory_format=self._format(old))
+            tensor.data = there.copy_(old)
+            size += there.nbytes
+        return size
+
+    def empty(self) -> None:
+        for tensor in self._tensors.values():
+            tensor.data = torch.zeros(1, dtype=self._type_of(tensor), device=self._device).expand(tensor.shape)
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _type_of(self, tensor: torch.Tensor) -> torch.dtype:
+        return self.dtype if tensor.is_floating_point() else tensor.dtype
+
+    def _format(self, value: torch.Tensor) -> torch.memory_format:
+        return self.memory_format if value.ndim == 4 else torch.contiguous_format
+
+
+class Source:
+    """A component's weights where they lie.
+
+    Args:
+        files: safetensors, which stay mapped, or pickled ones, which are opened each time.
+
+    Raises:
+        ConfigError: a file cannot be read, or weights are missing, left over or of another shape.
+    """
+
+    def __init__(self, files: Sequence[Path], shapes: Mapping[str, Sequence[int]], class_name: str):
+        self._files, self._shapes, self._class_name = files, shapes, class_name
+        self._mapped: WeightSource | None = None
+        if files[0].suffix == ".safetensors":
+            found = open_weights(files)
+            self._mapped = found.named(fitting(found.entries, shapes, files[0], class_name))
+        else:
+            self._pickled()
+
+    def read(self) -> Iterator[tuple[str, Callable[[], torch.Tensor]]]:
+        """One weight after the other, in the file's type."""
+        if self._mapped is None:
+            for name, tensor in self._pickled().items():
+                yield name, partial(_itself, tensor)
+            return
+        for name, entry in self._mapped.read():
+            yield name, partial(_tensor, entry)
+
+    def _pickled(self) -> dict[str, torch.Tensor]:
+        found: dict[str, torch.Tensor] = {}
+        for file in self._files:
+            with building(file, self._class_name):
+                found |= _open_pickled(file)
+        return fitting(found, self._shapes, self._files[0], self._class_name)
+
+
+def _open_pickled(file: Path) -> dict[str, torch.Tensor]:
+    try:
+        found: dict[str, torch.Tensor] = torch.load(file, "cpu", weights_only=True, mmap=True)
+    except RuntimeError:  # files of before 2020 cannot be mapped
+        found = torch.load(file, "cpu", weights_only=True)
+    return found
+
+
+def _itself(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
+
+
+def _tensor(entry: Entry) -> torch.Tensor:
+    """A view of the mapped file; PyTorch has no unaligned ones."""
+    array = entry.read()
+    array = array if array.flags.aligned else array.copy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it cannot be written to
+        tensor = torch.from_numpy(array)
+    return tensor.view(torch.bfloat16) if entry.dtype == "BF16" else tensor
+
+
+def load_component(model: ModelFolder, name: str, device: torch.device, dtype: torch.dtype) -> Component:
+    """A network of the model, in evaluation mode, every weight accounted for and none there yet.
 
     Raises:
         ConfigError: a class that is not known, weights missing from the file, or weights that the network lacks.
@@ -34,24 +153,42 @@ def load_component(model: ModelFolder, name: str) -> Any:
     library, class_name = model.index[name]
     cls = network_class(model, name, LIBRARIES.get(library))
     files = model.weight_files(name)
-    with building(files[0], class_name):
-        network, info = cls.from_pretrained(
-            model.folder(name),
-            variant=model.variant_of(name),
-            use_safetensors=files[0].suffix == ".safetensors",
-            torch_dtype=torch.float32,
-            output_loading_info=True,
-            local_files_only=True,
-            **model.without_dropout(name),
-        )
-    reported = {
-        kind: [str(n) for n in info.get(f"{kind}_keys", ())] for kind in ("missing", "unexpected", "mismatched")
-    }
-    problems = {f"{kind} keys": [n for n in names if not n.endswith(IGNORED)] for kind, names in reported.items()}
-    refuse_problems(problems, files[0], class_name)
-    for tensor in (*network.parameters(), *network.buffers()):
-        tensor.data = tensor.data.clone()  # out of the mapped file, whose alignment would show in the last bits
-    return network.eval().requires_grad_(False)
+    with building(model.folder(name) / "config.json", class_name), init_empty_weights(include_buffers=False):
+        network = _build(cls, model.config(name) | model.without_dropout(name))
+    if isinstance(network, transformers.PreTrainedModel):
+        network.tie_weights()  # which being without memory has undone
+    network.eval().requires_grad_(False)
+    tensors = _of_memory(network)
+    shapes = {published: tuple(tensor.shape) for published, tensor in tensors.items()}
+    component = Component(network, Source(files, shapes, class_name), tensors, device, dtype)
+    for buffer in network.buffers():
+        if not any(buffer is tensor for tensor in tensors.values()):  # computed, and in no file
+            buffer.data = buffer.data.to(device, dtype if buffer.is_floating_point() else None)
+    return component
+
+
+def _build(cls: Any, config: dict[str, Any]) -> torch.nn.Module:
+    plain = issubclass(cls, diffusers.ModelMixin)
+    network: torch.nn.Module = cls.from_config(config) if plain else cls(cls.config_class.from_dict(config))
+    return network
+
+
+def _of_memory(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A network's weights by published name, one that has two names once; out of PyTorch's device without memory, from
+    which a tensor cannot be given any."""
+    named, tensors, known = weights_of(network), dict[str, torch.Tensor](), dict[int, torch.Tensor]()
+    for layer in network.modules():
+        for name, parameter in layer._parameters.items():
+            if parameter is not None and parameter.is_meta:
+                if id(parameter) not in known:
+                    plain = torch.zeros(1, dtype=parameter.dtype).expand(parameter.shape)
+                    known[id(parameter)] = torch.nn.Parameter(plain, requires_grad=False)
+                layer._parameters[name] = known[id(parameter)]
+    for name, tensor in named.items():
+        now = known.get(id(tensor), tensor)
+        if not any(now is other for other in tensors.values()):
+            tensors[name] = now
+    return tensors
 
 
 def load_tokenizer(model: ModelFolder, name: str) -> Any:

@@ -15,15 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import TrainConfig
+from ..config.common import ModelSettings
 from ..formats.lora import factors_for, read_factors, save_factors, save_published
 from ..formats.ppdiffusers import PUBLISHED
 from ..formats.weights import TABLE, component_file, read_exactly, read_weights, save_component, write_safetensors
-from ..io.system import give_back_memory
+from ..io.progress import each
 from ..models.folder import ModelFolder
 from ..models.lora_files import as_safetensors, find_lora
 from ..text.conditioning import LoadedEncoder, TextConditioner
 from .ema import EMA
 from .hooks import Hooks, T
+from .loading import Residence
 from .lora import Lora, TrainedLora, layer_shapes
 from .pipelines import scaled, to_pixels
 from .protocol import Batch, Float, SampleRequest, StepResult, World, cut_results
@@ -38,17 +40,23 @@ class BaseBackend(Hooks[T]):
     world: World
     dtype: Any
     """The arithmetic's type."""
+    on_device: bool = False
+    """Whether networks are computed in a memory that is not the host's, and can leave it."""
 
-    def __init__(self, model: ModelFolder):
+    def __init__(self, model: ModelFolder, settings: ModelSettings):
         self.model, self.family = model, model.family
-        self.denoiser = self._loaded(self.family.denoiser)
-        self.vae: Any = None if self.family.vae is None else self._loaded(self.family.vae)
-        parts: list[LoadedEncoder[T]] = []
+        loaded = each(model.networks, "loading the model's networks")
+        parts = {name: self.load_component(model, name, self._held(settings, name)) for name in loaded}
+        self.residence = Residence(parts, self.move)
+        self.denoiser = parts[self.family.denoiser].network
+        self.vae: Any = None if self.family.vae is None else parts[self.family.vae].network
+        encoders: list[LoadedEncoder[T]] = []
         for encoder in model.text_encoders:
             tokenizer = self.load_tokenizer(model, encoder.tokenizer)
-            network = self._loaded(encoder.network)
-            parts.append(LoadedEncoder(encoder, tokenizer, network, model.window(encoder)))
-        self.text = TextConditioner(model, parts, self, self.dtype)
+            encoders.append(LoadedEncoder(encoder, tokenizer, parts[encoder.network].network, model.window(encoder)))
+        self.text = TextConditioner(model, encoders, self, self.dtype)
+        decodes = self.family.vae is not None
+        self._slices, self._tiles = decodes and settings.enable_vae_slicing, decodes and settings.enable_vae_tiling
         self._trained: dict[str, Any] = {}
         self._lora: Lora | None = None
         self._factors: dict[str, Mapping[str, T]] = {}
@@ -66,7 +74,7 @@ class BaseBackend(Hooks[T]):
         return part.max_length - int(part.tokenizer.num_special_tokens_to_add(pair=False))
 
     def embed(self, prompts: Sequence[str]) -> Float:
-        return np.stack([self.to_host(self.text.summary(prompt)) for prompt in prompts])
+        return np.stack([self.to_host(self.text.summary(p)) for p in each(prompts, "asking the text encoder")])
 
     def set_prompts(self, prompts: Sequence[str]) -> None:
         self.text.set_prompts(prompts)
@@ -77,7 +85,7 @@ class BaseBackend(Hooks[T]):
         if self.vae is None:
             return pixels, np.zeros_like(pixels)
         with self._offloading_on_failure(), self.inference():
-            self.move(self.vae)
+            self.residence.come(str(self.family.vae))
             return scaled(*self.encode_pixels(pixels), self.model)
 
     def sample(self, request: SampleRequest) -> NDArray[np.uint8]:
@@ -86,24 +94,47 @@ class BaseBackend(Hooks[T]):
             with self._evaluating():
                 positive = self.text.embeddings(request.prompts, precision)
                 negative = self.text.embeddings([request.negative_prompt] * len(request.prompts), precision)
-                self.move(self.denoiser)
+                self._come()
                 latents = self.make_latents(request, positive, negative)
             if self.vae is None:
                 return to_pixels(latents, self.model)
-            self.move(self.vae)
+            self.residence.come(str(self.family.vae))
             with self.inference():
-                return to_pixels(self.decode_latents(latents), self.model)
+                return to_pixels(self._decoded(latents), self.model)
+
+    def _decoded(self, latents: Float) -> Float:
+        """What the autoencoder makes of latents, as many at once and in tiles or not as the settings say."""
+        self.vae.use_tiling = self._tiles
+        try:
+            parts = np.split(latents, len(latents)) if self._slices else [latents]
+            return np.concatenate([self.decode_latents(part) for part in parts])
+        finally:
+            self.vae.use_tiling = False
 
     def load_lora(self, file: Path, scale: float) -> None:
         self.apply_lora(file, scale)
         self.text.forget()
 
     def offload(self) -> None:
-        if self.vae is not None:
-            self.move(self.vae, away=True)
+        self._clear()
+        if self._trained:
+            self._come()
+
+    def _clear(self) -> None:
+        if self.family.vae is not None:
+            self.residence.leave(self.family.vae)
         for part in self.text.encoders:
-            if not part.trains:
-                self.move(part.network, away=True)
+            self.rest(part)
+
+    def begin_words(self) -> None:
+        """Make room for text encoders where the device's memory is not the host's: such as T5 and the denoiser need not
+        fit there together."""
+        if self.on_device and not self.text.trains:
+            self.residence.leave(self.family.denoiser)
+
+    def rest(self, part: LoadedEncoder[T]) -> None:
+        if not part.trains:
+            self.residence.leave(part.description.network)
 
     # Training
 
@@ -119,10 +150,15 @@ class BaseBackend(Hooks[T]):
 
     def prepare_training(self, config: TrainConfig) -> list[str]:
         self._trained = {self.family.denoiser: self.denoiser} | self.text.prepare(config)
+        for name in self.residence.components:
+            self.residence.hold(name, self._held(config, name))
         self.place(config)
-        give_back_memory()
         if config.use_lora:
             self._add_lora(config)
+        else:
+            for name in self._trained:
+                self.residence.come(name)
+                self.residence.changed.add(name)
         parameters = self._parameters()
         for weights in parameters.values():
             self.require_gradients(weights)
@@ -152,6 +188,7 @@ class BaseBackend(Hooks[T]):
             self.fill({name: there[name] for name in first}, first)
 
     def train_step(self, micro_batches: Sequence[Batch], lr: Mapping[str, float]) -> None:
+        self._come()
         errors = []
         for batch in micro_batches:
             if self._has_dropout:
@@ -163,6 +200,7 @@ class BaseBackend(Hooks[T]):
         self._results.append((self.concat(errors, 0), norm))
 
     def loss(self, batch: Batch) -> Float:
+        self._come()
         with self._evaluating():
             return self.to_host(self.errors(batch))
 
@@ -237,17 +275,24 @@ class BaseBackend(Hooks[T]):
         mean: T = squared.flatten(1).mean(1)
         return mean
 
-    def frozen(self, config: TrainConfig, *, fp16: bool) -> list[Any]:
-        """Networks whose own weights do not train, under LoRA all of them; for fp16 those alone that fit its range."""
-        networks = {self.family.denoiser: self.denoiser} | self.text.networks(fp16=fp16)
-        return [network for name, network in networks.items() if config.use_lora or name not in self._trained]
-
     # Within
 
-    def _loaded(self, component: str) -> Any:
-        network = self.load_component(self.model, component)
-        give_back_memory()
-        return network
+    def _come(self) -> None:
+        """What a pass of the denoiser needs is on the device: itself, and text encoders that train."""
+        for name in self._trained or (self.family.denoiser,):
+            self.residence.come(name)
+
+    def _held(self, settings: ModelSettings, name: str) -> Any:
+        """The type in which a component's weights come: that of mixed precision, but for those that train, for the
+        autoencoder, which would exceed it, and for text encoders that exceed fp16."""
+        encoders = {encoder.network: encoder for encoder in self.model.text_encoders}
+        precision = settings.mixed_precision
+        if name == self.family.vae or (precision == "fp16" and name in encoders and not encoders[name].fits_fp16):
+            precision = "no"
+        if isinstance(settings, TrainConfig) and not settings.use_lora:
+            words = name in encoders and bool(encoders[name].lora_layers) and settings.train_text_encoder
+            precision = "no" if words or name == self.family.denoiser else precision
+        return self.type_of(precision)
 
     @property
     def _has_dropout(self) -> bool:
@@ -287,5 +332,5 @@ class BaseBackend(Hooks[T]):
         try:
             yield
         except BaseException:
-            self.offload()
+            self._clear()
             raise

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..config import TrainConfig
+from ..config.common import Precision
 from ..formats.weights import Arrays
 from ..models.folder import ModelFolder
 from ..text.conditioning import Conditioning, TextHooks
 from .ema import EMA
+from .loading import Component
 from .lora import Lora
 from .protocol import Batch, Float, SampleRequest
 
@@ -30,10 +32,6 @@ class Hooks(TextHooks[T]):
     """What `make_optimizer` made; before that there is none."""
 
     # Arrays and tensors
-
-    @abstractmethod
-    def to_host(self, tensor: T) -> Float:
-        """A tensor as an array in float32."""
 
     @abstractmethod
     def fill(self, weights: Mapping[str, T], arrays: Arrays) -> None:
@@ -55,8 +53,16 @@ class Hooks(TextHooks[T]):
         """The tokenizer that the model's index names."""
 
     @abstractmethod
-    def load_component(self, model: ModelFolder, name: str) -> Any:
-        """A network of the model in evaluation mode, every weight accounted for, none of them to be trained."""
+    def load_component(self, model: ModelFolder, name: str, dtype: Any) -> Component:
+        """A network of the model in evaluation mode, every weight accounted for and none there yet, none to be trained.
+
+        Args:
+            dtype: in which its weights will come, as `type_of` answers.
+        """
+
+    @abstractmethod
+    def type_of(self, precision: Precision) -> Any:
+        """The type in which weights that do not train are held in this mixed precision, as the framework calls it."""
 
     @abstractmethod
     def weights(self, component: str) -> Mapping[str, T]:
@@ -98,7 +104,7 @@ class Hooks(TextHooks[T]):
 
     @abstractmethod
     def place(self, config: TrainConfig) -> None:
-        """Bring what trains onto the device, and hold in half precision what need not be held in float32."""
+        """See to what concerns the networks before LoRA's factors and the optimizer come."""
 
     @staticmethod
     @abstractmethod

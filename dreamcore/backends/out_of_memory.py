@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import RunError
+from ..errors import CallbackError, RunError
 
 if TYPE_CHECKING:
     from ..config.common import ModelSettings
@@ -86,7 +86,8 @@ def during(stage: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, OutOfMemory) or (found := memory_trouble(error)) is None:
+        theirs = isinstance(error, OutOfMemory | CallbackError)  # what a callback uses up, no setting spares
+        if theirs or (found := memory_trouble(error)) is None:
             raise
         raise OutOfMemory(stage, *found) from error
 
@@ -149,8 +150,8 @@ def _checkpointing(case: Case) -> bool:
 
 
 def _half_precision(case: Case) -> bool:
-    """Whether half precision is there and off; the host reads weights in float32 all the same."""
-    there = case.kind == "device" or (case.backend == "torch" and case.stage != LOADING)
+    """Whether half precision is there and off."""
+    there = case.kind == "device" or case.backend == "torch"
     return there and case["mixed_precision"] == "no"
 
 
@@ -175,6 +176,10 @@ def _less(case: Case) -> dict[str, Any]:
     return {n: s for n in sides if case[n] and (s := case[n] * 3 // 4 // SIDE_STEP * SIDE_STEP)}
 
 
+def _slicing(case: Case) -> bool:
+    return (case["sample_batch_size"] or case["batch_size"] or 1) > 1 and not case["enable_vae_slicing"]
+
+
 EVERYWHERE = (LOADING, CLASSES, PROMPTS, IMAGES, TRAINING, VALIDATION, SAMPLING)
 SIDE_STEP = 64
 Change = Callable[[Case], dict[str, Any]]
@@ -193,6 +198,7 @@ REMEDIES: list[tuple[str | Callable[[Case], str], tuple[str, ...], Callable[[Cas
     ("--gradient_checkpointing", (TRAINING,), _checkpointing, _set(gradient_checkpointing=True)),
     (_accumulated, (TRAINING,), lambda c: c["train_batch_size"] > 1, _accumulating),
     ("--sample_batch_size 1", (CLASSES, VALIDATION), lambda c: c["sample_batch_size"] > 1, _set(sample_batch_size=1)),
+    ("--enable_vae_slicing", (CLASSES, VALIDATION, SAMPLING), _slicing, _set(enable_vae_slicing=True)),
     ("--batch_size 1", (SAMPLING,), lambda c: c["batch_size"] > 1, _set()),
     ("--drop_t5", (LOADING, PROMPTS), _without_t5, _set(drop_t5=True)),
     (_shorter, EVERYWHERE, _half_precision, _set(mixed_precision="bf16")),
@@ -208,6 +214,12 @@ REMEDIES: list[tuple[str | Callable[[Case], str], tuple[str, ...], Callable[[Cas
     (_smaller, (CLASSES, IMAGES, TRAINING, VALIDATION, SAMPLING), lambda c: True, _less),
     ("--cache_latents", (TRAINING,), lambda c: not c["cache_latents"], _set(cache_latents=True)),
     ("a smaller --cache_memory_gb", (IMAGES, TRAINING), lambda c: c.kind == "host" and c["cache_latents"], _set()),
+    (
+        "--enable_vae_tiling",
+        (CLASSES, VALIDATION, SAMPLING),
+        lambda c: not c["enable_vae_tiling"],
+        _set(enable_vae_tiling=True),
+    ),
     ("class images of your own in --class_data_dir", (CLASSES,), lambda c: True, _set()),
     ("no --validation_prompt", (VALIDATION,), lambda c: c["validation_prompt"], _set(validation_prompt=None)),
 ]

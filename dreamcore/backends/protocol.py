@@ -145,7 +145,8 @@ class SampleRequest:
 
 
 class Backend(Protocol):
-    """A framework at work on one model.  Weights live in float32; `train_step` leaves its results on the device."""
+    """A framework at work on one model.  Weights that train live in float32, others in the type of `mixed_precision`
+    where the framework can; they come when they are needed.  `train_step` leaves its results on the device."""
 
     world: World
 
@@ -179,7 +180,8 @@ class Backend(Protocol):
         ...
 
     def offload(self) -> None:
-        """Move what training does not use off the device; it comes back when it is called for."""
+        """Move what training does not use off the device, from which it comes back when it is called for, and what
+        training uses onto it."""
         ...
 
     def train_step(self, micro_batches: Sequence[Batch], lr: Mapping[str, float]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import ConfigError, LackingError, to_install
 from ..formats.ppdiffusers import PUBLISHED
+from ..io.progress import progress
 from . import installed
 from .installed import RANK_VARIABLES
 from .out_of_memory import LOADING, during, recognise
@@ -41,7 +42,8 @@ def load_backend(
     if name in RANK_VARIABLES and name != "paddle":
         refuse_ppdiffusers(model, name)
     place, function = installed.entry_points()[name].split(":")
-    module = importlib.import_module(place)
+    with progress(f"importing {name}"):
+        module = importlib.import_module(place)
     if hasattr(module, "out_of_memory"):
         recognise(module.out_of_memory)
     imported()

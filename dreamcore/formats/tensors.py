@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import mmap
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..io.files import file_in_place, mapped
+from ..io.progress import progress
 
 TYPES = {
     "BOOL": "?", "U8": "u1", "I8": "i1", "I16": "<i2", "U16": "<u2", "F16": "<f2", "BF16": "<u2", "I32": "<i4",
@@ -110,6 +112,14 @@ class Tensors(Mapping[str, NDArray[Any]]):
 
     def __len__(self) -> int:
         return len(self._places)
+
+    def give_back(self) -> None:
+        """Let the system take back the pages that were read: they come again where they are needed.
+
+        Where a system cannot be told (Windows), it does so by itself when memory is short.
+        """
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._bytes.madvise(mmap.MADV_DONTNEED)
 
     def entry(self, name: str) -> Entry:
         """One tensor as an entry that reads the file when its turn comes."""
@@ -217,10 +227,11 @@ def write_tensors(file: Path, entries: Mapping[str, Entry], metadata: Mapping[st
         at += entry.size
     content = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
     content += b" " * (-len(content) % 8)
-    with file_in_place(file) as opened:
+    with file_in_place(file) as opened, progress(f"writing {file.name}", at, "bytes") as step:
         opened.write(len(content).to_bytes(8, "little") + content)
         for name in order:
             opened.write(_bytes_of(name, entries[name]))
+            step(entries[name].size)
 
 
 def _bytes_of(name: str, entry: Entry) -> memoryview:

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from ..errors import ConfigError, RunError
+from ..io.progress import progress
 from .pdparams import read_pdparams
-from .tensors import Tensors, as_float
+from .tensors import Entry, Tensors, as_float
 
 Arrays = dict[str, NDArray[Any]]
 T = TypeVar("T")
@@ -33,6 +36,8 @@ TIED = {"encoder.embed_tokens.weight": "shared.weight"}
 """The two names of T5's table, of which published files have one or both."""
 TABLE = "pos_embed.pos_embed"
 """SD3's positions, which are computed, and published all the same; they do not train."""
+READ_AHEAD = 64 * 2**20
+"""Bytes of mapped files that are read before their pages are given back."""
 EMBEDDINGS = ("embedding", "embeddings", "embed_tokens", "shared", "relative_attention_bias")
 """Endings of the names of lookup tables, which are no Linear layers though their weights have two dimensions."""
 
@@ -72,10 +77,99 @@ def read_safetensors(file: Path, *, paddles: bool = False) -> Arrays:
     tensors = Tensors(file)
     # copies, for a file may be replaced while its weights are in use
     arrays = {name: np.array(as_float(tensors.entry(name))) for name in tensors}
-    written_by = tensors.metadata.get("format")
-    if written_by == "pd" or (written_by == "np" and paddles):
+    if _in_paddles_layout(tensors, paddles):
         return {name: swap_layout(name, value) for name, value in arrays.items()}
     return arrays
+
+
+@dataclass(frozen=True)
+class WeightSource:
+    """A component's weights where they lie: in files that stay open, or that are read whole each time.
+
+    Args:
+        entries: by name, in PyTorch's layout.
+        mapped: files that stay open.
+        whole: files of a form that cannot be read tensor by tensor.
+    """
+
+    entries: Mapping[str, Entry]
+    mapped: Sequence[Tensors] = ()
+    whole: Sequence[_WholeFile] = ()
+
+    def named(self, entries: Mapping[str, Entry]) -> WeightSource:
+        """The same files, and their weights under other names."""
+        return replace(self, entries=entries)
+
+    def read(self) -> Iterator[tuple[str, Entry]]:
+        """One weight after the other; of mapped files no more than `READ_AHEAD` stays in memory."""
+        read = 0
+        for name, entry in self.entries.items():
+            yield name, entry
+            read += entry.size
+            if read >= READ_AHEAD:
+                self._give_back()
+                read = 0
+        self._give_back()
+        for file in self.whole:
+            file.forget()
+
+    def _give_back(self) -> None:
+        for file in self.mapped:
+            file.give_back()
+
+
+class _WholeFile:
+    """A file whose arrays are there from the first that is asked for until they are forgotten."""
+
+    def __init__(self, file: Path):
+        self._file, self._arrays = file, dict[str, NDArray[Any]]()
+
+    def entries(self) -> dict[str, Entry]:
+        self._arrays = read_weights([self._file])
+        found = {name: Entry.of(value) for name, value in self._arrays.items()}
+        self.forget()
+        return {name: Entry(e.dtype, e.shape, partial(self._array, name)) for name, e in found.items()}
+
+    def _array(self, name: str) -> NDArray[Any]:
+        if not self._arrays:
+            self._arrays = read_weights([self._file])
+        return self._arrays[name]
+
+    def forget(self) -> None:
+        self._arrays = {}
+
+
+def open_weights(files: Sequence[Path], *, paddles: bool = False) -> WeightSource:
+    """As `read_weights`, but safetensors files are read tensor by tensor, in the types that they have.
+
+    Raises:
+        ConfigError: as there.
+    """
+    entries: dict[str, Entry] = {}
+    mapped, whole = list[Tensors](), list[_WholeFile]()
+    for file in files:
+        if file.suffix != ".safetensors":
+            whole.append(_WholeFile(file))
+            entries |= whole[-1].entries()
+            continue
+        mapped.append(tensors := Tensors(file))
+        found = tensors.entries()
+        if _in_paddles_layout(tensors, paddles):
+            found = {name: _swapped(name, entry) for name, entry in found.items()}
+        entries |= found
+    return WeightSource(entries, mapped, whole)
+
+
+def _in_paddles_layout(tensors: Tensors, paddles: bool) -> bool:
+    written_by = tensors.metadata.get("format")
+    return written_by == "pd" or (written_by == "np" and paddles)
+
+
+def _swapped(name: str, entry: Entry) -> Entry:
+    """Out of Paddle's layout."""
+    if not is_linear(name, len(entry.shape)):
+        return entry
+    return Entry(entry.dtype, entry.shape[::-1], lambda: entry.read().T)
 
 
 def read_metadata(file: Path) -> dict[str, str]:
@@ -103,7 +197,8 @@ def write_safetensors(
 ) -> None:
     """Write arrays as every library reads them."""
     contiguous = {name: np.asarray(value, order="C") for name, value in arrays.items()}
-    save_file(contiguous, file, metadata={"format": "pt", **(metadata or {})})
+    with progress(f"writing {file.name}"):
+        save_file(contiguous, file, metadata={"format": "pt", **(metadata or {})})
 
 
 def component_file(folder: Path) -> Path:
@@ -153,7 +248,14 @@ def known_names(arrays: Mapping[str, T], wanted: Iterable[str]) -> dict[str, T]:
     return found
 
 
-def misfit(arrays: Arrays, shapes: Mapping[str, Sequence[int]], network: str = "") -> str | None:
+class Shaped(Protocol):
+    """An array, or what will be one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+def misfit(arrays: Mapping[str, Shaped], shapes: Mapping[str, Sequence[int]], network: str = "") -> str | None:
     """What is wrong with arrays for a network of these weights, in words; None where they fit."""
     problems = {
         "missing keys": shapes.keys() - arrays.keys(),

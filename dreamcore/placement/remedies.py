@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..backends.out_of_memory import LOADING, REMEDIES, Case
+from ..backends.out_of_memory import REMEDIES, Case
 from ..config import TrainConfig
 from .plan import Place, Plan, gib
 
@@ -75,9 +75,11 @@ def cannot_fit(plan: Plan) -> bool:
 
 
 def weights_on_host(plan: Plan) -> int:
-    """Bytes of the host's memory that the weights alone take when they have been loaded."""
-    loading = next(stage for stage in plan.stages if stage.name == LOADING)
-    return sum(item.bytes for item in loading.items if item.place == "host" and WEIGHTS in item.what)
+    """Bytes of the host's memory that weights alone take at most at once."""
+    return max(
+        sum(item.bytes for item in stage.items if item.place == "host" and WEIGHTS in item.what)
+        for stage in plan.stages
+    )
 
 
 def advise_fitting(plan: Plan, config: TrainConfig, again: Again) -> str | None:

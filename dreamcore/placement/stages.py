@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -12,17 +12,17 @@ from ..backends.out_of_memory import CLASSES, IMAGES, LOADING, PROMPTS, SAVING, 
 from ..config import TrainConfig
 from ..errors import ConfigError
 from ..families import TextEncoder
-from ..formats.weights import TABLE
+from ..formats.weights import READ_AHEAD, TABLE
 from ..models.folder import ModelFolder
+from ..text.conditioning import ON_DEVICE
 from ..text.lengths import padded_length
 from .activations import Arithmetic, decoding, denoiser_pass, encoder_kept, encoding
 from .headers import StoredWeights, stored_weights
 from .machine import Machine
 from .plan import Place, Plan, Stage
 
-HELD_BACK = 192 * 2**20
-"""Bytes that the C library keeps of what loading a network has freed (glibc; measured: 0.20 to 0.32 GiB for networks of
-84 to 860 million weights)."""
+HELD_BACK = 32 * 2**20
+"""Bytes that networks without weights take, and that the C library keeps of what loading has freed."""
 REORDERED = 2
 """Copies of the largest weight that convolutions on a CPU make in an order of their own (oneDNN; measured with
 PyTorch)."""
@@ -54,26 +54,18 @@ class Ways:
     """How a backend goes about memory.
 
     Args:
-        maps: whether weights come tensor by tensor from a mapped file; otherwise a file is read whole, copied, and made
-            arrays of.
-        parks: whether networks leave the device while they are not used.
-        parks_denoiser: whether the denoiser does while prompts are encoded.
-        born_on_device: whether networks are made there.
+        parks: whether what has changed leaves the device while it is not used; what has not goes on every backend, for
+            its files bring it back.
+        copies: of a weight in float32, on its way from the file into the host's memory; to a device there is one more.
         sums: whether gradients are gathered in vectors, a copy of them.
     """
 
-    maps: bool = False
     parks: bool = False
-    parks_denoiser: bool = False
-    born_on_device: bool = True
+    copies: int = 1
     sums: bool = False
 
 
-WAYS = {
-    "torch": Ways(maps=True, parks=True, parks_denoiser=True, born_on_device=False),
-    "paddle": Ways(parks=True),
-    "mindspore": Ways(sums=True),
-}
+WAYS = {"torch": Ways(parks=True, copies=0), "paddle": Ways(parks=True), "mindspore": Ways(sums=True)}
 
 
 def make_plan(config: TrainConfig, model: ModelFolder, work: Workload, machine: Machine, backend: str) -> Plan:
@@ -99,10 +91,9 @@ class _Planner:
     backend: str
 
     def plan(self) -> Plan:
-        stages = [self._loading()]
-        if self.config.with_prior_preservation and self.work.class_images:
+        stages = [self._loading(), self._words()]
+        if self._makes_class_images:
             stages.append(self._classes())
-        stages.append(self._words())
         if self.config.cache_latents or self.work.held_out:
             stages.append(self._images())
         stages.append(self._training())
@@ -218,19 +209,35 @@ class _Planner:
 
     # What stages have alike
 
-    def _networks(self, stage: Stage, here: set[str]) -> None:
-        """The components' weights; those not in `here` lie on the host where the backend parks them."""
+    @property
+    def _makes_class_images(self) -> bool:
+        return bool(self.config.with_prior_preservation and self.work.class_images)
+
+    @property
+    def _stay(self) -> set[str]:
+        """Components that are there from the beginning: those whose weights train, not LoRA's beside them."""
+        return set() if self.config.use_lora else set(self.trained)
+
+    def _networks(self, stage: Stage, here: set[str], aside: set[str] | None = None) -> None:
+        """The weights of components where they are computed with, and of those that are put aside on the host."""
+        aside = aside or set()
         for name, part in self.parts.items():
-            each = self._held(name)
-            place: Place = self.here if name in here or not self.ways.parks else "host"
-            stage.add(f"{name}: weights, {16 if each == 2 else 32} bits", place, part.count * each, part.basis)
+            if name in here or name in aside:
+                each, place = self._held(name), self.here if name in here else "host"
+                stage.add(f"{name}: weights, {8 * each} bits", place, part.count * each, part.basis)
         stage.add("LoRA factors", self.here, self.factors * 4)
         if self.config.use_ema:
             stage.add("moving average", self.here, self.parameters * 4)
 
-    def _used(self, *, vae: bool, encoders: bool = False) -> set[str]:
-        found = set(self.trained) | ({self.model.family.vae} if vae and self.model.family.vae else set())
-        return found | ({e.network for e in self.model.text_encoders} if encoders else set())
+    @property
+    def _autoencoder(self) -> set[str]:
+        return {self.model.family.vae} if self.model.family.vae else set()
+
+    def _embeddings(self, stage: Stage) -> None:
+        """Those of the run's prompts: on the device up to a budget, then in the host's memory."""
+        on_device = min(self.embeddings, ON_DEVICE)
+        stage.add("prompt embeddings", self.here, on_device)
+        stage.add("prompt embeddings beyond their budget", "host", self.embeddings - on_device)
 
     def _images_made(self, stage: Stage, count: int, guidance: float | None) -> None:
         """A batch of images: the denoiser's pass, or the autoencoder's."""
@@ -240,11 +247,17 @@ class _Planner:
         size = self.work.height // factor, self.work.width // factor
         one = denoiser_pass(self.model, size, self.tokens, self.arithmetic).alone
         making = rows * one + self._casts
-        stage.add("images in the making", self.here, max(making, count * self._decoding), "predicted")
+        at_once = 1 if self.config.enable_vae_slicing else count
+        stage.add("images in the making", self.here, max(making, at_once * self._decoding), "predicted")
 
     @cached_property
     def _decoding(self) -> int:
-        return decoding(self.model, self.work.height, self.work.width, on_cpu=self.machine.on_host)
+        sides = (self.work.height, self.work.width)
+        if self.config.enable_vae_tiling and self.model.family.vae:
+            size = self.model.config(self.model.family.vae).get("sample_size") or 512
+            tile = int(max(size) if isinstance(size, list) else size)
+            sides = (min(sides[0], tile), min(sides[1], tile))
+        return decoding(self.model, *sides, on_cpu=self.machine.on_host)
 
     @cached_property
     def _encoding(self) -> int:
@@ -262,70 +275,65 @@ class _Planner:
     # The stages
 
     def _loading(self) -> Stage:
+        """What trains itself; the others come, one after the other, when their turn comes."""
         stage = Stage(LOADING)
-        born: Place = self.here if self.ways.born_on_device else "host"
-        for name, part in self.parts.items():
-            stage.add(f"{name}: weights, 32 bits", born, part.count * 4, part.basis)
-        stage.add("what reading adds", "host", self._reading() + HELD_BACK, "predicted")
-        if self.config.use_ema:
-            stage.add("moving average", self.here, self.parameters * 4)
+        self._networks(stage, self._stay)
+        stage.add("what reading adds", "host", self._reading(self._stay) + HELD_BACK, "predicted")
         return stage
 
-    def _reading(self) -> int:
-        """Bytes that reading a component adds at its worst, beyond all weights in float32.
+    def _reading(self, names: Collection[str]) -> int:
+        """Bytes that reading these components adds at its worst: of a mapped file the pages that are not yet given
+        back and copies of a weight; of one that is read whole, as read and as cut into arrays."""
+        most, copies = 0, self.ways.copies + int(not self.machine.on_host)
+        for name in names:
+            part = self.parts[name]
+            largest = max((math.prod(shape) for shape in part.shapes.values()), default=0) * 4
+            mapped = part.kind == "safetensors" or (part.kind == "bin" and self.backend == "torch")
+            whole = 0 if mapped else 2 * part.file_bytes
+            most = max(most, min(part.file_bytes, READ_AHEAD) + copies * largest + whole)
+        return most
 
-        A mapped file's pages are not counted: they give way.  One that is read whole lies there as read, as cut into
-        tensors, and (bfloat16) as float32; beside the network then only as arrays.
-        """
-        most, before, whole = 0, 0, sum(part.count for part in self.parts.values()) * 4
-        own = 0 if self.ways.born_on_device and not self.machine.on_host else 4
-        for part in self.parts.values():
-            if self.ways.maps:
-                largest = max((math.prod(shape) for shape in part.shapes.values()), default=0) * 4
-                extra = largest if part.kind == "safetensors" else part.file_bytes
-                peak = before + part.count * own + extra
-            else:
-                arrays = part.count * 4 if part.bytes_each == 2 and part.kind == "safetensors" else 0
-                reading = 2 * part.file_bytes + arrays
-                peak = before + max(reading, (arrays or part.file_bytes) + part.count * own)
-            before += part.count * own
-            most = max(most, peak)
-        return max(0, most - (whole if own else 0))
+    def _words(self) -> Stage:
+        """One text encoder after the other, but for those that train; the denoiser, where it is there, steps aside."""
+        stage, trains = Stage(PROMPTS), len(self.trained) > 1
+        there = set(self.trained) if trains else self._stay
+        aside = there if self.ways.parks and not trains and not self.machine.on_host else set()
+        asked = [e.network for e in self.model.text_encoders if e.network not in there]
+        largest = max(asked, key=lambda name: self.parts[name].count * self._held(name), default=None)
+        self._networks(stage, (there - aside) | ({largest} if largest else set()), aside)
+        self._embeddings(stage)
+        widest = max((self._length(e) * self._width(e) for e in self.model.text_encoders), default=0)
+        stage.add("a text encoder's activations", self.here, widest * 4 * 16, "predicted")
+        stage.add("what reading adds", "host", self._reading(asked) + HELD_BACK, "predicted")
+        return stage
 
     def _classes(self) -> Stage:
         stage = Stage(CLASSES)
-        self._networks(stage, self._used(vae=True, encoders=True))
+        self._networks(stage, set(self.trained) | self._autoencoder)
+        self._embeddings(stage)
         self._images_made(
             stage, min(self.config.sample_batch_size, self.config.num_class_images), self.config.prior_guidance_scale
         )
         self._average(stage)
         return stage
 
-    def _words(self) -> Stage:
-        stage, trains = Stage(PROMPTS), len(self.trained) > 1
-        made = self.config.with_prior_preservation and self.work.class_images
-        here = self._used(vae=bool(made), encoders=True)
-        if self.ways.parks_denoiser and not trains:
-            here.discard(self.model.family.denoiser)
-        self._networks(stage, here if self.ways.parks_denoiser else set(self.parts))
-        stage.add("prompt embeddings, joined", self.here, self.embeddings * 2)
-        widest = max((self._length(e) * self._width(e) for e in self.model.text_encoders), default=0)
-        stage.add("a text encoder's activations", self.here, widest * 4 * 16, "predicted")
-        return stage
-
     def _images(self) -> Stage:
+        """The autoencoder, and what is there already."""
         stage = Stage(IMAGES)
-        self._networks(stage, self._used(vae=True) if self.ways.parks_denoiser else set(self.parts))
-        stage.add("prompt embeddings", self.here, self.embeddings)
+        there = set(self.trained) if self._makes_class_images else self._stay
+        self._networks(stage, there | self._autoencoder)
+        self._embeddings(stage)
         stage.add("latents", "host", self.latents)
         stage.add("an image in the autoencoder", self.here, self._encoding, "predicted")
+        stage.add("what reading adds", "host", self._reading(self._autoencoder) + HELD_BACK, "predicted")
         return stage
 
-    def _resting(self, stage: Stage, *, vae: bool, encoders: bool = False) -> None:
+    def _resting(self, stage: Stage, *, vae: bool) -> None:
         """What lies there from the first update on."""
-        self._networks(stage, self._used(vae=vae, encoders=encoders))
-        stage.add("prompt embeddings", self.here, self.embeddings)
+        self._networks(stage, set(self.trained) | (self._autoencoder if vae else set()))
+        self._embeddings(stage)
         stage.add("latents", "host", self.latents)
+        stage.add("what loading has left", "host", HELD_BACK, "predicted")
         eight = self.config.use_8bit_adam and self.backend == "torch"
         stage.add(f"AdamW's moments, {8 if eight else 32} bits", self.here, self.parameters * (2 if eight else 8))
 
@@ -346,7 +354,8 @@ class _Planner:
         if self.machine.on_host:
             shapes = self.parts[self.model.family.denoiser].shapes.values()
             largest = max((math.prod(shape) for shape in shapes if len(shape) == 4), default=0)
-            stage.add("weights in the order of convolutions", "host", REORDERED * largest * 4, "predicted")
+            each = self._held(self.model.family.denoiser)
+            stage.add("weights in the order of convolutions", "host", REORDERED * largest * each, "predicted")
         if not config.cache_latents:
             stage.add("an image in the autoencoder", self.here, self._encoding - kept - more, "predicted")
         return stage
@@ -378,7 +387,7 @@ class _Planner:
 
     def _validation(self) -> Stage:
         stage, config = Stage(VALIDATION), self.config
-        self._resting(stage, vae=True, encoders=len(self.trained) > 1)
+        self._resting(stage, vae=True)
         count = min(config.sample_batch_size, config.num_validation_images)
         self._images_made(stage, count, config.validation_guidance_scale)
         self._average(stage)

@@ -6,8 +6,9 @@ The order of the steps stands here, once; a backend brings its tensors and runs 
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..config import TrainConfig
 from ..families import TextEncoder
+from ..io.progress import each
 from ..models.folder import ModelFolder
 from .lengths import padded_length
 
@@ -24,6 +26,9 @@ T = TypeVar("T")
 CACHED_PROMPTS = 16
 """Prompts besides those that batches number whose embeddings are kept: 8 MiB each for Flux.  Sampling asks for a
 batch's and for the negative prompt's, again and again."""
+ON_DEVICE = 2**30
+"""Bytes of the embeddings of numbered prompts that may lie on the device: of 128 prompts for Flux, of 4,500 for Stable
+Diffusion 1."""
 
 
 class Conditioning(NamedTuple, Generic[T]):
@@ -60,7 +65,7 @@ class LoadedEncoder(Generic[T]):
     ids: T | None = None
     """[prompts, length] of the prompts that batches number, where the network trains; masks alike."""
     masks: T | None = None
-    answers: Conditioning[T] | None = None
+    answers: Rows[T] | None = None
     """To those prompts, where it does not."""
 
     def __post_init__(self) -> None:
@@ -135,6 +140,10 @@ class TextHooks(ABC, Generic[T]):
         """An array as a tensor on the device."""
 
     @abstractmethod
+    def to_host(self, tensor: T) -> NDArray[np.float32]:
+        """A tensor as an array in float32."""
+
+    @abstractmethod
     def concat(self, tensors: Sequence[T], axis: int) -> T:
         """Tensors side by side along a dimension."""
 
@@ -145,6 +154,12 @@ class TextHooks(ABC, Generic[T]):
     @abstractmethod
     def encode_prompt(self, part: LoadedEncoder[T], prompt: str, precision: Any) -> Conditioning[T]:
         """`encode_tokens` of one prompt, in float32 and without gradients."""
+
+    def begin_words(self) -> None:
+        """Text encoders that do not train are about to answer."""
+
+    def rest(self, part: LoadedEncoder[T]) -> None:
+        """A text encoder has answered."""
 
     def encode_tokens(self, part: LoadedEncoder[T], ids: T, masks: T) -> Conditioning[T]:
         """The prompt embeddings and the pooled ones that the family's description asks for, of token ids [B, length];
@@ -160,6 +175,48 @@ class TextHooks(ABC, Generic[T]):
         if wanted.group is not None:
             found = out.last_hidden_state if wanted.layer is None else out.hidden_states[wanted.layer]
         return Conditioning(found, getattr(out, wanted.pooled) if wanted.pooled else None)
+
+
+class Rows(Generic[T]):
+    """Embeddings of prompts by number, each in a place of its own: on the device as long as the budget lasts, then in
+    the host's memory, from which a batch's come when it needs them.
+
+    Args:
+        hooks: the backend's.
+    """
+
+    def __init__(self, hooks: TextHooks[T]):
+        self._hooks, self._left = hooks, ON_DEVICE
+        self._rows: list[Conditioning[Any]] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def append(self, row: Conditioning[T]) -> None:
+        """Take in the next prompt's, of one row."""
+        tensors: list[Any] = [tensor for tensor in row if tensor is not None]
+        self._left -= sum(4 * math.prod(tensor.shape) for tensor in tensors)
+        self._rows.append(row if self._left >= 0 else row.each(self._hooks.to_host))  # type: ignore[arg-type]
+
+    def __getitem__(self, number: int) -> Conditioning[T]:
+        """One row."""
+        row = self._rows[number]
+        return row.each(lambda t: self._hooks.to_device(t) if isinstance(t, np.ndarray) else t)
+
+    def take(self, number: int) -> Conditioning[T]:
+        """One row, which is not held any more."""
+        found, self._rows[number] = self[number], Conditioning(None, None)
+        return found
+
+    def rows(self, numbers: NDArray[np.int64]) -> Conditioning[T]:
+        """A row for each."""
+        return below([self[int(number)] for number in numbers], self._hooks)
+
+
+def below(conditions: Sequence[Conditioning[T]], hooks: TextHooks[T]) -> Conditioning[T]:
+    """The rows of several, one below the other."""
+    embeds, pooled = ([t for t in part if t is not None] for part in zip(*conditions, strict=True))
+    return Conditioning(hooks.concat(embeds, 0) if embeds else None, hooks.concat(pooled, 0) if pooled else None)
 
 
 class TextConditioner(Generic[T]):
@@ -180,7 +237,7 @@ class TextConditioner(Generic[T]):
         self._absent = model.absent_words
         self.present = np.ones(0, np.float32)
         """Of the prompts that batches number, where some encoder trains: 0 for one for which zeros stand, else 1."""
-        self.conditions: Conditioning[T] = Conditioning(None, None)
+        self.conditions: Rows[T] = Rows(hooks)
         """Of the prompts that batches number, where no text encoder trains."""
 
     @property
@@ -215,21 +272,36 @@ class TextConditioner(Generic[T]):
     def set_prompts(self, prompts: Sequence[str]) -> None:
         """The prompts that batches number: tokens where an encoder trains, its answers otherwise."""
         if not self.trains:
-            self.conditions = self.embeddings(prompts)
-            self._row = {(prompt, self._precision): row for row, prompt in enumerate(prompts)}
             self._cached.clear()
+            self._row.clear()
+            self.conditions = Rows(self._hooks)
+            for row in self._made(prompts, self._precision):
+                self.conditions.append(row)
+            self._row = {(prompt, self._precision): row for row, prompt in enumerate(prompts)}
             return
         self.present = np.array([self._says(p) for p in prompts], np.float32)
         for part in self.encoders:
             if part.trains:
                 ids, masks = zip(*(part.tokens(p) for p in prompts), strict=True)
+                part.answers = None
                 part.ids, part.masks = (self._hooks.to_device(np.concatenate(given)) for given in (ids, masks))
-            else:
-                part.answers = self._below([self._hooks.encode_prompt(part, p, self._precision) for p in prompts])
+                continue
+            part.answers = Rows(self._hooks)
+            for prompt in each(prompts, "encoding prompts"):
+                part.answers.append(self._hooks.encode_prompt(part, prompt, self._precision))
+            self._hooks.rest(part)
 
     def embeddings(self, prompts: Sequence[str], precision: Any = None) -> Conditioning[T]:
         """One row for each, by the encoders as they are now."""
-        return self._below([self._embedding(p, precision or self._precision) for p in prompts])
+        precision = precision or self._precision
+        known = self._known(prompts, precision)
+        missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in known]
+        known |= dict(zip(missing, self._made(missing, precision), strict=True))
+        if not self.trains:
+            self._cached |= {(prompt, precision): known[prompt] for prompt in missing}
+            for key in list(self._cached)[: max(0, len(self._cached) - CACHED_PROMPTS)]:
+                del self._cached[key]
+        return below([known[prompt] for prompt in prompts], self._hooks)
 
     def summary(self, prompt: str) -> T:
         """[width]: the first encoder's last state at the end-of-text token, which has seen the whole prompt."""
@@ -243,7 +315,7 @@ class TextConditioner(Generic[T]):
     def condition(self, prompt: NDArray[np.int64]) -> Conditioning[T]:
         """One row for each; text encoders that train run once for each distinct prompt of the batch."""
         if not self.trains:
-            return self.conditions.each(lambda t: self._hooks.rows(t, prompt))
+            return self.conditions.rows(prompt)
         distinct, inverse = np.unique(prompt, return_inverse=True)
         found = self.joined([self._part(part, distinct) for part in self.encoders], len(distinct))
         if self._model.zeroes_empty:
@@ -270,27 +342,36 @@ class TextConditioner(Generic[T]):
     def _part(self, part: LoadedEncoder[T], distinct: NDArray[np.int64]) -> Conditioning[T]:
         if part.ids is None or part.masks is None:
             assert part.answers is not None, "set_prompts comes first"
-            return part.answers.each(lambda t: self._hooks.rows(t, distinct))
+            return part.answers.rows(distinct)
         ids, masks = (self._hooks.rows(tensor, distinct) for tensor in (part.ids, part.masks))
         return self._hooks.encode_tokens(part, ids, masks)
 
-    def _embedding(self, prompt: str, precision: Any) -> Conditioning[T]:
-        """One row; held once, as long as the text encoders do not change.  Embedded one prompt at a time, so that the
-        bits do not depend on which others there are."""
-        key = prompt, precision
-        if key in self._row:
-            row = np.array([self._row[key]])
-            return self.conditions.each(lambda t: self._hooks.rows(t, row))
-        found = self._cached.pop(key, None)
-        if found is None:
-            found = self.joined([self._hooks.encode_prompt(part, prompt, precision) for part in self.encoders], 1)
-            if not self._says(prompt):
-                found = self._zeroed(found, np.zeros(1, np.float32))
-        if not self.trains:
-            self._cached[key] = found
-            while len(self._cached) > CACHED_PROMPTS:
-                del self._cached[next(iter(self._cached))]
+    def _known(self, prompts: Sequence[str], precision: Any) -> dict[str, Conditioning[T]]:
+        """Those whose embeddings are held, as long as the text encoders do not change."""
+        found: dict[str, Conditioning[T]] = {}
+        for prompt in dict.fromkeys(prompts):
+            key = prompt, precision
+            if key in self._row:
+                found[prompt] = self.conditions[self._row[key]]
+            elif key in self._cached:
+                found[prompt] = self._cached[key] = self._cached.pop(key)  # the last used at the end
         return found
+
+    def _made(self, prompts: Sequence[str], precision: Any) -> Iterator[Conditioning[T]]:
+        """A row of each, encoder after encoder, so that no two need be there at once; of one prompt at a time, so that
+        the bits do not depend on which others there are."""
+        if not prompts:
+            return
+        answers: list[Rows[T]] = []
+        self._hooks.begin_words()
+        for part in self.encoders:
+            answers.append(Rows(self._hooks))
+            for prompt in each(prompts, "encoding prompts"):
+                answers[-1].append(self._hooks.encode_prompt(part, prompt, precision))
+            self._hooks.rest(part)
+        for number, prompt in enumerate(prompts):
+            found = self.joined([rows.take(number) for rows in answers], 1)
+            yield found if self._says(prompt) else self._zeroed(found, np.zeros(1, np.float32))
 
     def _says(self, prompt: str) -> bool:
         """Whether a prompt is more than one for which zeros stand."""
@@ -303,9 +384,3 @@ class TextConditioner(Generic[T]):
             return tensor * self._hooks.to_device(present.reshape(-1, *[1] * (tensor.ndim - 1)))
 
         return condition.each(change)
-
-    def _below(self, conditions: Sequence[Conditioning[T]]) -> Conditioning[T]:
-        """The rows of several, one below the other."""
-        embeds, pooled = ([t for t in part if t is not None] for part in zip(*conditions, strict=True))
-        concat = self._hooks.concat
-        return Conditioning(concat(embeds, 0) if embeds else None, concat(pooled, 0) if pooled else None)

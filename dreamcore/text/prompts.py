@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import string
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..config import TrainConfig
 from ..config.concepts import Concept
+from ..config.places import filled, places_in
 from ..data import ImageFolder
 from ..data.image_set import ImageSet
 from ..diffusion.randomness import wording_of_variant
@@ -80,19 +81,22 @@ def subject_words(config: TrainConfig, concept: Concept, folder: ImageFolder, pr
 
 def _wordings(config: TrainConfig, concept: Concept, folder: ImageFolder) -> tuple[Wording, Wording | None]:
     """Of photographs without a caption, and of those with one, if captions are used."""
-    filled = _fillings(config, concept, _texts(config, concept, folder))
-    whole = Wording(concept.instance_prompt or "", *filled)
+    words = _fillings(config, concept, _texts(config, concept, folder))
+    whole = Wording(concept.instance_prompt or "", *words)
     if not config.captioned:
         return whole, None
     shuffles = config.shuffle_tags
-    wording = Wording(config.caption_template, *filled, shuffles, config.keep_tags if shuffles else 0)
+    wording = Wording(config.caption_template, *words, shuffles, config.keep_tags if shuffles else 0)
     wording.check("caption_template")
     return whole, wording
 
 
 def _texts(config: TrainConfig, concept: Concept, folder: ImageFolder) -> list[str]:
-    """Whatever may have places to be filled: prompt, captions, template."""
-    texts = [concept.instance_prompt or "", *(photo.caption for photo in folder.photos if photo.caption is not None)]
+    """Whatever may have places to be filled: prompts, captions, template."""
+    prompts = [concept.instance_prompt, concept.class_prompt, config.validation_prompt]
+    if config.validation_prompt is not None and not config.skip_final_inference:
+        prompts.append(config.final_validation_prompt)
+    texts = [text for text in (*prompts, *(photo.caption for photo in folder.photos)) if text is not None]
     return [*texts, config.caption_template] if config.captioned else texts
 
 
@@ -101,12 +105,24 @@ def places(config: TrainConfig, concepts: Sequence[tuple[Concept, ImageFolder]])
     found = set[str]()
     for concept, folder in concepts:
         texts = _texts(config, concept, folder)
-        found |= {n for n, place in PLACES.items() if not getattr(concept, n) and any(place in text for text in texts)}
+        found |= {name for text in texts for name in places_in(text) if not getattr(concept, name)}
     return frozenset(found)
 
 
-PLACES = {"identifier": "{identifier}", "class_word": "{class}"}
-"""Setting -> the place that it fills."""
+INSTANCE_PROMPT = "{instance_prompt}"
+"""In a validation prompt: the first concept's words."""
+
+
+def validation_words(config: TrainConfig, concept: Concept, prompt: str, subject: Callable[[], str]) -> str:
+    """A validation prompt with its places filled.
+
+    Args:
+        concept: the first one.
+        subject: gives its words, should they be asked for.
+    """
+    if INSTANCE_PROMPT in prompt:
+        prompt = prompt.replace(INSTANCE_PROMPT, subject())
+    return filled(prompt, config.words_for(concept, prompt))
 
 
 def _fillings(config: TrainConfig, concept: Concept, texts: Sequence[str]) -> tuple[str | None, str | None]:
@@ -128,7 +144,7 @@ def identifier_words(config: TrainConfig, concept: Concept, folder: ImageFolder)
     neither the class prompt nor the word for the class has."""
     wordings = [wording for wording in _wordings(config, concept, folder) if wording is not None]
     said = [wording.own_words() for wording in wordings]
-    known = _split(f"{concept.class_prompt or ''} {wordings[0].class_word or ''}")
+    known = _split(f"{config.class_words(concept) or ''} {wordings[0].class_word or ''}")
     return list(dict.fromkeys(word for text in said for word in _split(text) if word not in known))
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from dreamcore.backends import out_of_memory
 from dreamcore.backends.installed import installed_backends
+from dreamcore.backends.loading import Residence
 from dreamcore.backends.out_of_memory import OutOfMemory
 from dreamcore.cli.main import main
 from dreamcore.commands.generate import generate
@@ -138,13 +139,13 @@ def test_pictures(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_what_was_moved_for_an_image_goes_back(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    moved: list[bool] = []
+    left: list[str] = []
     fail_in("decode_latents", exhaust, monkeypatch)
-    fail_in("move", lambda backend, network, *, away=False: moved.append(away), monkeypatch)
+    monkeypatch.setattr(Residence, "leave", lambda residence, name: left.append(name))
     given = {"pretrained_model_name_or_path": str(tiny_model), "prompt": "a dog", "output_dir": str(tmp_path)}
     with pytest.raises(OutOfMemory):
         generate(GenerateConfig.from_mapping(given | {"num_inference_steps": 1}))
-    assert moved[-2:] == [True, True], "the autoencoder and the text encoder"
+    assert left[-2:] == ["vae", "text_encoder"]
 
 
 def test_every_setting_that_is_advised_exists() -> None:

@@ -16,7 +16,7 @@ from dreamcore.backends.lora import Lora
 from dreamcore.errors import ConfigError
 from dreamcore.formats.lora import factors_for, read_lora
 from dreamcore.formats.pdparams import NAMES, read_pdparams, write_pdparams
-from dreamcore.formats.weights import known_names, misfit, read_weights, swap_layout, write_safetensors
+from dreamcore.formats.weights import known_names, misfit, open_weights, read_weights, swap_layout, write_safetensors
 
 ARRAYS = {
     "a.linear.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -110,8 +110,14 @@ def test_both_libraries_layouts_read_alike(tmp_path: Path) -> None:
     write_safetensors(tmp_path / "model.safetensors", published)
     swapped = {n: v.T if n.startswith("ff") else v for n, v in published.items()}
     write_pdparams(tmp_path / "model_state.pdparams", swapped)
-    for file in ("model.safetensors", "model_state.pdparams"):
+    write_safetensors(tmp_path / "pd.safetensors", swapped, {"format": "pd"})
+    for file in ("model.safetensors", "model_state.pdparams", "pd.safetensors"):
         found = read_weights([tmp_path / file])
+        entries = open_weights([tmp_path / file])
+        for _ in range(2):  # they come and go
+            for name, entry in entries.read():
+                assert entry.shape == found[name].shape
+                np.testing.assert_array_equal(entry.read(), found[name])
         for name, array in published.items():
             np.testing.assert_array_equal(found[name], array)
             np.testing.assert_array_equal(swap_layout(name, swap_layout(name, array)), array)

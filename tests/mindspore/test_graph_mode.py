@@ -37,6 +37,7 @@ def assert_alike(one: Run, other: Run) -> None:
             np.testing.assert_allclose(mine[name], array, atol=1e-4, err_msg=name)
 
 
+@pytest.mark.slow
 def test_lora_with_pictures_and_a_resumption(photos: Path, tmp_path: Path) -> None:
     model = reference("models") / "sd1"
     settings = LORA | LOOKING | {"max_train_steps": 2, "checkpointing_steps": 1, "validation_steps": 1}

@@ -37,7 +37,9 @@ def load(model: Path, **settings: Any) -> Any:
 
 
 def networks(backend: Any) -> dict[str, Any]:
-    return {"unet": backend.denoiser, **backend.text.networks(), "vae": backend.vae}
+    for name in backend.residence.components:
+        backend.residence.come(name)
+    return {name: component.network for name, component in backend.residence.components.items()}
 
 
 def weights(model: Path) -> dict[str, np.ndarray]:
@@ -73,8 +75,10 @@ def test_networks(name: str, layout: str, tmp_path: Path) -> None:
     prompts = [str(p) for p in wanted["prompts"]]
     assert [" ".join(tokens) for tokens in backend.tokenize(prompts)] == list(wanted["tokens"])
     backend.set_prompts(prompts)
-    np.testing.assert_allclose(backend.text.conditions.prompt_embeds.numpy(), wanted["words"], atol=5e-6)
+    words = backend.text.condition(np.arange(len(prompts))).prompt_embeds.numpy()
+    np.testing.assert_allclose(words, wanted["words"], atol=5e-6)
     inputs = [paddle.to_tensor(wanted[n]) for n in ("latents", "timesteps", "words")]
+    backend.residence.come("unet")
     answer = backend.denoiser(*inputs).sample.numpy()
     for row, t in enumerate(wanted["timesteps"]):  # a rounding of the timestep's frequencies counts t times
         np.testing.assert_allclose(answer[row], wanted["answer"][row], atol=1e-5 + 1e-7 * t)
@@ -192,5 +196,9 @@ def test_no_random_weights_are_drawn_for_a_network_that_is_filled(name: str, sd1
     model = ModelFolder.open(str(sd1))
     library, class_name = model.index[name]
     empty = models._build(getattr(models.imported(models.LIBRARIES[library]), class_name), model.config(name))
-    assert not any(weight.any() for weight in models.weights_of(empty).values())
-    assert any(weight.any() for weight in models.weights_of(models.load_component(model, name)).values())
+    assert not any(weight._is_initialized() for weight in empty.parameters())
+    component = models.load_component(model, name)
+    component.fill()
+    assert all(weight._is_initialized() for weight in component.network.parameters())
+    component.empty()
+    assert not any(weight._is_initialized() for weight in component.network.parameters())

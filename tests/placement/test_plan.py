@@ -14,7 +14,7 @@ from dreamcore.backends.installed import installed_backends
 from dreamcore.config import TrainConfig
 from dreamcore.errors import ConfigError
 from dreamcore.models.folder import ModelFolder
-from dreamcore.placement import machine, remedies
+from dreamcore.placement import machine, remedies, stages
 from dreamcore.placement.headers import stored_weights
 from dreamcore.placement.machine import Machine
 from dreamcore.placement.plan import CONTEXT, Plan, Stage
@@ -53,13 +53,16 @@ def count(model: Path, component: str) -> int:
 
 
 def test_full_training_on_a_card(tiny_model: Path) -> None:
-    """Weights, gradients, two moments and an average in float32 there; what is frozen on the host."""
+    """Weights, gradients, two moments and an average in float32 there; what is frozen has gone."""
     plan, n = planned(tiny_model, use_ema=True), count(tiny_model, "unet")
     assert item(plan, "training", "unet: weights, 32 bits") == 4 * n
     assert item(plan, "training", "AdamW's moments, 32 bits") == 8 * n
     assert item(plan, "training", "moving average") == 4 * n
     for name in ("vae", "text_encoder"):
-        assert item(plan, "training", f"{name}: weights, 32 bits", "host") == 4 * count(tiny_model, name)
+        assert item(plan, "training", f"{name}: weights") is None
+        assert item(plan, "training", f"{name}: weights", "host") is None
+    assert item(plan, "loading the model", "unet: weights, 32 bits") == 4 * n
+    assert item(plan, "encoding images", "vae: weights, 32 bits") == 4 * count(tiny_model, "vae")
     assert item(plan, "saving", "arrays on their way", "host") == 8 * n
     assert item(plan, "saving", "weights laid aside") == 4 * n
     assert item(planned(tiny_model, use_8bit_adam=True), "training", "AdamW's moments, 8 bits") == 2 * n
@@ -74,15 +77,19 @@ def test_lora_in_bf16(tiny_model: Path) -> None:
     """What is frozen has 16 bits but for the autoencoder; factors are counted layer by layer."""
     plan = planned(tiny_model, use_lora=True, rank=3, mixed_precision="bf16")
     assert item(plan, "training", "unet: weights, 16 bits") == 2 * count(tiny_model, "unet")
-    assert item(plan, "training", "text_encoder: weights, 16 bits", "host") == 2 * count(tiny_model, "text_encoder")
-    assert item(plan, "training", "vae: weights, 32 bits", "host") == 4 * count(tiny_model, "vae")
+    assert item(plan, "encoding prompts", "text_encoder: weights, 16 bits") == 2 * count(tiny_model, "text_encoder")
+    assert item(plan, "encoding images", "vae: weights, 32 bits") == 4 * count(tiny_model, "vae")
+    for name in ("text_encoder", "vae"):
+        assert item(plan, "training", f"{name}: weights") is None
     shapes = stored_weights(ModelFolder.open(str(tiny_model)).weight_files("unet")).shapes
     layers = [s for n, s in shapes.items() if n.endswith(tuple(f".to_{p}.weight" for p in ("q", "k", "v", "out.0")))]
     factors = sum(3 * (out + math.prod(rest)) for out, *rest in layers)
     assert layers
     assert item(plan, "training", "LoRA factors") == 4 * factors
     assert item(plan, "training", "AdamW's moments") == 8 * factors
-    assert item(plan, "loading the model", "unet: weights, 32 bits", "host") == 4 * count(tiny_model, "unet")
+    for name in ("loading the model", "encoding prompts", "encoding images"):
+        assert item(plan, name, "unet: weights") is None, "it comes when the others have gone"
+        assert item(plan, name, "unet: weights", "host") is None
 
 
 @needs.torch
@@ -99,31 +106,55 @@ def test_words_have_the_device_while_the_denoiser_waits(tiny_model: Path) -> Non
     plan = planned(tiny_model, **PRIOR)
     assert item(plan, "encoding prompts", "unet: weights", "host") == 4 * count(tiny_model, "unet")
     assert item(plan, "encoding prompts", "text_encoder: weights") == 4 * count(tiny_model, "text_encoder")
-    assert item(plan, "encoding prompts", "prompt embeddings") == 2 * 3 * 77 * 32 * 4
+    assert item(plan, "encoding prompts", "prompt embeddings") == 3 * 77 * 32 * 4
     assert item(plan, "generating class images", "unet: weights") == 4 * count(tiny_model, "unet")
     trained = planned(tiny_model, train_text_encoder=True)
     assert item(trained, "encoding prompts", "unet: weights") is not None
     assert item(trained, "training", "prompt embeddings") is None, "they are made anew in every update"
 
 
-def test_a_cpu_holds_everything_everywhere(tiny_model: Path) -> None:
-    plan = planned(tiny_model, CPU)
-    whole = sum(4 * count(tiny_model, name) for name in ("unet", "vae", "text_encoder"))
-    for one in plan.stages:
-        assert sum(i.bytes for i in one.items if ": weights" in i.what) == whole
-        assert one.bytes("device") == 0
-    assert plan.predictions()["training"] == max(stage(plan, n).bytes("host") for n in ("training", "saving"))
+def test_a_cpu_holds_one_component_after_the_other(tiny_model: Path) -> None:
+    """Of a LoRA run; full training has its denoiser from the beginning."""
+
+    def held(plan: Plan) -> dict[str, set[str]]:
+        words = ": weights"
+        return {s.name: {i.what.partition(words)[0] for i in s.items if words in i.what} for s in plan.stages}
+
+    lora, full = planned(tiny_model, CPU, use_lora=True, rank=1), planned(tiny_model, CPU)
+    ends = {"training": {"unet"}, "saving": {"unet"}}
+    assert held(lora) == {
+        "loading the model": set(),
+        "encoding prompts": {"text_encoder"},
+        "encoding images": {"vae"},
+        **ends,
+    }
+    assert held(full) == {
+        "loading the model": {"unet"},
+        "encoding prompts": {"text_encoder", "unet"},
+        "encoding images": {"vae", "unet"},
+        **ends,
+    }
+    for plan in (lora, full):
+        assert all(one.bytes("device") == 0 for one in plan.stages)
+        assert plan.predictions()["training"] == max(stage(plan, n).bytes("host") for n in ("training", "saving"))
+
+
+def test_embeddings_have_a_budget_on_the_device(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "ON_DEVICE", 77 * 32 * 4)
+    plan = planned(tiny_model)
+    for name in ("encoding prompts", "encoding images", "training"):
+        assert item(plan, name, "prompt embeddings") == 77 * 32 * 4
+        assert item(plan, name, "prompt embeddings beyond", "host") == 2 * 77 * 32 * 4
 
 
 def test_each_backend_has_its_ways(tiny_model: Path) -> None:
     """MindSpore parks nothing and gathers gradients; Paddle's O1 keeps frozen weights in float32."""
-    n, text = count(tiny_model, "unet"), 4 * count(tiny_model, "text_encoder")
+    n = count(tiny_model, "unet")
     mindspore = planned(tiny_model, Machine("ascend"), "mindspore")
-    assert item(mindspore, "training", "text_encoder: weights, 32 bits") == text
+    assert item(mindspore, "encoding prompts", "unet: weights, 32 bits") == 4 * n
     assert item(mindspore, "training", "gradients") == 2 * 4 * n
     paddle = planned(tiny_model, Machine("gpu:0"), "paddle", mixed_precision="bf16", use_lora=True)
-    assert item(paddle, "loading the model", "unet: weights, 32 bits") == 4 * n
-    assert item(paddle, "training", "text_encoder: weights, 32 bits", "host") == text
+    assert item(paddle, "training", "unet: weights, 32 bits") == 4 * n
     halved = planned(tiny_model, Machine("gpu:0"), "paddle", mixed_precision="bf16", use_lora=True, amp_level="O2")
     assert item(halved, "training", "unet: weights, 16 bits") == 2 * n
 
@@ -208,7 +239,7 @@ def test_the_host_is_warned_of_and_refused_where_it_cannot_hold_the_weights(
     tiny_model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(setup, "load_suggested", loading)
-    whole = sum(4 * count(tiny_model, name) for name in ("unet", "vae", "text_encoder"))
+    whole = 4 * (count(tiny_model, "unet") + max(count(tiny_model, name) for name in ("vae", "text_encoder")))
     scarce(monkeypatch, None, whole - 1, "cpu")
     with pytest.raises(ConfigError, match=r"memory: .* of the host, which has .* GiB free"):
         small_run(tiny_model, photos, tmp_path)

@@ -40,7 +40,10 @@ def test_skipped_updates_count_and_are_said(
     assert [m.get("skipped") for m in run.metrics] == [1, 1, 1]
     assert run.updates == 3, "a skipped update is one of the run's"
     log = (tmp_path / "log.txt").read_text()
-    assert "update 3: not applied, for its gradient overflows fp16; the loss scale is lowered (3 skipped so far)" in log
+    said = "not applied, for its gradient overflows fp16; the loss scale is lowered"
+    assert f"WARNING update 1: {said}; metrics.jsonl marks each such update as skipped" in log
+    assert f"INFO    update 3: {said} (3 skipped so far)" in log
+    assert log.count("WARNING") == 1, "a warning is said once"
     name = "unet/diffusion_pytorch_model.safetensors"
     before, after = load_file(tiny_model / name), load_file(tmp_path / name)
     assert all((before[k] == after[k]).all() for k in before), "nothing was learned"

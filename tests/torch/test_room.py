@@ -1,10 +1,9 @@
-"""The denoiser makes room for text encoders, and comes back whatever happens meanwhile."""
+"""A text encoder finds the device free of the denoiser, which comes back for its own work."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,18 +14,25 @@ from ..support.runs import prepared
 pytestmark = needs.torch
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_the_denoiser_comes_back(
-    fails: bool, tiny_model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("lora", [True, False])
+def test_the_denoiser_makes_room_for_words(
+    lora: bool, tiny_model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Frozen weights go, for their files bring them back; those that train go to the host."""
     with ExitStack() as stack:
-        backend: Any = prepared(tiny_model, photos, tmp_path, stack).backend
-        places: list[str] = []
-        monkeypatch.setattr(backend, "device", SimpleNamespace(type="cuda"))
-        monkeypatch.setattr(backend, "denoiser", SimpleNamespace(device="home", to=places.append))
-        monkeypatch.setattr(backend, "offload", lambda: places.append("offloaded"))
-        with pytest.raises(ZeroDivisionError) if fails else ExitStack(), backend._denoiser_offloaded():
-            assert places == ["cpu"]
-            if fails:
-                raise ZeroDivisionError
-        assert places == ["cpu", "offloaded", "home"]
+        more = {"use_lora": True, "rank": 2} if lora else {}
+        found = prepared(tiny_model, photos, tmp_path, stack, **more)
+        backend: Any = found.backend
+        moved: list[tuple[Any, bool]] = []
+        monkeypatch.setattr(backend, "on_device", True)
+        monkeypatch.setattr(backend.residence, "_move", lambda network, away=False: moved.append((network, away)))
+        weight, own = backend.denoiser.conv_in.weight, not lora
+        before = weight.detach().clone()
+        assert weight.untyped_storage().nbytes() == weight.nbytes
+        backend.set_prompts(["a cat", "a dog"])
+        assert moved == [(backend.denoiser, True)] * own
+        assert (weight.untyped_storage().nbytes() == weight.nbytes) is own
+        assert not {"text_encoder", "vae"} & backend.residence.bytes.keys()
+        backend.train_step(found.batcher.micro_batches(0), found.resolved.rates.at(0))
+        assert moved == [(backend.denoiser, True), (backend.denoiser, False)] * own
+        assert lora == bool((weight == before).all())

@@ -64,7 +64,7 @@ def test_what_transformers_saves_is_read(tmp_path: Path) -> None:
 
 
 def test_rare_words_are_short_rare_single_tokens() -> None:
-    names = ["the", "of", "dog", "x", "qz", "wug", "long", "a1", "sks", "zzq"]
+    names = ["the", "of", "dog", "x", "qz", "wug", "long", "a1", "sks", "zzq", "jug", "bmw"]
     vocabulary = {f"{name}</w>": number for number, name in enumerate(names)}
     vocabulary["wug"] = len(vocabulary)
 
@@ -73,7 +73,9 @@ def test_rare_words_are_short_rare_single_tokens() -> None:
             return [f"{text}</w>"] if text != "wug" else ["wu", "g</w>"]
 
     tokenizer = Whole(vocabulary, [], 75)
-    assert rare_words(tokenizer, 10) == [("zzq", 9)], "qz is common, wug two tokens, sks a rifle, long too long"
+    found = [("zzq", 9), ("sks", 8)]
+    assert rare_words(tokenizer, 10) == found, "qz is common, wug two tokens, long too long, jug a word, bmw a make"
+    assert rare_words(tokenizer, 10, "big Zzq") == found[1:], "the class's own words"
     assert known_word(tokenizer, "sks") is None and notable(tokenizer, "sks") is None, "this is no web's vocabulary"
     assert known_word(tokenizer, "dog") == "a common word"
     assert known_word(tokenizer, "zzq") is None and known_word(tokenizer, "wug") is None
