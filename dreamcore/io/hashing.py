@@ -12,9 +12,12 @@ import platform
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
 
 from filelock import FileLock
+
+from .progress import Work, progress
 
 LARGE = 32 << 20
 """Bytes from which on remembering a file is worth while: hashing fewer takes less than a tenth of a second."""
@@ -26,8 +29,27 @@ LOCK_SECONDS = 600
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
+    size = path.stat().st_size
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        if size < LARGE:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        with progress(f"hashing {path.name}", size, "bytes") as step:
+            return hashlib.file_digest(_Counted(file, step), "sha256").hexdigest()
+
+
+class _Counted:
+    """A file that tells how much of it is read."""
+
+    def __init__(self, file: BufferedReader, step: Work):
+        self._file, self._step = file, step
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray) -> int:
+        count = self._file.readinto(buffer)
+        self._step(count)
+        return count
 
 
 def remembered_sha256(path: Path) -> str:

@@ -25,6 +25,7 @@ SAMPLES = "samples"
 SUBJECT = "subject"
 """Copies of photographs that are no files, for the report."""
 REPORT, REPORT_SHEET, REPORT_DATA = "report.html", "report.png", "report_data.json"
+MODEL_CARD = "README.md"
 
 # Its records
 RECORDS = ".dreambooth"

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from .base import RunInfo, Tracker, Trackers
 from .console import Console
+from .display import showing, shows_progress
 from .factory import make_trackers
 from .files import LogFile
 from .metrics import MetricsFile, read_lines, truncate_metrics
+from .verbosity import Verbosity, verbosity
 
 __all__ = [
     "Console",
@@ -19,7 +21,11 @@ __all__ = [
     "RunInfo",
     "Tracker",
     "Trackers",
+    "Verbosity",
     "make_trackers",
     "read_lines",
+    "showing",
+    "shows_progress",
     "truncate_metrics",
+    "verbosity",
 ]

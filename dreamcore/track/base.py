@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,8 @@ from typing import Any, Literal, Protocol
 
 from ..errors import ConfigError, RunError
 
-Level = Literal["info", "warning"]
+Level = Literal["detail", "info", "warning", "result"]
+"""Why, how long and how much memory; what is going on; what may spoil it; what has come of it."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,12 @@ class Trackers(list[Tracker]):
     """Hands every event to each of its trackers.
 
     A `RunError` or `ConfigError` of a tracker stops the run.  A tracker that fails in another way is left out from
-    then on, and the others are told so.
+    then on, and the others are told so.  A warning is given once.
     """
+
+    def __init__(self, trackers: Iterable[Tracker] = ()) -> None:
+        super().__init__(trackers)
+        self._warned = set[str]()
 
     def start(self, info: RunInfo) -> None:
         self._each("start", info)
@@ -78,7 +83,15 @@ class Trackers(list[Tracker]):
         self._each("images", step, paths, prompt)
 
     def message(self, text: str, level: Level = "info") -> None:
+        if level == "warning":
+            if text in self._warned:
+                return
+            self._warned.add(text)
         self._each("message", text, level)
+
+    def detail(self, text: str) -> None:
+        """Words for those who want to know why, how long, and how much memory."""
+        self.message(text, "detail")
 
     def warn(self, text: str) -> None:
         """Words of warning for the user."""

@@ -1,80 +1,72 @@
-"""The terminal: a progress bar, or plain lines where nobody watches."""
+"""The terminal's part of a run: updates as a bar, or as plain lines where nobody watches, and messages."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rich.console import Console as RichConsole
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
-
+from ..io.progress import Work
 from .base import Level, RunInfo
+from .display import SECONDS_BETWEEN_LINES, Display, current_display, duration
 from .pace import Pace, speed
-
-SECONDS_BETWEEN_LINES = 10.0
-"""Where the output is no terminal (a file, a job's log), lines come no faster than this."""
 
 
 class Console:
-    """Progress and messages on standard error (or `console`); its losses are means over the last 20 updates."""
+    """Progress and messages on `display`, which shows other work too; its losses are means over the last 20 updates."""
 
-    def __init__(self, console: RichConsole | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._console = console or RichConsole(stderr=True)
-        self._clock = clock
-        self._live = self._console.is_terminal and not self._console.is_dumb_terminal
-        self._progress: Progress | None = None
-        self._task = TaskID(0)
-        self._info: RunInfo | None = None
+    def __init__(self, display: Display | None = None) -> None:
+        self._display = display or current_display()
+        self._updates: Work | None = None
+        self._total = 0
         self._pace = Pace(0)
-        self._next_line = -math.inf
+        self._next_line, self._last = -math.inf, ""
 
     def start(self, info: RunInfo) -> None:
-        self._info, self._pace = info, Pace(info.total_updates)
-        if self._live:
-            columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}", markup=False))
-            self._progress = Progress(*columns, console=self._console, refresh_per_second=4)
-            self._task = self._progress.add_task(
-                "", total=info.total_updates, completed=info.first_update - 1, state=""
-            )
-            self._progress.start()
+        self._total, self._pace = info.total_updates, Pace(info.total_updates)
+        if self._display.is_live:
+            self._updates = Work("training", info.total_updates)
+            self._updates.done = info.first_update - 1
+            self._display.began(self._updates)
 
     def update(self, record: Mapping[str, float | int]) -> None:
-        assert self._info is not None, "start comes first"
-        step = int(record["step"])
-        state = self._state(record)
-        if self._progress is not None:
-            self._progress.update(self._task, completed=step, state=state)
-        elif self._clock() >= self._next_line or step == self._info.total_updates:
-            self._next_line = self._clock() + SECONDS_BETWEEN_LINES
-            self._print(f"update {step}/{self._info.total_updates}  {state}")
+        assert self._total, "start comes first"
+        self._pace.update(record)
+        step, state = int(record["step"]), self._state(record)
+        self._last = f"update {step}/{self._total}  {'  '.join(state)}"
+        if self._updates is not None:
+            self._updates.done, self._updates.notes = step, state
+            self._updates.seconds_left = self._pace.seconds_left
+            if step == self._total:
+                self._end_bar()
+        elif self._display.clock() >= self._next_line or step == self._total:
+            self._next_line = self._display.clock() + SECONDS_BETWEEN_LINES
+            self._display.say(f"{self._last}  {duration(self._pace.seconds_left)} left")
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        self._print(f"update {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
+        self._display.say(f"update {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
 
     def images(self, step: int, paths: Sequence[Path], prompt: str) -> None:
         if paths:
-            self._print(f"update {step}: images of {prompt!r} in {paths[0].parent}")
+            self._display.say(f"update {step}: images of {prompt!r} in {paths[0].parent}")
 
     def message(self, text: str, level: Level = "info") -> None:
-        if level == "warning":
-            self._print(f"warning: {text}", style="bold yellow")
-        else:
-            self._print(text)
+        if level == "result":
+            self._end_bar()
+        self._display.say(text, level)
 
     def close(self, outcome: str) -> None:
-        progress, self._progress = self._progress, None
-        if progress is not None:
-            progress.stop()
+        self._end_bar()
 
-    def _state(self, record: Mapping[str, float | int]) -> str:
-        """Loss, learning rate, rate and time left, in words."""
-        self._pace.update(record)
-        left = timedelta(seconds=round(self._pace.seconds_left))
-        return f"loss {self._pace.loss:.4f}  lr {record['lr']:.2e}  {speed(self._pace.updates_per_second)}  {left} left"
+    def _end_bar(self) -> None:
+        """Leave a line in the place of the bar."""
+        updates, self._updates = self._updates, None
+        if updates is not None:
+            self._display.hide(updates)
+            if self._last:
+                self._display.say(self._last)
 
-    def _print(self, text: str, style: str | None = None) -> None:
-        # Prompts and paths are the user's: square brackets in them are no markup.  soft_wrap: a log keeps its lines.
-        self._console.print(text, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
+    def _state(self, record: Mapping[str, float | int]) -> tuple[str, ...]:
+        """Loss, learning rate and rate, in words."""
+        rate = speed(self._pace.updates_per_second)
+        return f"loss {self._pace.loss:.4f}", f"lr {record['lr']:.2e}", rate

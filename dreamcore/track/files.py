@@ -7,7 +7,9 @@ from datetime import datetime
 from pathlib import Path
 
 from ..io.names import LOG
+from ..io.progress import Work
 from .base import Level, RunInfo
+from .display import ended_in_words
 
 ENDED = "run ended: "
 
@@ -36,6 +38,16 @@ class LogFile:
     def message(self, text: str, level: Level = "info") -> None:
         self._write(level, text)
 
+    def began(self, work: Work) -> None:
+        return None
+
+    def changed(self, work: Work) -> None:
+        return None
+
+    def finished(self, work: Work, *, failed: bool) -> None:
+        if not failed:
+            self.message(ended_in_words(work), "detail")
+
     def close(self, outcome: str) -> None:
         if self._path is not None:
             self._write("info", f"{ENDED}{outcome}")
@@ -63,6 +75,25 @@ def run_ended(file: Path) -> str | None:
         return None
     starts = [line for line in lines if not line.startswith(" ")]
     return starts[-1].partition(ENDED)[2] or None if starts else None
+
+
+def warnings_in(file: Path) -> list[str]:
+    """The warnings in a log, each once, in the order in which they came; none where there is no log."""
+    try:
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    found: list[str] = []
+    within = False
+    for line in lines:
+        if line.startswith("    ") and within:
+            found[-1] += f"\n{line[4:]}"
+        elif not line.startswith(" "):
+            _, _, rest = line.partition(" ")
+            level, _, text = rest.partition(" ")
+            within = level == "WARNING"
+            found += [text.lstrip()] if within else []
+    return list(dict.fromkeys(found))
 
 
 def _entry(level: str, text: str) -> str:

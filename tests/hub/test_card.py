@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +14,10 @@ from hypothesis import strategies as st
 
 from dreamcore.config import TrainConfig
 from dreamcore.families import FAMILIES
-from dreamcore.hub.card import FAMILY_TAGS, LICENSES, model_card
+from dreamcore.hub.card import FAMILY_TAGS, LICENSES, Local, model_card
 from dreamcore.hub.client import is_repo_id
 from dreamcore.hub.models import SUCCESSORS
+from dreamcore.hub.seal import is_card, is_untouched, sealed
 from dreamcore.version import __version__
 
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
@@ -149,3 +151,46 @@ def test_no_place_on_this_machine_gets_into_a_card(values: dict[str, str], conce
         settings["concepts"] = [named | {"instance_prompt": "a photo of sks dog"}]
     settings |= {"instance_prompt": "a photo of sks dog", "validation_prompt": "{instance_prompt} in snow"}
     assert HOME not in model_card("me/dog", "FluxPipeline", settings, IMAGES, 10)
+
+
+def test_the_card_in_a_runs_folder_says_what_can_be_typed_beside_it() -> None:
+    local = Local('dreambooth generate --lora dog --prompt "a photo of sks dog"', "")
+    card = model_card("dog", "StableDiffusionXLPipeline", SETTINGS, IMAGES, 400, "dog.safetensors", local)
+    header, body = parts(card)
+    assert header["base_model"] == SDXL and "`dog` is this folder." in body
+    assert 'load_lora_weights("dog", weight_name="pytorch_lora_weights.safetensors")' in code(body)
+    assert f"    {local.generate}\n" in body and "models/checkpoints" not in body
+    assert "/home/somebody" not in card
+
+
+@pytest.mark.parametrize(("pipeline", "a1111"), [("StableDiffusionPipeline", True), ("FluxPipeline", False)])
+def test_the_card_of_a_whole_model_in_a_runs_folder(pipeline: str, a1111: bool) -> None:
+    local = Local("dreambooth generate --model dog --prompt x", "dreambooth convert dog dog.safetensors")
+    settings = SETTINGS | {"use_lora": False, "pretrained_model_name_or_path": "/home/somebody/sd"}
+    _, body = parts(model_card("dog", pipeline, settings, [], local=local))
+    assert 'from_pretrained("dog"' in code(body) and f"    {local.convert}\n\n" in body
+    assert "ComfyUI's `models/checkpoints`" in body and ("models/Stable-diffusion" in body) == a1111
+    assert "/home/somebody" not in body
+    paddle = settings | {"export_format": "ppdiffusers"}
+    _, body = parts(model_card("dog", pipeline, paddle, [], local=local))
+    assert 'from_pretrained("dog")' in code(body) and "from_hf_hub" not in body
+
+
+def test_a_folders_name_breaks_no_code() -> None:
+    name = 'my "dog"\\ ```'
+    _, body = parts(model_card(name, "StableDiffusionPipeline", SETTINGS, [], local=Local("", "")))
+    (call,) = (n for n in ast.walk(ast.parse(code(body))) if isinstance(n, ast.Attribute) and "lora" in n.attr)
+    assert name in {n.value for n in ast.walk(ast.parse(code(body))) if isinstance(n, ast.Constant)}, call
+
+
+def test_a_card_knows_whether_it_was_edited(tmp_path: Path) -> None:
+    file = tmp_path / "README.md"
+    assert not is_card(file) and not is_untouched(file)
+    file.write_text(sealed("# dog\n"), encoding="utf-8")
+    assert is_card(file) and is_untouched(file)
+    file.write_text(sealed("# dog\n") + "\n", encoding="utf-8")
+    assert is_card(file) and not is_untouched(file)
+    file.write_text(sealed("# dog\n").replace("dog", "cat"), encoding="utf-8")
+    assert is_card(file) and not is_untouched(file)
+    file.write_text("# mine", encoding="utf-8")
+    assert not is_card(file)

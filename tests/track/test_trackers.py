@@ -13,6 +13,7 @@ from rich.console import Console as RichConsole
 
 from dreamcore.errors import ConfigError, RunError
 from dreamcore.track import Console, LogFile, MetricsFile, RunInfo, Trackers, factory, make_trackers
+from dreamcore.track.display import Display
 
 
 class Recorder:
@@ -95,7 +96,7 @@ def test_close_reaches_all_even_where_one_stops_the_run() -> None:
 def test_plain_lines_come_at_intervals_and_at_the_end(tmp_path: Path) -> None:
     now = [0.0]
     stream = io.StringIO()
-    console = Console(RichConsole(file=stream, width=40), clock=lambda: now[0])
+    console = Console(Display(RichConsole(file=stream, width=40), clock=lambda: now[0]))
     console.start(info(tmp_path, total=8))
     for step in range(1, 9):
         now[0] = 4.0 * step  # a line at 4 s, next allowed at 14 s: 16 s, then at 26 s: 28 s, and the last
@@ -108,7 +109,7 @@ def test_plain_lines_come_at_intervals_and_at_the_end(tmp_path: Path) -> None:
 
 def test_loss_shown_is_the_mean_of_recent_updates_and_time_left_that_of_this_process(tmp_path: Path) -> None:
     stream = io.StringIO()
-    console = Console(RichConsole(file=stream, width=200), clock=lambda: 0.0)
+    console = Console(Display(RichConsole(file=stream, width=200), clock=lambda: 0.0))
     console.start(info(tmp_path, total=140, first=101))
     for step in range(101, 141):
         console.update(record(step, loss=step - 100, seconds=0.5))
@@ -121,7 +122,8 @@ def test_loss_shown_is_the_mean_of_recent_updates_and_time_left_that_of_this_pro
 
 def test_a_terminal_gets_a_bar_with_loss_rate_and_time_left(tmp_path: Path) -> None:
     stream = io.StringIO()
-    console = Console(RichConsole(file=stream, width=120, force_terminal=True, legacy_windows=False, _environ={}))
+    screen = RichConsole(file=stream, width=120, force_terminal=True, legacy_windows=False, _environ={})
+    console = Console(Display(screen, patience=0))
     console.start(info(tmp_path, total=4))
     console.update(record(1))
     console.message("low [bold]disk[/bold]", "warning")
@@ -129,15 +131,16 @@ def test_a_terminal_gets_a_bar_with_loss_rate_and_time_left(tmp_path: Path) -> N
     console.close("finished")
     console.close("finished")
     output = stream.getvalue()
-    assert "2/4" in output
-    assert "loss 0.5000  lr 1.00e-04  2.00 s/update  0:00:04 left" in output
+    assert "training" in output
+    assert "0 of 4" in output
+    assert "update 2/4  loss 0.5000  lr 1.00e-04  2.00 s/update" in output.splitlines()[-1], "what stays"
     assert "\x1b[1;33mwarning: low [bold]disk[/bold]" in output, "bold yellow, and the user's brackets as they are"
-    assert output.rstrip().endswith("\x1b[?25h"), "the cursor is back"
+    assert output.rindex("\x1b[?25h") > output.rindex("\x1b[?25l"), "the cursor is back"
 
 
 def test_warnings_stand_out_in_plain_output_too() -> None:
     stream = io.StringIO()
-    Console(RichConsole(file=stream, width=20)).message("a prompt " * 10, "warning")
+    Console(Display(RichConsole(file=stream, width=20))).message("a prompt " * 10, "warning")
     assert stream.getvalue() == "warning: " + "a prompt " * 10 + "\n", "one line, whatever the width"
 
 
