@@ -8,23 +8,21 @@ business alone, so that a file and a flag meet the same rules and the same messa
 from __future__ import annotations
 
 import argparse
-import functools
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
-from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from dreamcore.config import Settings, TrainConfig, preset_names
+from dreamcore.config import Settings
 from dreamcore.config.base import kinds_of
 from dreamcore.config.compat import Meaning, meanings
+from dreamcore.config.describe import in_files_only, kind
 from dreamcore.config.loading import find_system
 from dreamcore.config.names import ALIASES, unknown_name
-from dreamcore.config.used import Context, conditions, elsewhere
 from dreamcore.errors import ConfigError
 
-from .help import help_context
+from .help import show_help, topics_in
 
 
 def parse_settings(
@@ -50,9 +48,9 @@ def parse_settings(
     notes = list[str]()
     words = [_mended(_underscored(word), notes) for word in argv]
     table = _names(cls, words)
-    parser = _parser(cls, command, about, own, table=table)
-    if {"-h", "--help"} & set(words):
-        _parser(cls, command, about, own, help_context(_known(parser, words))).print_help()
+    parser = _parser(cls, command, table)
+    if (topics := topics_in(words)) is not None:
+        show_help(cls, command, about, own, topics, _known(parser, words))
         raise SystemExit(0)
     for place, name in enumerate(cls.WORDS):
         if place == len(words) or words[place].startswith("-"):
@@ -140,42 +138,19 @@ class _StoreConst(argparse._StoreConstAction):
         super().__call__(parser, namespace, values, option_string)
 
 
-def _parser(
-    cls: type[Settings],
-    command: str,
-    about: str,
-    own: str,
-    context: Context | None = None,
-    table: Mapping[str, Meaning] | None = None,
-) -> CommandParser:
-    """The command's flags; those that cannot act in `context`, which its help is for, are not shown, nor those of
-    another trainer (`table`)."""
-    hidden = elsewhere(cls, context or Context())
+def _parser(cls: type[Settings], command: str, table: Mapping[str, Meaning]) -> CommandParser:
+    """The command's flags, and those of another trainer (`table`)."""
     parser = CommandParser(
-        prog=f"dreambooth {command}",
-        usage=f"dreambooth {command} {own}[--config FILE_OR_PRESET] [--SETTING VALUE ...]",
-        description=f"{about}  Flags win over the configuration file.",
-        epilog=_about_presets(cls) + _about_file_only(cls) + _about_hidden(hidden),
-        argument_default=argparse.SUPPRESS,
-        allow_abbrev=False,
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34),
+        prog=f"dreambooth {command}", argument_default=argparse.SUPPRESS, allow_abbrev=False, add_help=False
     )
-    table = table or {}
     if "config" not in table:
-        parser.add_argument(
-            "--config", metavar="FILE_OR_PRESET", help="settings in TOML, YAML or JSON, or the name of a preset"
-        )
-    for owner, names in _subjects(cls):
-        title = owner.__name__.removesuffix("Settings").removesuffix("Config").lower() + " settings"
-        group = parser.add_argument_group(title, _percent(_first_line(owner)))
-        for name in names:
-            if name in _file_only(cls):
-                continue
-            several = name in table and table[name].kind == "list"
-            _add_flag(group, cls, name, hidden=name in hidden, several=several)
+        parser.add_argument("--config")
+    for name in cls.model_fields:
+        if name not in in_files_only(cls):
+            _add_flag(parser, cls, name, several=name in table and table[name].kind == "list")
     for alias, name in ALIASES.items():
-        if name in cls.model_fields and alias not in {*cls.model_fields, *table} and name not in _file_only(cls):
-            _add_flag(parser, cls, name, alias, hidden=True)
+        if name in cls.model_fields and alias not in {*cls.model_fields, *table} and name not in in_files_only(cls):
+            _add_flag(parser, cls, name, alias)
     for name, meaning in table.items():
         if name not in cls.model_fields:
             _add_foreign(parser, name, meaning)
@@ -185,78 +160,22 @@ def _parser(
 def _add_foreign(parser: CommandParser, name: str, meaning: Meaning) -> None:
     """A flag of another trainer's; a switch may be given a value too."""
     taken: dict[str, Any] = {"switch": {"nargs": "?", "const": "true"}, "list": {"nargs": "+"}}.get(meaning.kind, {})
-    parser.add_argument(f"--{name}", help=argparse.SUPPRESS, **taken)
-
-
-@functools.cache
-def _file_only(cls: type[Settings]) -> list[str]:
-    """Settings with a structure, which a flag cannot give."""
-    kinds = {name: typing.get_args(_kind(field)) for name, field in cls.model_fields.items()}
-    return [name for name, args in kinds.items() if any(isinstance(a, type) and issubclass(a, BaseModel) for a in args)]
-
-
-def _about_presets(cls: type[Settings]) -> str:
-    """The presets, for commands that take their settings: those of training."""
-    return f"Presets: {', '.join(preset_names())}." if issubclass(cls, TrainConfig) else ""
-
-
-def _about_file_only(cls: type[Settings]) -> str:
-    names = _file_only(cls)
-    return f"  In a configuration file only: {', '.join(names)}." if names else ""
-
-
-def _about_hidden(hidden: Mapping[str, str]) -> str:
-    """Which settings the help does not show, and where they act."""
-    places: dict[str, list[str]] = {}
-    for name, where in hidden.items():
-        places.setdefault(where, []).append(name)
-    listed = "; ".join(f"{where}: {', '.join(names)}" for where, names in places.items())
-    return f"  Not shown, as they act only {_percent(listed)}." if listed else ""
+    parser.add_argument(f"--{name}", **taken)
 
 
 def _add_flag(
-    group: argparse._ActionsContainer,
-    cls: type[Settings],
-    field_name: str,
-    name: str = "",
-    hidden: bool = False,
-    several: bool = False,
+    parser: CommandParser, cls: type[Settings], field_name: str, name: str = "", several: bool = False
 ) -> None:
-    name, field = name or field_name, cls.model_fields[field_name]
-    kind = _kind(field)
-    when = conditions(cls, field_name)
-    said = f"{field.description or ''}{f' Acts only {when}.' if when else ''}{_default(field)}"
-    help = argparse.SUPPRESS if hidden else _percent(said)
-    if kind is bool:
-        group.add_argument(f"--{name}", nargs="?", const="true", metavar="BOOL", help=help)
-        group.add_argument(f"--no_{name}", dest=name, action="store_const", const="false", help=argparse.SUPPRESS)
-    elif several or typing.get_origin(kind) is list:
-        group.add_argument(f"--{name}", nargs="+", metavar="A,B", help=help)
-    elif typing.get_origin(kind) is Literal:
-        group.add_argument(f"--{name}", metavar="{" + ",".join(typing.get_args(kind)) + "}", help=help)
+    name, of = name or field_name, kind(cls.model_fields[field_name])
+    if of is bool:
+        parser.add_argument(f"--{name}", nargs="?", const="true")
+        parser.add_argument(f"--no_{name}", dest=name, action="store_const", const="false")
     else:
-        metavar = {int: "N", float: "X"}.get(kind, "TEXT")
-        group.add_argument(f"--{name}", metavar=metavar, help=help)
-
-
-def _subjects(cls: type[Settings]) -> list[tuple[type, list[str]]]:
-    """The classes that a configuration is put together from, each with the fields that it is the first to bring."""
-    named: list[tuple[type, list[str]]] = []
-    seen = set[str]()
-    for owner in (c for c in reversed(cls.__mro__) if issubclass(c, Settings)):
-        names = [n for n in cls.model_fields if n in vars(owner).get("__annotations__", {}) and n not in seen]
-        seen.update(names)
-        named += [(owner, names)] if names else []
-    return named
+        parser.add_argument(f"--{name}", nargs="+" if several or typing.get_origin(of) is list else None)
 
 
 def _field(cls: type[Settings], name: str) -> FieldInfo:
     return cls.model_fields[name if name in cls.model_fields else ALIASES[name]]
-
-
-def _kind(field: FieldInfo) -> Any:
-    """A field's type without its `| None`."""
-    return kinds_of(field.annotation)[0]
 
 
 def _value(field: FieldInfo, text: Any) -> Any:
@@ -294,22 +213,6 @@ def _complaint(word: str, cls: type[Settings]) -> str:
         return f"{word!r}: a word that belongs to no flag; values with spaces need quotes{first}"
     flag = word.partition("=")[0]
     name = ALIASES.get(flag.lstrip("-"), flag.lstrip("-"))
-    if name in _file_only(cls):
+    if name in in_files_only(cls):
         return f"{flag}: not a flag; give {name} in a configuration file (--config)"
     return "--" + unknown_name(flag.lstrip("-"), [*cls.model_fields, "config"])
-
-
-def _default(field: FieldInfo) -> str:
-    if field.is_required():
-        return " (required)"
-    if field.default is None:
-        return ""
-    return f" (default: {str(field.default).lower() if isinstance(field.default, bool) else repr(field.default)})"
-
-
-def _first_line(owner: type) -> str:
-    return (owner.__doc__ or "").strip().partition("\n")[0]
-
-
-def _percent(text: str) -> str:
-    return text.replace("%", "%%")

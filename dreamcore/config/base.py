@@ -5,12 +5,13 @@ The library's rule is that no setting is silently ignored: `used.py` says when e
 
 from __future__ import annotations
 
+import numbers
 import reprlib
 import types
 import typing
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -21,14 +22,22 @@ from .compat.meaning import TOKEN
 from .names import canonical_names, unknown_names
 
 
-def setting(default: Any = ..., *, may_change: bool = False, may_be_empty: bool = False, **constraints: Any) -> Any:
+def setting(
+    default: Any = ...,
+    *,
+    may_change: bool = False,
+    may_be_empty: bool = False,
+    example: Any = None,
+    **constraints: Any,
+) -> Any:
     """A field.
 
     Args:
         may_change: a resumed run may give it another value (see `checkpoint.check_resumable`).
         may_be_empty: empty text means something, as it does for a prompt; to a path it is a variable that was not set.
+        example: a value, for help and documents, where none follows from its type (see `describe.example`).
     """
-    extra: dict[str, Any] = {"may_change": may_change, "may_be_empty": may_be_empty}
+    extra: dict[str, Any] = {"may_change": may_change, "may_be_empty": may_be_empty, "example": example}
     return Field(default, json_schema_extra=extra, **constraints)
 
 
@@ -46,6 +55,7 @@ class Strict(BaseModel):
         assert info.field_name is not None
         field = cls.model_fields[info.field_name]
         kinds = kinds_of(field.annotation)
+        value = _plain(value, is_path=info.field_name.endswith(PATHS))
         if isinstance(value, bool) and bool not in kinds:
             raise ValueError(f"needs a value; received {value}")  # pydantic would take `rank: true` for rank 1
         if str in kinds and isinstance(value, int | float):
@@ -71,6 +81,12 @@ class Settings(Strict):
     """Which of another trainer's commands has the same names."""
     WORDS: ClassVar[tuple[str, ...]] = ()
     """Settings that the first words of a command line give, without their flags."""
+    GROUP: ClassVar[str] = ""
+    """What the settings that a class brings are called together: `--help GROUP`."""
+    ESSENTIAL: ClassVar[tuple[str, ...]] = ()
+    """The settings that `--help` shows, in that order; without any, it shows them all."""
+    LOOKS_AT: ClassVar[frozenset[str] | None] = None
+    """The settings that make a difference to the command, which takes the others too: help has these.  None: all."""
 
     @classmethod
     def from_mapping(
@@ -96,7 +112,7 @@ class Settings(Strict):
         given = canonical_names(values, cls.model_fields, found, meanings(None, cls.COMMAND), said)
         given = unknown_names(given, cls.model_fields, found)
         token = given.pop(TOKEN, None)
-        taken, note = cls.completion(given)
+        taken, note = cls.completion({n: _plain(v, is_path=n.endswith(PATHS)) for n, v in given.items()})
         config, wrong = cls._validated(given | taken)
         found += wrong
         if found or config is None:
@@ -160,6 +176,18 @@ class Settings(Strict):
         made.__dict__["_suggested"] = self.suggested | values.keys()
         return made
 
+    def with_reasons(self, reasons: Mapping[str, str]) -> Self:
+        """The settings with why each has its value, which the run's configuration file will say."""
+        made = self.model_copy()
+        made.__dict__["_reasons"] = dict(reasons)
+        return made
+
+    @property
+    def reasons(self) -> Mapping[str, str]:
+        """Setting -> why it has its value, where that was chosen for the user."""
+        reasons: Mapping[str, str] = self.__dict__.get("_reasons", {})
+        return reasons
+
     @property
     def file(self) -> Path | None:
         """The configuration file, where there was one."""
@@ -190,6 +218,17 @@ def kinds_of(annotation: Any) -> tuple[Any, ...]:
     union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
     members = typing.get_args(annotation) if union else (annotation,)
     return tuple(kind for kind in members if kind is not types.NoneType)
+
+
+def _plain(value: Any, *, is_path: bool) -> Any:
+    """What a program gives, as a file would: a path as text, NumPy's numbers as Python's, any sequence as a list."""
+    if isinstance(value, tuple | list):
+        return [_plain(one, is_path=is_path) for one in value]
+    if is_path and isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, numbers.Real) and not isinstance(value, int | float):
+        return int(value) if isinstance(value, numbers.Integral) else float(value)
+    return value
 
 
 def listed(value: Any, *, is_path: bool) -> Any:

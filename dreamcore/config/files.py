@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import ConfigError
 from ..io.text import read_text
+from .names import PRESET, nearest
 from .numbers import WrittenFloat, WrittenInt
 
 SUFFIXES = (".toml", ".yaml", ".yml", ".json")
@@ -20,13 +20,6 @@ def preset_names() -> list[str]:
     """Names of the presets that come with the package."""
     folder = resources.files("dreamcore.configs")
     return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
-
-
-def preset_about(name: str) -> str:
-    """The first clause of a preset's header."""
-    text = (resources.files("dreamcore.configs") / f"{name}.toml").read_text(encoding="utf-8")
-    header = " ".join(line.lstrip("# ") for line in text.partition("\n#\n")[0].splitlines())
-    return re.split(r"[;.:] ", header)[0].rstrip(".")
 
 
 def read_config_file(name: str | Path) -> dict[str, Any]:
@@ -45,6 +38,56 @@ def read_config_file(name: str | Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ConfigError(f"config: {path}: {getattr(error, 'strerror', None) or error}") from None
     return parse(text, path.suffix.lower(), str(path))
+
+
+class Layer(NamedTuple):
+    """What one file or preset says."""
+
+    origin: str
+    """The file, or the preset's name."""
+    values: dict[str, Any]
+    is_preset: bool
+
+
+def read_layers(name: str | Path) -> list[Layer]:
+    """A configuration file or preset, what it builds on by its line `preset = "NAME"`, and so on: the first that gives
+    a setting wins.  NAME is a preset's, or a file's beside the one that names it.
+
+    Raises:
+        ConfigError: as `read_config_file`; no such preset, or files that build on each other in a circle.
+    """
+    layers, chain = list[Layer](), list[Path]()
+    values, here = read_config_file(name), Path(name)
+    while True:
+        preset = is_preset(here)
+        base = values.pop(PRESET, None)
+        layers.append(Layer(str(here), values, preset))
+        if base is None:
+            return layers
+        chain.append(here)
+        here = _beside(here, base)
+        if not is_preset(here) and here.resolve() in [one.resolve() for one in chain]:
+            circle = ", which builds on ".join(str(one) for one in [*chain, here])
+            raise ConfigError(f"config: {circle}: a circle; let one of them build on a preset, or on nothing")
+        values = read_config_file(here)
+
+
+def _beside(file: Path, base: Any) -> Path:
+    """What a file builds on.
+
+    Raises:
+        ConfigError: it is neither a preset nor a file beside it.
+    """
+    known = preset_names()
+    what = f"config: {file}: {PRESET}: {base!r}: expected a preset ({', '.join(known)}) or a file beside it"
+    if not isinstance(base, str) or Path(base).name != base:
+        raise ConfigError(what)
+    if base in known:
+        return Path(base)
+    if not (file.parent / base).is_file():
+        near = nearest(base, known)
+        raise ConfigError(f"{what}; did you mean {near}?" if near else what)
+    return file.parent / base
 
 
 def is_preset(path: Path) -> bool:

@@ -16,39 +16,44 @@ class GenerateConfig(ModelSettings):
     """Images from a model folder, a finished run among them, with or without a LoRA file."""
 
     COMMAND = "generate"
+    GROUP = "images"
+    ESSENTIAL = (
+        *("prompt", "pretrained_model_name_or_path", "lora", "lora_scale", "negative_prompt", "num_images", "seed"),
+        *("height", "width", "num_inference_steps", "guidance_scale", "output_dir"),
+    )
 
-    prompt: str | None = setting(None, may_be_empty=True)
+    prompt: str | None = setting(None, may_be_empty=True, example="a photo of sks dog in the snow")
     """Words for the image."""
-    prompt_file: str | None = setting(None)
+    prompt_file: str | None = setting(None, example="prompts.txt")
     """Text file with one prompt a line, in place of `prompt`; kohya's options behind a prompt (`--n WORDS --w 768
     --h 512 --d SEED --s STEPS --l GUIDANCE`) hold for its images."""
-    negative_prompt: str = setting("", may_be_empty=True)
+    negative_prompt: str = setting("", may_be_empty=True, example="blurry, low quality")
     """What the images should not show."""
-    num_images: int = setting(1, ge=1)
+    num_images: int = setting(1, ge=1, example=4)
     """Images of each prompt; the k-th is made from seed + k."""
-    seed: int = setting(0, ge=0, lt=2**63)
+    seed: int = setting(0, ge=0, lt=2**63, example=7)
     """Seed of a prompt's first image: the same seed gives the same image, whatever the batch size."""
-    num_inference_steps: int = setting(30, ge=1)
+    num_inference_steps: int = setting(30, ge=1, example=50)
     """Denoising steps."""
-    guidance_scale: float | None = setting(None, ge=0)
+    guidance_scale: float | None = setting(None, ge=0, example=7.5)
     """Classifier-free guidance (arXiv 2207.12598); 1 turns it off.  The family's by default: 7.5 for SD, SDXL."""
     scheduler: Scheduler | None = setting(None)
     """Sampler; the default is ddim where the model's noise levels admit it, else euler."""
-    height: int | None = setting(None, gt=0)
+    height: int | None = setting(None, gt=0, example=768)
     """Height in pixels; the default is the model's own."""
-    width: int | None = setting(None, gt=0)
+    width: int | None = setting(None, gt=0, example=512)
     """Width in pixels; the default is the model's own."""
     batch_size: int = setting(4, ge=1)
     """Images made at a time."""
-    image: str | None = setting(None)
+    image: str | None = setting(None, example="small.png")
     """Image file of which a model that upscales (DeepFloyd IF stage 2) makes larger ones: stage 1's."""
     noise_level: int = setting(250, ge=0, lt=1000)
     """Timestep whose noise is added to `image` first: more of it leaves more to the model."""
-    lora: list[str] | None = setting(None)
+    lora: list[str] | None = setting(None, example=["my-dog"])
     """LoRA files, or run folders that hold one; the first run's own configuration then says model and size."""
-    lora_scale: list[float] = setting([1.0])
+    lora_scale: list[float] = setting([1.0], example=[0.8])
     """Strength of the LoRA: one number for all files, or one for each."""
-    output_dir: str = setting("samples")
+    output_dir: str = setting("samples", example="pictures")
     """Folder for the images; those that are there stay, and numbers go on after them."""
     contact_sheet: bool = setting(True)
     """Write all images into one, sheet.png, as well."""

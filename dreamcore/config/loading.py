@@ -11,8 +11,9 @@ from .accelerate import said_by_accelerate
 from .base import Settings
 from .compat import SYSTEMS, Refused, System, meanings, of_names, own_names
 from .compat.diffusers import DIFFUSERS
-from .files import is_preset, read_config_file
+from .files import Layer, read_layers
 from .names import ALIASES, canonical_names, unknown_names
+from .places import settle_templates
 
 S = TypeVar("S", bound=Settings)
 RIVALS = {
@@ -29,6 +30,7 @@ RIVALS = {
     "validation_prompt": ("validation_steps",),
     "validation_data_dir": ("validation_steps",),
     "validation_share": ("validation_steps",),
+    "concepts": ("instance_prompt", "class_prompt", "class_word"),
 }
 """Settings that say the same in other terms, two of which are refused where both are the user's, and those that ask for
 more looking than presets do: a preset's give way to the user's."""
@@ -41,7 +43,7 @@ def load_config(
     problems: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> S:
-    """A configuration from an optional file or preset and from flags; flags win.
+    """A configuration from an optional file or preset and from flags; flags win.  A file may build on a preset.
 
     Another trainer's names are understood: those of `like`, or of the only one that has such names (`compat`).
 
@@ -57,22 +59,23 @@ def load_config(
     for name in system.configuration if system else ():
         config = _theirs(flags.pop(name)) if flags.get(name) else config
     try:
-        values = read_config_file(config) if config is not None else {}
+        layers = read_layers(config) if config is not None else []
     except ConfigError as error:
         raise ConfigError("\n".join([*found, str(error)])) from None
-    system = system or find_system(cls, values)
-    values = _known_names(cls, config, values, system, found, said)
+    system = system or find_system(cls, {n: v for layer in reversed(layers) for n, v in layer.values.items()})
+    values, preset = _layered(cls, layers, system, found, said)
     given = canonical_names(flags, cls.model_fields, found, meanings(system, cls.COMMAND), said)
-    suggested: dict[str, Any] = {}
-    file = Path(config) if config is not None and not is_preset(Path(config)) else None
-    if file is None:
-        suggested, values = without_rivals(values, given), {}
+    suggested = without_rivals(preset, {**values, **given})
+    template = preset.get("instance_prompt")
+    file = Path(layers[0].origin) if layers and not layers[0].is_preset else None
     given = _joined(system, values | given, found)
     if system is not None:
         defaults = _defaults(cls, system, suggested | given)
         said.append(_about(system, {**flags, **values}, defaults))
         suggested, given["like"] = defaults | suggested, system.name
     given = _by_accelerate(cls, suggested | given, found, said) | given
+    suggested, note = settle_templates(suggested, given, template)
+    said += [note] if note is not None else []
     return cls.from_mapping(suggested | given, suggested.keys() - given.keys(), found, file, said)
 
 
@@ -140,22 +143,41 @@ def _about(system: System, values: Mapping[str, Any], defaults: Mapping[str, Any
     return f"{why}names and defaults as --like {system.name}" + (f": {listed}" if listed else "")
 
 
+def _layered(
+    cls: type[Settings], layers: Sequence[Layer], system: System | None, problems: list[str], notes: list[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What files say, the first before the one that it builds on; and what their preset does."""
+    values, preset = dict[str, Any](), dict[str, Any]()
+    for layer in layers:
+        known = _known_names(cls, layer, system, problems, notes)
+        if layer.is_preset:
+            preset = known
+        else:
+            values = without_rivals(known, values) | values
+    return values, preset
+
+
+def read_settings(config: str | Path) -> dict[str, Any]:
+    """The settings of a file, of what it builds on, or of a preset, under the names that they are written by.
+
+    Raises:
+        ConfigError: as `read_layers`.
+    """
+    values = dict[str, Any]()
+    for layer in read_layers(config):
+        values = layer.values | values
+    return values
+
+
 def _known_names(
-    cls: type[Settings],
-    config: str | Path | None,
-    values: Mapping[str, Any],
-    system: System | None,
-    problems: list[str],
-    notes: list[str],
+    cls: type[Settings], layer: Layer, system: System | None, problems: list[str], notes: list[str]
 ) -> dict[str, Any]:
     """The settings of a file or preset, by this library's names; `problems` receives those that are none."""
-    if config is None:
-        return {}
     wrong = list[str]()
-    known = canonical_names(values, cls.model_fields, wrong, meanings(system, cls.COMMAND), notes)
+    known = canonical_names(layer.values, cls.model_fields, wrong, meanings(system, cls.COMMAND), notes)
     parts = {name: v for name, v in known.items() if name in cls.model_fields or system is not None}
     unknown_names({name: v for name, v in known.items() if name not in parts}, cls.model_fields, wrong)
-    if wrong and is_preset(Path(config)):
-        raise ConfigError(f"config: {config}: presets are for `dreambooth train`")
-    problems += [f"config: {config}: {text}" for text in wrong]
+    if wrong and layer.is_preset:
+        raise ConfigError(f"config: {layer.origin}: presets are for `dreambooth train`")
+    problems += [f"config: {layer.origin}: {text}" for text in wrong]
     return parts

@@ -27,6 +27,8 @@ ALIASES = {
     "model": "pretrained_model_name_or_path",
 }
 """Another name -> ours, whoever's it is: the meaning is the same."""
+PRESET = "preset"
+"""The line of a configuration file that names what it builds on."""
 
 
 def canonical_names(
@@ -87,8 +89,11 @@ def unknown_name(name: str, known: Collection[str]) -> str:
     plain = name.lstrip("-").replace("-", "_")
     if having := [one.name for one in SYSTEMS.values() if plain in one.every_name]:
         return f"{plain}: a name of {' and '.join(having)}; --like {having[0]} gives it its meaning"
+    if plain == PRESET:
+        return f"{plain}: a line of configuration files; elsewhere a preset is named by config: --config NAME"
+    known = [*known, *(alias for alias, name in ALIASES.items() if name in known)]
     near = nearest(plain, known) or nearest(plain.removeprefix("no_"), known)
-    return f"{plain}: unknown setting; " + (f"did you mean {near}?" if near else "--help lists them all")
+    return f"{plain}: unknown setting; " + (f"did you mean {near}?" if near else "--help all lists them")
 
 
 def nearest(name: str, known: Collection[str]) -> str | None:

@@ -13,64 +13,70 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lan
 class DataSettings(Settings):
     """The photographs."""
 
+    GROUP = "photographs"
     WORDS: ClassVar[tuple[str, ...]] = ("instance_data_dir",)
 
-    instance_data_dir: str | None = setting(None, may_change=True)
-    """Folder with the photographs of the subject."""
-    dataset_name: str | None = setting(None, may_change=True)
+    instance_data_dir: str | None = setting(None, may_change=True, example="photos/dog")
+    """Folder with the photographs of the subject, or a .zip of one."""
+    dataset_name: str | None = setting(None, may_change=True, example="diffusers/dog-example")
     """Dataset with the photographs, in place of the folder: what `datasets` saved to disk, parquet or Arrow files, a
-    folder of images with metadata, or the id of one on the Hugging Face Hub; its split "train" is used."""
-    dataset_config_name: str | None = setting(None)
+    folder (or a .zip) of images with metadata, or the id of one on the Hugging Face Hub; its split "train" is used."""
+    dataset_config_name: str | None = setting(None, example="default")
     """Configuration of the dataset, where it has several."""
-    image_column: str = setting("image")
+    image_column: str = setting("image", example="picture")
     """Column of the images in the dataset."""
-    instance_prompt: str | None = setting(None, may_be_empty=True)
-    """Words for the subject: an identifier and its class, "a photo of sks dog"; may hold {identifier} and {class}."""
+    instance_prompt: str | None = setting(None, may_be_empty=True, example="a photo of sks dog")
+    """Words for the subject: an identifier and its class, "a photo of sks dog"; may hold {identifier} and {class}, as
+    the presets' own does."""
     concepts: list[Concept] | None = setting(None)
     """Several subjects at once, each with folder, prompts, weight and repeats; in a configuration file only."""
     sub_folders: bool = setting(False)
     """Take the photographs of sub-folders too."""
-    repeats: int = setting(1, ge=1)
+    repeats: int = setting(1, ge=1, example=10)
     """Times that each photograph counts in an epoch."""
-    validation_share: float = setting(0.0, ge=0, lt=1)
+    validation_share: float = setting(0.0, ge=0, lt=1, example=0.1)
     """Share of the photographs that is held out of training; their loss, at fixed noise and timesteps, is logged."""
 
 
 class WordSettings(Settings):
     """The words that each photograph is trained with."""
 
+    GROUP = "words"
+
     use_captions: bool = setting(False)
     """Take each photograph's own words; the instance prompt serves those without."""
     caption_source: Literal["auto", "files", "metadata", "file_names"] = setting("auto")
     """Where they are: NAME.txt or .caption beside it, metadata.jsonl or .csv, either of these, or its own name."""
-    caption_column: str = setting("text")
+    caption_column: str = setting("text", example="caption")
     """Column of the captions in the metadata or the dataset; naming it turns a dataset's captions on."""
     missing_caption: Literal["prompt", "error"] = setting("prompt")
     """What a photograph without caption means: the instance prompt, or an error."""
-    caption_template: str = setting("{caption}")
+    caption_template: str = setting("{caption}", example="{caption}, in the style of {identifier}")
     """Prompt of a photograph with caption, with places for {caption}, {identifier} and {class}."""
-    identifier: str | None = setting(None)
+    identifier: str | None = setting(None, example="sks")
     """The rare word for the subject, which {identifier} stands for."""
-    class_word: str | None = setting(None)
+    class_word: str | None = setting(None, example="dog")
     """What the subject is one of, which {class} stands for."""
     shuffle_tags: bool = setting(False)
     """Train with the tags of a caption (what its commas part) in several orders."""
-    keep_tags: int = setting(0, ge=0)
+    keep_tags: int = setting(0, ge=0, example=1)
     """Tags at the caption's beginning that keep their places."""
     caption_variants: int = setting(16, ge=1)
     """Orders drawn of each caption's tags."""
-    caption_dropout: float = setting(0.0, ge=0, le=1)
+    caption_dropout: float = setting(0.0, ge=0, le=1, example=0.1)
     """Share of samples trained with empty words, which teaches unconditional prediction."""
 
 
 class ImageSettings(Settings):
     """How a photograph becomes a training image."""
 
-    resolution: int | None = setting(None, gt=0)
+    GROUP = "images"
+
+    resolution: int | None = setting(None, gt=0, example=768)
     """Side of the square training image in pixels; the default is the model's own."""
-    height: int | None = setting(None, gt=0)
+    height: int | None = setting(None, gt=0, example=768)
     """Height of the training image in pixels, with `width`, in place of `resolution`."""
-    width: int | None = setting(None, gt=0)
+    width: int | None = setting(None, gt=0, example=512)
     """Width of the training image in pixels, with `height`, in place of `resolution`."""
     image_interpolation_mode: Interpolation = setting("lanczos")
     """How photographs are scaled."""
@@ -78,7 +84,7 @@ class ImageSettings(Settings):
     """Crop around the middle; otherwise each sample is cropped at random."""
     random_flip: bool = setting(False)
     """Mirror half of the samples left to right."""
-    alpha_color: str = setting("white")
+    alpha_color: str = setting("white", example="#808080")
     """Colour behind transparent photographs: a name, or #rrggbb."""
     subject_crop: bool = setting(False)
     """Keep the subject inside the crop, where NAME-mask.png or an alpha channel shows it."""
@@ -88,7 +94,7 @@ class ImageSettings(Settings):
     """Weight of the surroundings in a masked loss."""
     aspect_ratio_buckets: bool = setting(False)
     """Train each photograph in a shape near its own, of the same pixel count, so that little is cropped away."""
-    bucket_shapes: str | None = setting(None)
+    bucket_shapes: str | None = setting(None, example="512,768;768,512")
     """The buckets' heights and widths, "512,768;768,512"; the default is what `bucket_step` gives."""
     bucket_step: int = setting(64, ge=1)
     """Sides of the buckets are multiples of this."""
@@ -100,5 +106,9 @@ class ImageSettings(Settings):
     """Random crops and flips kept of each class image; 0 draws a new one for every sample."""
     cache_memory_gb: float = setting(4.0, gt=0, may_change=True)
     """Memory for cached latents in GiB; what goes beyond is kept on disk in the output folder during the run."""
-    latent_cache_dir: str | None = setting(None, may_change=True)
+    latent_cache_dir: str | None = setting(None, may_change=True, example="~/latents")
     """Folder that keeps cached latents for later runs, by content: image, transform, VAE and size."""
+
+
+PHOTOGRAPHS = frozenset({*DataSettings.model_fields, *WordSettings.model_fields, *ImageSettings.model_fields})
+"""The settings that are about photographs."""

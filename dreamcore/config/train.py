@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ..errors import ConfigError
 from .base import Settings, setting
-from .common import ModelSettings, Scheduler, WeightingScheme
+from .common import ModelSettings, Scheduler
 from .concepts import Concept
 from .files import preset_names
+from .method import MethodSettings
 from .output import LoraFileSettings, OutputSettings
 from .photographs import DataSettings, ImageSettings, WordSettings
-from .places import place_in
+from .places import SETTINGS, filled, lacking, place_in, places_in
 
 LRScheduler = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
 
@@ -20,116 +21,53 @@ LRScheduler = Literal["constant", "constant_with_warmup", "linear", "cosine", "c
 class PriorSettings(Settings):
     """Prior preservation (DreamBooth, arXiv 2208.12242, section 3.3)."""
 
+    GROUP = "prior"
+
     with_prior_preservation: bool = setting(False)
-    """Train on images of the class beside the subject's, so that the class is not forgotten."""
+    """Train on images of the class beside the subject's; it is not forgotten then."""
     prior_loss_weight: float = setting(1.0, gt=0)
     """Weight λ of the class images' loss."""
-    class_data_dir: str | None = setting(None, may_change=True)
-    """Folder of class images; those that are missing are generated into it. Default: OUTPUT_DIR/class_images."""
-    class_prompt: str | None = setting(None, may_be_empty=True)
-    """Words for the class without the identifier, "a photo of dog"."""
-    num_class_images: int = setting(100, ge=1)
+    class_data_dir: str | None = setting(None, may_change=True, example="photos/dogs")
+    """Folder of class images; those that are missing are generated into it. Default: OUTPUT_DIR/class_images. Or a .zip
+    with enough of them."""
+    class_prompt: str | None = setting(None, may_be_empty=True, example="a photo of dog")
+    """Words for the class without the identifier, "a photo of dog"; may hold {class}."""
+    num_class_images: int = setting(100, ge=1, example=200)
     """Class images to train on; the user's own in the folder count."""
     sample_batch_size: int = setting(4, ge=1, may_change=True)
     """Images generated at a time, for class images and validation."""
     prior_num_inference_steps: int = setting(50, ge=1)
     """Denoising steps for a class image."""
-    prior_guidance_scale: float | None = setting(None, ge=0)
+    prior_guidance_scale: float | None = setting(None, ge=0, example=7.5)
     """Classifier-free guidance for class images; the default is the family's: 7.5 for SD and SDXL."""
     prior_generation_precision: Literal["no", "fp32", "fp16", "bf16"] | None = setting(None, may_change=True)
     """Precision in which class images are generated (no is fp32); the default is `mixed_precision`."""
 
 
-class MethodSettings(Settings):
-    """What is trained."""
-
-    use_lora: bool = setting(False)
-    """Train low-rank factors beside the frozen weights (LoRA, arXiv 2106.09685) and not the weights themselves."""
-    rank: int = setting(4, ge=1)
-    """Rank of the LoRA factors; with `init_lora` the default is its file's."""
-    lora_alpha: float | None = setting(None, gt=0)
-    """LoRA's scale is alpha / rank; the default alpha is the rank."""
-    init_lora: str | None = setting(None, may_change=True)
-    """LoRA file, or the folder of a run that made one, whose factors training begins with."""
-    lora_dropout: float = setting(0.0, ge=0, lt=1)
-    """Dropout before the LoRA factors."""
-    lora_layers: list[str] | None = setting(None)
-    """Endings of the denoiser's layer names that get factors; the default is the attention projections."""
-    lora_blocks: list[str] | None = setting(None)
-    """Numbers of the transformer blocks that get factors; the default is all of them."""
-    train_text_encoder: bool = setting(False)
-    """Train the text encoders (not T5) as well as the denoiser."""
-    pre_compute_text_embeddings: bool = setting(False, may_change=True)
-    """Embed the prompts once, before training; that is done whenever the text encoder does not train."""
-    gradient_checkpointing: bool = setting(False, may_change=True)
-    """Compute activations again in the backward pass: less memory, more time."""
-    channels_last: bool = setting(False, may_change=True)
-    """Keep the denoiser's images with their channels last in memory, as fast convolutions want them."""
-    compile: bool = setting(False, may_change=True)
-    """Compile the networks that train: minutes at the start of training, then faster updates."""
-    ignore_memory_plan: bool = setting(False, may_change=True)
-    """Begin although the plan of memory says that it does not suffice (`dreambooth plan`): it is a prediction."""
-    enable_xformers_memory_efficient_attention: bool = setting(False, may_change=True)
-    """Accepted for other trainers' command lines: the framework's own attention is as sparing of memory."""
-    use_ema: bool = setting(False)
-    """Keep an exponential moving average of the trained weights.  The final model and the samples are of the average;
-    a checkpoint holds the raw weights, to go on from, and the average beside them in ema.safetensors."""
-    ema_decay: float = setting(0.9999, gt=0, lt=1)
-    """Decay of the moving average; it is warmed up as min(decay, (1 + update) / (10 + update))."""
-    snr_gamma: float | None = setting(None, gt=0)
-    """γ of min-SNR weighting (arXiv 2303.09556); 5 is usual. Left out: every timestep weighs the same."""
-    noise_offset: float = setting(0.0, ge=0)
-    """Amount of noise that is constant over a channel; 0.1 is usual for very dark or bright images."""
-    weighting_scheme: WeightingScheme | None = setting(None)
-    """Flow matching: how timesteps are drawn or weighed; the family's default is logit_normal for SD3, else none."""
-    logit_mean: float = setting(0.0)
-    """Mean of logit_normal's normal: above 0 less noise, below 0 more."""
-    logit_std: float = setting(1.0, gt=0)
-    """Deviation of logit_normal's normal."""
-    mode_scale: float = setting(1.29, ge=-1, le=1.75)
-    """Scale of weighting scheme mode; beyond these bounds noise levels would lie outside 0 … 1 (2403.03206, eq. 20)."""
-    precondition_outputs: bool = setting(False)
-    """Flow matching: weigh the error in the clean latent in place of the velocity's, as diffusers' SD3 script does."""
-    do_edm_style_training: bool = setting(False)
-    """Weigh the error in the clean latent by 1/σ² (EDM, arXiv 2206.00364): for models that predict noise that is the
-    loss they have anyway; EDM's own keep theirs."""
-    resolution_shift: bool = setting(False)
-    """Flow matching: train larger images at more noise, as their sampling begins with more."""
-    guidance_scale: float = setting(3.5, ge=0)
-    """Strength that a model with an input for it (Flux.1 dev) is told in training."""
-    tokenizer_max_length: int | None = setting(None, ge=3)
-    """Length in tokens that prompts of CLIP, and of DeepFloyd IF, are padded or cut to; the default is the tokenizer's
-    own, 77 for IF."""
-    max_sequence_length: int | None = setting(None, ge=3)
-    """Length in tokens that T5's prompts are padded or cut to; the family's default is 256 for SD3, 512 for Flux."""
-    text_encoder_use_attention_mask: bool | None = setting(None)
-    """DeepFloyd IF: let T5 look at a prompt's words alone and not at its padding, as IF's pipelines do; the default."""
-    class_labels_conditioning: Literal["timesteps"] | None = setting(None, may_change=True)
-    """DeepFloyd IF stage 2: what its denoiser is told of the low-resolution image's noise; timesteps, in any case."""
-
-
 class OptimizerSettings(Settings):
     """The updates: how many, how large, of how many samples."""
 
-    seed: int = setting(0, ge=0, lt=2**63)
+    GROUP = "optimizer"
+
+    seed: int = setting(0, ge=0, lt=2**63, example=7)
     """Everything random in the run is a function of this number."""
-    train_batch_size: int = setting(4, ge=1, may_change=True)
+    train_batch_size: int = setting(4, ge=1, may_change=True, example=1)
     """Instance samples of one device at a time; each brings its class sample with prior preservation."""
-    gradient_accumulation_steps: int = setting(1, ge=1, may_change=True)
+    gradient_accumulation_steps: int = setting(1, ge=1, may_change=True, example=2)
     """Micro-batches summed into one update."""
-    num_train_epochs: int | None = setting(None, ge=1, may_change=True)
+    num_train_epochs: int | None = setting(None, ge=1, may_change=True, example=100)
     """Passes over the data, in place of `max_train_steps`."""
-    max_train_steps: int | None = setting(None, ge=1, may_change=True)
+    max_train_steps: int | None = setting(None, ge=1, may_change=True, example=800)
     """Updates in all; with neither, the family's usual number (400; 500 for LoRA), or the resumed run's own."""
-    learning_rate: float | None = setting(None, gt=0)
+    learning_rate: float | None = setting(None, gt=0, example=2e-6)
     """Learning rate; default 5e-6 for full fine-tuning, 1e-4 for LoRA."""
-    text_encoder_lr: float | None = setting(None, gt=0)
+    text_encoder_lr: float | None = setting(None, gt=0, example=1e-6)
     """Learning rate of the text encoders; the default is `learning_rate`."""
     scale_lr: bool = setting(False)
     """Multiply the learning rate by batch size, accumulation and devices."""
-    lr_scheduler: LRScheduler = setting("constant")
+    lr_scheduler: LRScheduler = setting("constant", example="cosine")
     """Course of the learning rate over the updates."""
-    lr_warmup_steps: int = setting(0, ge=0)
+    lr_warmup_steps: int = setting(0, ge=0, example=50)
     """Updates over which the learning rate rises from 0."""
     lr_num_cycles: int = setting(1, ge=1)
     """Restarts of cosine_with_restarts."""
@@ -141,7 +79,7 @@ class OptimizerSettings(Settings):
     """Decay of AdamW's second moment."""
     adam_weight_decay: float = setting(1e-2, ge=0)
     """AdamW's decoupled weight decay."""
-    adam_weight_decay_text_encoder: float | None = setting(None, ge=0)
+    adam_weight_decay_text_encoder: float | None = setting(None, ge=0, example=1e-3)
     """AdamW's decoupled weight decay of the text encoders; the default is `adam_weight_decay`."""
     adam_epsilon: float = setting(1e-8, gt=0)
     """AdamW's ε."""
@@ -154,32 +92,36 @@ class OptimizerSettings(Settings):
 class ValidationSettings(Settings):
     """Images and losses along the way.  They never disturb the training's random numbers."""
 
-    validation_prompt: str | None = setting(None, may_change=True, may_be_empty=True)
-    """Prompt of the images made before update 1, along the way and at the end, from the same seeds each time;
-    {instance_prompt} stands for the first concept's words.  The presets have one."""
-    validation_negative_prompt: str = setting("", may_change=True, may_be_empty=True)
+    GROUP = "validation"
+
+    validation_prompt: str | None = setting(None, may_change=True, may_be_empty=True, example="a sks dog in the snow")
+    """Prompt of images before update 1, along the way and at the end; they are made from the same seeds each time;
+    {instance_prompt} stands for the first concept's words, {identifier} and {class} for its own.  The presets have
+    one."""
+    validation_negative_prompt: str = setting("", may_change=True, may_be_empty=True, example="blurry, low quality")
     """What those images should not show."""
     num_validation_images: int = setting(4, ge=1, may_change=True)
     """Images each time."""
-    validation_images: list[str] | None = setting(None, may_change=True)
+    validation_images: list[str] | None = setting(None, may_change=True, example=["small/1.png", "small/2.png"])
     """Image files, all of one size, that a model which upscales (DeepFloyd IF stage 2) makes a validation image of
     each."""
-    validation_steps: int = setting(100, ge=1, may_change=True)
+    validation_steps: int = setting(100, ge=1, may_change=True, example=50)
     """Updates between validations."""
-    validation_epochs: int | None = setting(None, ge=1, may_change=True)
+    validation_epochs: int | None = setting(None, ge=1, may_change=True, example=20)
     """Epochs between validations, in place of `validation_steps`."""
     validation_num_inference_steps: int = setting(25, ge=1, may_change=True)
     """Denoising steps of a validation image."""
-    validation_guidance_scale: float | None = setting(None, ge=0, may_change=True)
+    validation_guidance_scale: float | None = setting(None, ge=0, may_change=True, example=7.5)
     """Classifier-free guidance of validation images; the default is the family's: 7.5 for SD and SDXL."""
     validation_scheduler: Scheduler | None = setting(None, may_change=True)
     """Sampler of validation images; the default is dpmsolver++ where the noise levels admit it, else euler."""
-    final_validation_prompt: str | None = setting(None, may_change=True, may_be_empty=True)
+    final_validation_prompt: str | None = setting(None, may_change=True, may_be_empty=True, example="a sks dog at sea")
     """Prompt of the images after the last update, in place of `validation_prompt`."""
     skip_final_inference: bool = setting(False, may_change=True)
     """Leave the validation after the last update out."""
-    validation_data_dir: str | None = setting(None, may_change=True)
-    """Folder of photographs held out of training; their loss, at fixed noise and timesteps, is logged."""
+    validation_data_dir: str | None = setting(None, may_change=True, example="photos/held-out")
+    """Folder of photographs held out of training, or a .zip of one; their loss, at fixed noise and timesteps, is
+    logged."""
 
 
 class TrainConfig(
@@ -196,6 +138,12 @@ class TrainConfig(
 ):
     """All settings of a training run.  `from_mapping` checks them and names what is wrong."""
 
+    ESSENTIAL: ClassVar[tuple[str, ...]] = (
+        *("instance_data_dir", "instance_prompt", "pretrained_model_name_or_path", "output_dir", "use_lora"),
+        *("resolution", "max_train_steps", "learning_rate", "with_prior_preservation", "class_prompt"),
+        *("validation_prompt", "resume_from_checkpoint"),
+    )
+
     @classmethod
     def missing(cls, name: str) -> str:
         said = super().missing(name)
@@ -204,8 +152,6 @@ class TrainConfig(
         return f"{said}; a preset brings one: --config {' | '.join(preset_names())}"
 
     def contradictions(self) -> Iterator[str]:
-        if wrong := place_in("validation_prompt", self.validation_prompt):
-            yield wrong
         if (self.height is None) != (self.width is None):
             yield "height and width: give both or neither"
         elif self.resolution is not None and self.height is not None and {self.height, self.width} != {self.resolution}:
@@ -216,6 +162,7 @@ class TrainConfig(
             except ConfigError as error:
                 yield str(error)
         yield from self._wrong_concepts()
+        yield from self._unfilled_prompts()
         if self.pre_compute_text_embeddings and self.train_text_encoder:
             yield (
                 "pre_compute_text_embeddings: given together with train_text_encoder, which changes the embeddings at "
@@ -258,6 +205,30 @@ class TrainConfig(
                 yield f"concepts.{number}.class_prompt: has no use without with_prior_preservation"
         if self.with_prior_preservation and all(concept.class_prompt is None for concept in self.concepts):
             yield "class_prompt: with_prior_preservation needs one in at least one concept"
+
+    def _unfilled_prompts(self) -> Iterator[str]:
+        """Prompts with places for words that are not given; the validation's are about the first concept."""
+        concepts = self.subjects() if self.concepts is None or self.concepts else []
+        for number, concept in enumerate(concepts):
+            name = "class_prompt" if self.concepts is None else f"concepts.{number}.class_prompt"
+            wrong = lacking(name, concept.class_prompt, self.words_for(concept, concept.class_prompt))
+            if self.with_prior_preservation and wrong:
+                yield wrong
+        for name in ("validation_prompt", "final_validation_prompt"):
+            text = getattr(self, name)
+            words = self.words_for(concepts[0], text) if concepts else {}
+            if wrong := place_in(name, text, ("identifier", "class")) or lacking(name, text, words):
+                yield wrong
+
+    def words_for(self, concept: Concept, text: str | None) -> dict[str, str | None]:
+        """By place in a text about a concept, what fills it."""
+        asked = {place: name for place, name in SETTINGS.items() if name in places_in(text)}
+        return {place: getattr(concept, name) or getattr(self, name) for place, name in asked.items()}
+
+    def class_words(self, concept: Concept) -> str | None:
+        """A concept's class prompt with its places filled; None where it has no prior."""
+        text = concept.class_prompt
+        return None if text is None else filled(text, self.words_for(concept, text))
 
     def _words_required(self) -> bool:
         """Whether photographs need a prompt or captions."""

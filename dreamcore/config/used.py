@@ -7,9 +7,8 @@ what the run does anyway: `--lr_warmup_steps 0` beside a constant rate is simply
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Collection
+from typing import Any
 
 from ..errors import ConfigError
 from ..io.names import ONE_FILE as MODEL_FILES
@@ -17,86 +16,10 @@ from ..io.names import PICKLES
 from .base import Settings, shown
 from .generate import GenerateConfig
 from .identifiers import IdentifiersConfig
-from .photographs import DataSettings, ImageSettings, WordSettings
 from .train import TrainConfig
+from .when import Context, ModelFacts, Use, When, beside, of_model, on
 
-OURS = ("torch", "paddle", "mindspore")
-"""Backends whose settings the table knows; others decide for themselves."""
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """What the table asks of a model."""
-
-    flow: bool
-    """Flow matching."""
-    weighting_scheme: str
-    """The family's own, of flow matching."""
-    embeds_guidance: bool
-    """Whether the denoiser has an input for the strength of guidance."""
-    classifier_free: bool
-    """Whether images are guided by a second answer."""
-    optional_encoder: bool
-    """Whether the family can do without one of its text encoders."""
-    long_words: bool
-    """Whether the family has a text encoder of more words beside CLIP: T5; left out, as many zeros stay."""
-    trains_words: bool = True
-    """Whether some text encoder can train."""
-    masks_words: bool = False
-    """Whether a text encoder may look at a prompt's words alone."""
-    autoencoder: bool = True
-    """Whether there is one: DeepFloyd IF is of pixels."""
-    upscales: bool = False
-    """Whether an image is made of a smaller one."""
-    class_labels: bool = False
-    """Whether the denoiser is told labels."""
-
-
-@dataclass(frozen=True)
-class Context:
-    """What is known of a run beside its settings; None is what is not known (yet), where a setting may act."""
-
-    backend: str | None = None
-    model: ModelFacts | None = None
-    places: frozenset[str] | None = None
-    """The settings (identifier, class_word) that some text has a place for."""
-
-
-@dataclass(frozen=True)
-class When:
-    """A condition."""
-
-    holds: Callable[[Any, Context], bool]
-    words: str
-    """It, after "acts only"."""
-    remedy: str = "remove it"
-    of: Literal["settings", "backend", "model"] = "settings"
-    """What it asks; the settings are None where it asks one of the others."""
-
-
-class Use:
-    """When a setting acts.
-
-    Args:
-        conditions: all of which hold then.
-        same: of a configuration, the values besides the default that mean what the run does anyway.
-    """
-
-    def __init__(self, *conditions: When, same: Callable[[Any], Collection[Any]] = lambda config: ()):
-        self.conditions, self.same = conditions, same
-
-
-def _given(name: str) -> When:
-    """Where another setting is on, or has a value."""
-    return When(lambda c, _: getattr(c, name) not in (None, False), f"with {name}", f"give {name}, or remove it")
-
-
-def _on(backend: str) -> When:
-    return When(lambda _, r: r.backend in (None, backend) or r.backend not in OURS, f"on {backend}", of="backend")
-
-
-def _of_model(fact: Callable[[ModelFacts], bool], words: str) -> When:
-    return When(lambda _, r: r.model is None or fact(r.model), words, of="model")
+__all__ = ["USED_IF", "Context", "ModelFacts", "acting", "conditions", "elsewhere", "idle", "refuse_idle"]
 
 
 def _schedule(*names: str) -> When:
@@ -140,9 +63,9 @@ RANDOM = When(
     "where photographs are cropped or flipped at random",
     "leave out center_crop, give random_flip, or remove it",
 )
-PUSH = _given("push_to_hub")
-VALIDATION_IMAGES = _given("validation_prompt")
-CLASSES = _given("with_prior_preservation")
+PUSH = beside("push_to_hub")
+VALIDATION_IMAGES = beside("validation_prompt")
+CLASSES = beside("with_prior_preservation")
 VALIDATION = When(
     lambda c, _: (
         c.validation_prompt is not None or c.validation_share > 0 or any(s.validation_data_dir for s in c.subjects())
@@ -159,11 +82,11 @@ FULL = When(lambda c, _: not c.use_lora, "without use_lora", "remove it")
 HEADER = When(lambda c, _: c.lora_metadata != "none", "without lora_metadata none")
 ENDS = When(lambda c, _: not c.skip_final_inference, "without skip_final_inference")
 LORA, EMA, CACHE, TEXT_ENCODER = (
-    _given(name) for name in ("use_lora", "use_ema", "cache_latents", "train_text_encoder")
+    beside(name) for name in ("use_lora", "use_ema", "cache_latents", "train_text_encoder")
 )
-FLOW = _of_model(lambda m: m.flow, "on models of flow matching (Stable Diffusion 3, Flux)")
-UPSCALED = _of_model(lambda m: m.upscales, "on models that upscale images (DeepFloyd IF stage 2)")
-WORDED = _of_model(lambda m: m.classifier_free, "on models that are guided by negative words")
+FLOW = of_model(lambda m: m.flow, "on models of flow matching (Stable Diffusion 3, Flux)")
+UPSCALED = of_model(lambda m: m.upscales, "on models that upscale images (DeepFloyd IF stage 2)")
+WORDED = of_model(lambda m: m.classifier_free, "on models that are guided by negative words")
 HALF = When(lambda c, _: c.mixed_precision != "no", "with mixed_precision", "give mixed_precision, or remove it")
 COMPILED = When(
     lambda c, _: c.mode == "graph" or (c.mode is None and not (c.device or "").lower().startswith("cpu")),
@@ -184,17 +107,20 @@ PARTS = ("pretrained_model_name_or_path", "pretrained_unet_name_or_path", "pretr
 PICKLED = When(
     lambda c, _: any(str(getattr(c, name)).endswith(PICKLES) for name in PARTS), "on a model that is pickled"
 )
+AUTOENCODER = of_model(lambda m: m.autoencoder, "on models with an autoencoder")
 MODEL: dict[str, Use] = {
     "original_config": Use(ONE_FILE),
     "sd_version": Use(ONE_FILE),
     "allow_pickle": Use(PICKLED),
-    "pretrained_vae_model_name_or_path": Use(_of_model(lambda m: m.autoencoder, "on models with an autoencoder")),
-    "drop_t5": Use(_of_model(lambda m: m.optional_encoder, "on models with a T5 that they can do without (SD 3)")),
-    "allow_tf32": Use(_on("torch")),
+    "pretrained_vae_model_name_or_path": Use(AUTOENCODER),
+    "enable_vae_slicing": Use(AUTOENCODER),
+    "enable_vae_tiling": Use(AUTOENCODER),
+    "drop_t5": Use(of_model(lambda m: m.optional_encoder, "on models with a T5 that they can do without (SD 3)")),
+    "allow_tf32": Use(on("torch")),
     # O1 is what the others' autocasting does; operator by operator is how they run
-    "amp_level": Use(_on("paddle"), HALF, same=lambda c: ("O1",)),
-    "mode": Use(_on("mindspore"), same=lambda c: ("pynative",)),
-    "jit_level": Use(_on("mindspore"), COMPILED),
+    "amp_level": Use(on("paddle"), HALF, same=lambda c: ("O1",)),
+    "mode": Use(on("mindspore"), same=lambda c: ("pynative",)),
+    "jit_level": Use(on("mindspore"), COMPILED),
 }
 TRAIN: dict[str, Use] = {
     **MODEL,
@@ -208,13 +134,13 @@ TRAIN: dict[str, Use] = {
     "identifier": Use(_place("identifier", "identifier")),
     "class_word": Use(_place("class_word", "class")),
     "shuffle_tags": Use(CAPTIONS),
-    "keep_tags": Use(CAPTIONS, _given("shuffle_tags")),
-    "caption_variants": Use(CAPTIONS, _given("shuffle_tags")),
+    "keep_tags": Use(CAPTIONS, beside("shuffle_tags")),
+    "caption_variants": Use(CAPTIONS, beside("shuffle_tags")),
     "resolution": Use(When(lambda c, _: c.height is None, "without height and width"), same=lambda c: (c.height,)),
-    "outside_weight": Use(_given("masked_loss")),
-    "bucket_shapes": Use(_given("aspect_ratio_buckets")),
+    "outside_weight": Use(beside("masked_loss")),
+    "bucket_shapes": Use(beside("aspect_ratio_buckets")),
     "bucket_step": Use(
-        _given("aspect_ratio_buckets"), When(lambda c, _: c.bucket_shapes is None, "without bucket_shapes")
+        beside("aspect_ratio_buckets"), When(lambda c, _: c.bucket_shapes is None, "without bucket_shapes")
     ),
     "instance_variants": Use(RANDOM, same=lambda c: (1,)),
     "class_variants": Use(CLASSES, RANDOM, same=lambda c: (1,)),
@@ -227,16 +153,16 @@ TRAIN: dict[str, Use] = {
     "sample_batch_size": Use(SAMPLING),
     "prior_num_inference_steps": Use(CLASSES),
     "prior_guidance_scale": Use(CLASSES),
-    "prior_generation_precision": Use(CLASSES, _on("torch"), same=_precisions),
+    "prior_generation_precision": Use(CLASSES, on("torch"), same=_precisions),
     "rank": Use(LORA),
     "lora_alpha": Use(LORA),
     "init_lora": Use(LORA),
     "lora_dropout": Use(LORA),
     "lora_layers": Use(LORA),
-    "lora_blocks": Use(LORA, _of_model(lambda m: m.flow, "on transformers (Stable Diffusion 3, Flux)")),
-    "do_edm_style_training": Use(_of_model(lambda m: not m.flow, "on models without flow matching")),
-    "channels_last": Use(_on("torch")),
-    "compile": Use(_on("torch")),
+    "lora_blocks": Use(LORA, of_model(lambda m: m.flow, "on transformers (Stable Diffusion 3, Flux)")),
+    "do_edm_style_training": Use(of_model(lambda m: not m.flow, "on models without flow matching")),
+    "channels_last": Use(on("torch")),
+    "compile": Use(on("torch")),
     "ema_decay": Use(EMA),
     "weighting_scheme": Use(FLOW, same=lambda c: ("none",)),
     "logit_mean": Use(FLOW, _weighted("logit_normal")),
@@ -244,19 +170,17 @@ TRAIN: dict[str, Use] = {
     "mode_scale": Use(FLOW, _weighted("mode")),
     "precondition_outputs": Use(FLOW),
     "resolution_shift": Use(FLOW),
-    "guidance_scale": Use(
-        _of_model(lambda m: m.embeds_guidance, "on models that are told it in training (Flux.1 dev)")
-    ),
+    "guidance_scale": Use(of_model(lambda m: m.embeds_guidance, "on models that are told it in training (Flux.1 dev)")),
     "max_sequence_length": Use(
-        _of_model(lambda m: m.long_words, "on models with a T5 beside CLIP (Stable Diffusion 3, Flux)")
+        of_model(lambda m: m.long_words, "on models with a T5 beside CLIP (Stable Diffusion 3, Flux)")
     ),
     "text_encoder_use_attention_mask": Use(
-        _of_model(lambda m: m.masks_words, "on models whose T5 can (DeepFloyd IF)"), same=lambda c: (False,)
+        of_model(lambda m: m.masks_words, "on models whose T5 can (DeepFloyd IF)"), same=lambda c: (False,)
     ),
     "class_labels_conditioning": Use(
-        _of_model(lambda m: m.class_labels, "on models that are told class labels (DeepFloyd IF stage 2)")
+        of_model(lambda m: m.class_labels, "on models that are told class labels (DeepFloyd IF stage 2)")
     ),
-    "train_text_encoder": Use(_of_model(lambda m: m.trains_words, "on models with another text encoder than T5")),
+    "train_text_encoder": Use(of_model(lambda m: m.trains_words, "on models with another text encoder than T5")),
     "text_encoder_lr": Use(TEXT_ENCODER, same=lambda c: (c.learning_rate,)),
     "adam_weight_decay_text_encoder": Use(TEXT_ENCODER, same=lambda c: (c.adam_weight_decay,)),
     "lr_warmup_steps": Use(
@@ -268,7 +192,7 @@ TRAIN: dict[str, Use] = {
     ),
     "lr_num_cycles": Use(_schedule("cosine_with_restarts")),
     "lr_power": Use(_schedule("polynomial")),
-    "use_8bit_adam": Use(_on("torch")),
+    "use_8bit_adam": Use(on("torch")),
     "validation_negative_prompt": Use(VALIDATION_IMAGES, WORDED, _guided("validation_guidance_scale")),
     "num_validation_images": Use(
         VALIDATION_IMAGES, When(lambda c, _: c.validation_images is None, "without validation_images")
@@ -290,7 +214,7 @@ TRAIN: dict[str, Use] = {
     **{name: Use(LORA, HEADER) for name in ("metadata_title", "metadata_author", "training_comment")},
     "hub_model_id": Use(PUSH),
     "hub_private_repo": Use(PUSH),
-    "reset_optimizer": Use(_given("resume_from_checkpoint")),
+    "reset_optimizer": Use(beside("resume_from_checkpoint")),
 }
 USED_IF: dict[type[Settings], dict[str, Use]] = {
     TrainConfig: TRAIN,
@@ -299,14 +223,11 @@ USED_IF: dict[type[Settings], dict[str, Use]] = {
         "negative_prompt": Use(WORDED, _guided("guidance_scale")),
         "image": Use(UPSCALED),
         "noise_level": Use(UPSCALED),
-        "lora_scale": Use(_given("lora")),
+        "lora_scale": Use(beside("lora")),
     },
-    IdentifiersConfig: {**MODEL, **{n: Use(_given("grid")) for n in ("num_inference_steps", "seed", "batch_size")}},
+    IdentifiersConfig: {**MODEL, **{n: Use(beside("grid")) for n in ("num_inference_steps", "seed", "batch_size")}},
 }
 """By configuration, the settings that do not always act."""
-
-PHOTOGRAPHS = frozenset({*DataSettings.model_fields, *WordSettings.model_fields, *ImageSettings.model_fields})
-"""The settings that `dreambooth data` looks at; a run's own configuration serves it as it is."""
 
 
 def _table(cls: type[Settings]) -> dict[str, Use]:

@@ -126,7 +126,7 @@ def test_unknown_flags_name_the_nearest(flag: str, answer: str) -> None:
 
 def test_no_flag_may_be_cut_short() -> None:
     """argparse takes --resol for --resolution if it is let; a later setting would change what it means."""
-    with pytest.raises(ConfigError, match="^--resol: unknown setting; --help lists them all$"):
+    with pytest.raises(ConfigError, match="^--resol: unknown setting; --help all lists them$"):
         train_config("--resol", "512")
 
 
@@ -238,7 +238,7 @@ def test_generate_reads_its_own_settings(started: list[Any], capsys: pytest.Capt
     ("words", "message"),
     [
         (["trian"], "trian: no such command; did you mean train?"),
-        (["frobnicate"], "there are train, generate, launch, data"),
+        (["frobnicate"], "there are teach, train, generate, launch, data"),
         (["train"], "pretrained_model_name_or_path: required, but not given"),
         (["train", "--model", "m"], "instance_data_dir: required, but not given"),
         (["train", "--config", "nowhere.toml"], "nowhere.toml: No such file"),
@@ -295,7 +295,7 @@ def test_the_run_says_the_exit_code(code: int, monkeypatch: pytest.MonkeyPatch) 
 def test_help_names_every_setting(config: Any, capsys: pytest.CaptureFixture[str]) -> None:
     command = {TrainConfig: "train", GenerateConfig: "generate"}[config]
     with pytest.raises(SystemExit) as caught:
-        main([command, "--help"])
+        main([command, "--help", "all"])
     assert caught.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     _, _, hidden = text.partition("Not shown, as they act only")
@@ -310,7 +310,7 @@ def test_help_names_every_setting(config: Any, capsys: pytest.CaptureFixture[str
         assert f"--{name} " in text
         assert field.description
         assert " ".join(field.description.split())[:20] in text.replace("- ", "-")
-    assert "(default: 'no')" in text
+    assert "(default: no)" in text
     assert f"{{{','.join(get_args(Scheduler))}}}" in text
 
 
@@ -325,6 +325,23 @@ def test_overview(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"dreambooth {dreamcore.__version__}\n"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes end otherwise there")
+@pytest.mark.parametrize(
+    ("words", "unbuffered"), [(["--help"], "1"), (["train", "--help", "all"], ""), (["train", "--frobnicate"], "")]
+)
+def test_a_reader_that_goes_ends_it_quietly(words: list[str], unbuffered: str) -> None:
+    """`dreambooth ... | head`, and `2>&1 | head`: as of a program that SIGPIPE ends."""
+    command = [sys.executable, "-m", "dreamcore.cli", *words]
+    reading, writing = os.pipe()
+    os.close(reading)
+    whole = "--frobnicate" in words
+    with os.fdopen(writing, "wb") as gone:
+        env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        done = subprocess.run(command, stdout=gone, stderr=gone if whole else subprocess.PIPE, check=False, env=env)
+    assert done.returncode == 141
+    assert not done.stderr
+
+
 def test_as_a_process() -> None:
     """No traceback, the message on standard error, and exit code 2, through the interpreter as a shell sees it."""
     command = [sys.executable, "-m", "dreamcore.cli", "train", "--frobnicate"]
@@ -336,7 +353,7 @@ def test_as_a_process() -> None:
 
 
 def test_python_takes_what_the_command_line_takes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(loop, "train", lambda config: config)
+    monkeypatch.setattr(loop, "train", lambda config, callbacks: config)
     file = tmp_path / "run.toml"
     file.write_text("rank = 2\nuse_lora = true\n", encoding="utf-8")
     required = {"pretrained_model_name_or_path": "m", "instance_data_dir": "d", "instance_prompt": "p"}
@@ -351,7 +368,7 @@ def test_python_takes_what_the_command_line_takes(monkeypatch: pytest.MonkeyPatc
 
 def test_python_checks_a_configuration_made_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """pydantic's constructor knows nothing of settings that contradict each other."""
-    monkeypatch.setattr(loop, "train", lambda config: config)
+    monkeypatch.setattr(loop, "train", lambda config, callbacks: config)
     config = TrainConfig(pretrained_model_name_or_path="m", instance_data_dir="d", instance_prompt="p", height=64)
     with pytest.raises(ConfigError, match="height and width"):
         dreamcore.train(config)

@@ -14,6 +14,7 @@ import pytest
 
 import dreamcore
 from dreamcore.backends import launching
+from dreamcore.backends.launchers import Launch
 from dreamcore.cli.main import main
 from dreamcore.commands import runs as commands
 from dreamcore.errors import RunError
@@ -87,7 +88,7 @@ def test_a_run_is_listed_asked_and_stopped(run: tuple[Path, Command], capsys: Sa
     told = (
         f"{folder}: stopped (by dreambooth stop), update {seen.status.update} of {LONG}; go on with dreambooth train "
     )
-    assert said.out == f"{told}--config '{folder / 'config.yaml'}' --resume_from_checkpoint latest\n"
+    assert said.out == f'{told}--config "{folder / "config.yaml"}" --resume_from_checkpoint latest\n'
     assert not (folder / RECORDS / REQUESTS).exists()
     assert main(["stop", str(folder)]) == 0, "it has stopped"
     assert main(["sample", str(folder)]) == 2
@@ -176,7 +177,7 @@ def test_a_request_that_is_lost_is_put_again(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize(("argv", "words"), [
     (["runs", "nowhere"], "nowhere: no such folder"), (["stop", "nowhere"], "nowhere: no such folder"),
-    (["stop"], ".: holds no run that is at work; `dreambooth runs` lists them"),
+    (["stop"], ".: holds no run, and none that is at work below; `dreambooth runs` lists them"),
     (["sample", "--timeout", "soon"], "--timeout: invalid float value: 'soon'"),
     (["stop", "--prompt", "x"], "unrecognized arguments: --prompt"),
 ])  # fmt: skip
@@ -193,7 +194,7 @@ def test_mistakes_are_said(
 def test_a_launcher_takes_a_stop_for_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its processes end with 0, and the launched command with what a single process would have ended with."""
     program = "from dreamcore.backends.launching import note_stopped; raise SystemExit(note_stopped(143))"
-    started = launching.Launch([__import__("sys").executable, "-c", program], {"RANK": "0"})
+    started = Launch([__import__("sys").executable, "-c", program], {"RANK": "0"})
     monkeypatch.setattr(launching, "launch_command", lambda *_, **__: started)
     assert launching.run_launched("torch", ["train"], processes=1) == 143
     monkeypatch.delenv("RANK", raising=False)

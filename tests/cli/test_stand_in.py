@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,6 @@ import pytest
 import dreamcore
 from dreamcore.cli.main import main
 from dreamcore.commands.stand_in import MARK
-from dreamcore.config import preset_names
 from dreamcore.config.compat import SYSTEMS
 
 from ..support.paths import ROOT
@@ -107,19 +105,6 @@ def test_what_is_wrong_is_said(
     assert main(["stand-in", *words]) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
-
-
-def test_configs_lists_every_preset_and_every_trainer(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["configs"]) == 0
-    text = capsys.readouterr().out
-    presets, trainers = text.split("other trainers, for --like:\n")
-    for listed, names in ((presets, preset_names()), (trainers, SYSTEMS)):
-        rows = dict(re.findall(r"^  (\S+) +(\S.*)$", listed, re.M))
-        assert list(rows) == list(names)
-        assert all(len(about) > 5 for about in rows.values())
-    assert max(map(len, text.splitlines())) <= 120
-    assert main(["configs", "sd15-lora"]) == 2
-    assert "configs: takes no arguments; received sd15-lora" in capsys.readouterr().err
 
 
 def test_as_a_module_beside_modules_of_other_names(clone: Path) -> None:

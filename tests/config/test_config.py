@@ -108,10 +108,21 @@ def test_every_setting_is_documented(cls: type[Settings], name: str) -> None:
             r"(?s)rank: .*received 0.*seed: .*received -3|seed: .*received -3.*rank: .*received 0",
         ),
         ({"mode_scale": 2}, "^mode_scale: .*less than or equal to 1.75; received 2$"),
-        ({"validation_prompt": "a {class}"}, r"^validation_prompt: \{class\} in 'a \{class\}' would not be filled in"),
+        (
+            {"validation_prompt": "a {class}"},
+            r"^validation_prompt: 'a \{class\}' asks for the class, and none is given",
+        ),
+        (
+            {"validation_prompt": "{caption}"},
+            r"^validation_prompt: \{caption\} in '\{caption\}' would not be filled in",
+        ),
         (
             {"with_prior_preservation": True, "class_prompt": "a {class}"},
-            r"^class_prompt: \{class\} in 'a \{class\}' would not be filled in",
+            r"^class_prompt: 'a \{class\}' asks for the class, and none is given; give class_word \(--class dog\)",
+        ),
+        (
+            {"with_prior_preservation": True, "class_prompt": "a {identifier} {class}", "class_word": "dog"},
+            r"^class_prompt: \{identifier\} in 'a \{identifier\} \{class\}' would not be filled in",
         ),
         ({"height": 64}, "^height and width: give both or neither$"),
         ({"height": 64, "width": 64, "resolution": 32}, "^resolution: given together with height and width"),
@@ -238,7 +249,7 @@ def test_a_token_is_no_setting_and_is_not_repeated() -> None:
 def test_a_misspelt_name_is_told_the_nearest(name: str, near: str) -> None:
     with pytest.raises(ConfigError, match=f"unknown setting; did you mean {near}"):
         train(**{name: 1})
-    with pytest.raises(ConfigError, match="unknown setting; --help lists them all"):
+    with pytest.raises(ConfigError, match="unknown setting; --help all lists them"):
         train(zzzz=1)
 
 
