@@ -1,4 +1,4 @@
-"""The card of a published model: README.md, with a header that the Hub reads.
+"""The card of a model, published or in its run's folder: README.md, with a header that the Hub reads.
 
 Of the settings it tells numbers, switches and choices, which cannot hold a folder, a photograph's name or a caption; of
 texts only the prompts that a user gives, and the base model where it is an id on the Hub.
@@ -6,15 +6,19 @@ texts only the prompts that a user gives, and the base model where it is an id o
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
 import yaml
 
+from ..config import places
 from ..config.base import kinds_of
+from ..config.method import MethodSettings
 from ..config.photographs import ImageSettings
-from ..config.train import MethodSettings, OptimizerSettings, PriorSettings, TrainConfig
+from ..config.train import OptimizerSettings, PriorSettings, TrainConfig
 from ..io.names import LORA_FILE, PADDLE_LORA_FILE
 from ..version import __version__
 from .client import is_repo_id
@@ -62,8 +66,21 @@ LICENSES: dict[str, dict[str, str]] = {
 }
 """Base model -> its licence as its own card on the Hub states it; of other models nothing is said."""
 
+A1111_CHECKPOINTS = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+"""Pipelines whose single files A1111's web UI reads."""
+UNKNOWN = "THE BASE MODEL"
 FRAMEWORKS = {"torch": "PyTorch", "paddle": "PaddlePaddle", "mindspore": "MindSpore"}
 _DREAMBOOTH = "[DreamBooth](https://dreambooth.github.io/)"
+
+
+@dataclass(frozen=True)
+class Local:
+    """What is said of a model that lies in its run's folder: commands of this library, given beside the folder."""
+
+    generate: str
+    """Makes an image; may be empty."""
+    convert: str
+    """Makes one file of a whole model; empty where there is none."""
 
 
 def model_card(
@@ -73,19 +90,21 @@ def model_card(
     samples: Sequence[str],
     updates: int | None = None,
     other_lora: str | None = None,
+    local: Local | None = None,
 ) -> str:
     """The contents of README.md.
 
     Args:
-        repo_id: OWNER/NAME.
+        repo_id: OWNER/NAME, or the name of the run's folder.
         pipeline: class name in the base model's model_index.json.
         settings: those that act, folders by absolute paths: what config.yaml holds.
         samples: the published images, by their names there.
         updates: that the run made.
         other_lora: the LoRA file in kohya's names, where there is one.
+        local: of the card in a run's folder; None of a published one.
     """
     prompts = instance_prompts(settings)
-    shown = _validation_prompt(settings, prompts)
+    shown = filled(settings, settings.get("validation_prompt"))
     header = _header(pipeline, settings, prompts, shown, samples)
     parts = [
         f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True, width=10**6)}---",
@@ -93,8 +112,9 @@ def model_card(
         _about(settings),
         _trigger_words(prompts),
         _images(shown, samples),
-        "## How to load it\n\n" + _loading(repo_id, settings, shown or "\n".join(prompts[:1])),
+        "## How to load it\n\n" + _loading(repo_id, settings, shown or "\n".join(prompts[:1]), local is not None),
         _in_other_programs(other_lora) if other_lora is not None else "",
+        _by_commands(repo_id, pipeline, local) if local is not None else "",
         "## Training\n\n" + _training(settings, updates),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -132,19 +152,21 @@ def instance_prompts(settings: Mapping[str, Any]) -> list[str]:
     found = []
     for concept in settings.get("concepts") or [{}]:
         said = {**settings, **{name: value for name, value in concept.items() if value is not None}}
-        prompt = str(said.get("instance_prompt") or "")
-        for place, name in (("{identifier}", "identifier"), ("{class}", "class_word")):
-            prompt = prompt.replace(place, str(said.get(name) or ""))
-        found.append(_one_line(prompt))
+        found.append(_named(said, str(said.get("instance_prompt") or "")))
     return [prompt for prompt in dict.fromkeys(found) if prompt]
 
 
-def _validation_prompt(settings: Mapping[str, Any], prompts: list[str]) -> str | None:
-    """The prompt of the sample images; None where it is not known without a caption."""
-    prompt, place = str(settings.get("validation_prompt") or ""), "{instance_prompt}"
-    if place in prompt and not prompts:
+def filled(settings: Mapping[str, Any], prompt: object) -> str | None:
+    """A prompt of a run's settings, its places filled; None where there is none, or none without a caption."""
+    prompts, text, place = instance_prompts(settings), str(prompt or ""), "{instance_prompt}"
+    if place in text and not prompts:
         return None
-    return _one_line(prompt.replace(place, prompts[0] if prompts else "")) or None
+    return _named(settings, text.replace(place, prompts[0] if prompts else "")) or None
+
+
+def _named(settings: Mapping[str, Any], prompt: str) -> str:
+    """A prompt, its places for the subject's name and class filled, in one line."""
+    return _one_line(places.filled(prompt, {place: settings.get(name) for place, name in places.SETTINGS.items()}))
 
 
 def _one_line(text: str) -> str:
@@ -180,29 +202,30 @@ def _code(text: str) -> str:
     return f"{marks}{space}{text}{space}{marks}"
 
 
-def _loading(repo_id: str, settings: Mapping[str, Any], prompt: str) -> str:
+def _loading(repo_id: str, settings: Mapping[str, Any], prompt: str, local: bool) -> str:
     """Code for the library whose layout the model is in."""
     lora, paddle = bool(settings.get("use_lora")), _for_paddle(settings)
     made = f"image = pipeline({(prompt or 'a photo')!r}).images[0]"
-    base = _base_model(settings) or "THE BASE MODEL"
+    place, known = (json.dumps(name, ensure_ascii=False) for name in (repo_id, _base_model(settings) or UNKNOWN))
     if paddle and not lora:
         lines = [
             "from ppdiffusers import DiffusionPipeline",
             "",
-            f'pipeline = DiffusionPipeline.from_pretrained("{repo_id}", from_hf_hub=True)',
+            f"pipeline = DiffusionPipeline.from_pretrained({place}{'' if local else ', from_hf_hub=True'})",
         ]
     else:
         lines = [
             "import torch",
             "from diffusers import DiffusionPipeline",
             "",
-            f'pipeline = DiffusionPipeline.from_pretrained("{base if lora else repo_id}", torch_dtype=torch.bfloat16)',
-            *([f'pipeline.load_lora_weights("{repo_id}", weight_name="{LORA_FILE}")'] * lora),
+            f"pipeline = DiffusionPipeline.from_pretrained({known if lora else place}, torch_dtype=torch.bfloat16)",
+            *([f'pipeline.load_lora_weights({place}, weight_name="{LORA_FILE}")'] * lora),
             'pipeline.to("cuda")',
         ]
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", made)), default=0))
     also = f"\n\n`{PADDLE_LORA_FILE}` is the same for ppdiffusers." if paddle and lora else ""
-    return "\n".join([f"{fence}python", *lines, made, fence]) + also
+    where = f"{_code(repo_id)} is this folder.\n\n" if local else ""
+    return where + "\n".join([f"{fence}python", *lines, made, fence]) + also
 
 
 def _in_other_programs(file: str) -> str:
@@ -213,6 +236,19 @@ def _in_other_programs(file: str) -> str:
         "`models/loras` and load it with the node *Load LoRA*; for A1111 and Forge, put it into `models/Lora` and "
         f"write {_code(f'<lora:{name}:1>')} into the prompt; InvokeAI imports it in its model manager."
     )
+
+
+def _by_commands(name: str, pipeline: str, local: Local) -> str:
+    """What this library's commands do with it."""
+    said = ""
+    if local.convert:
+        others = "ComfyUI's `models/checkpoints`"
+        if pipeline in A1111_CHECKPOINTS:
+            others += ", or `models/Stable-diffusion` of A1111's web UI and Forge"
+        said = f"ComfyUI and others take a whole model as one file, for {others}:\n\n    {local.convert}\n\n"
+    if local.generate:
+        said += f"To make an image of it here:\n\n    {local.generate}"
+    return said.rstrip()
 
 
 def _training(settings: Mapping[str, Any], updates: int | None) -> str:

@@ -10,6 +10,7 @@ from ..data.dataset import DESCRIPTIONS, Dataset, choose_files, local_dataset
 from ..data.table import TableFile
 from ..errors import ConfigError
 from .client import answered, is_repo_id, refused, require_client
+from .transfers import fetching, without_bars
 
 KEPT_BYTES = 8 << 30
 """Datasets up to this size are fetched; of a larger one, parts of its files are read when an image is asked for."""
@@ -60,7 +61,9 @@ def _fetched(repo: str, config: str | None, cache: str | None) -> Dataset:
     sizes = {s.rfilename: int(s.size or 0) for s in about.siblings or ()}
 
     def read(name: str) -> str:
-        return Path(hf_hub_download(repo, name, repo_type="dataset", cache_dir=cache)).read_text("utf-8", "replace")
+        with without_bars():
+            file = Path(hf_hub_download(repo, name, repo_type="dataset", cache_dir=cache))
+        return file.read_text("utf-8", "replace")
 
     chosen = choose_files(list(sizes), config, read, repo)
     total = sum(sizes[name] for name in chosen.files)
@@ -71,7 +74,9 @@ def _fetched(repo: str, config: str | None, cache: str | None) -> Dataset:
     only = (
         [*chosen.files, *(name for name in sizes if name.rpartition("/")[2] in DESCRIPTIONS)] if chosen.files else None
     )
-    folder = Path(snapshot_download(repo, repo_type="dataset", allow_patterns=only, cache_dir=cache))
+    wanted = {name: size for name, size in sizes.items() if only is None or name in only}
+    with fetching(repo, "dataset", about.sha, wanted, cache):
+        folder = Path(snapshot_download(repo, repo_type="dataset", allow_patterns=only, cache_dir=cache))
     return Dataset(folder, [TableFile(folder / name) for name in chosen.files], chosen.notes)
 
 

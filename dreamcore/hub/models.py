@@ -7,6 +7,7 @@ from pathlib import Path
 from ..formats.weight_files import choose_weights
 from ..io.names import INDEX
 from .client import answered, refused, require_client
+from .transfers import fetching
 
 SUCCESSORS = {
     "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
@@ -38,19 +39,22 @@ def download(
     from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
 
     try:
-        files = [s.rfilename for s in HfApi().model_info(repo, revision=revision).siblings or ()]
-        wanted = _needed(files, variant)
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=wanted, cache_dir=cache))
+        about = HfApi().model_info(repo, revision=revision, files_metadata=True)
+        sizes = {s.rfilename: int(s.size or 0) for s in about.siblings or ()}
+        wanted = needed_files(list(sizes), variant)
+        missing = {file: sizes.get(file, 0) for file in wanted}
+        with fetching(repo, "model", about.sha, missing, cache):
+            return Path(snapshot_download(repo, revision=revision, allow_patterns=wanted, cache_dir=cache))
     except Exception as error:  # no network: each version of the client raises its own types
         for file in () if answered(error) else (INDEX, "config.json"):
             cached = try_to_load_from_cache(repo, file, revision=revision, cache_dir=cache)
             if isinstance(cached, str):
                 return Path(cached).parent
-        refusal = refused(error, name, "model", _successor(repo), f"revision: {revision!r} does not exist in {repo}")
+        refusal = refused(error, name, "model", successor(repo), f"revision: {revision!r} does not exist in {repo}")
     raise refusal
 
 
-def _needed(files: list[str], variant: str | None) -> list[str]:
+def needed_files(files: list[str], variant: str | None) -> list[str]:
     """Of a repository's files: configurations, vocabularies, and one form of each component's weights."""
     needed = [f for f in files if f.endswith((".json", ".txt", ".model")) and f.count("/") <= 1]
     folders: dict[str, list[str]] = {}
@@ -65,5 +69,5 @@ def _needed(files: list[str], variant: str | None) -> list[str]:
     return [*needed, INDEX]
 
 
-def _successor(repo: str) -> str:
+def successor(repo: str) -> str:
     return f"; the same weights are now at {SUCCESSORS[repo]}" if repo in SUCCESSORS else ""

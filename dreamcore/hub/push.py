@@ -16,9 +16,11 @@ from typing import Any
 
 from ..errors import ConfigError, RunError
 from ..io.files import AGAIN
+from ..io.names import MODEL_CARD
+from ..io.progress import progress
 from .selection import published_files, replaced_files, without_places
+from .transfers import without_bars
 
-CARD = "README.md"
 TOKENS = "https://huggingface.co/settings/tokens"
 """Where tokens are made."""
 _NAME = re.compile(r"(?!.*(?:--|\.\.))(?!.*\.git$)(?:\b[\w.-]+\b/)?\b[\w.-]{1,96}\b", re.ASCII)
@@ -61,7 +63,7 @@ def check_access(folder: Path, repo_id: str | None, *, private: bool) -> str:
                 "or give another hub_model_id"
             )
         # The Hub asks whether one may write before it asks for large files; this small one is not sent.
-        api.preupload_lfs_files(name, [CommitOperationAdd(CARD, b"-")])
+        api.preupload_lfs_files(name, [CommitOperationAdd(MODEL_CARD, b"-")])
     except ConfigError:
         raise
     except Exception as error:  # each version of the client raises its own types
@@ -123,8 +125,12 @@ def _upload(name: str, files: Mapping[str, Path], card: str, say: Callable[[str]
     there = [file.rfilename for file in api.model_info(name).siblings or ()]
     gone = [CommitOperationDelete(file) for file in replaced_files(there, files)]
     new = [CommitOperationAdd(file, without_places(path)) for file, path in files.items()]
-    operations = [*gone, *new, CommitOperationAdd(CARD, card.encode())]
-    api.create_commit(name, operations, commit_message="Upload a model trained with DreamBooth")
+    operations = [*gone, *new, CommitOperationAdd(MODEL_CARD, card.encode())]
+    with without_bars(), progress(f"uploading to {address}", size, "bytes") as step:
+        for operation, path in zip(new, files.values(), strict=True):
+            api.preupload_lfs_files(name, [operation])  # large files, one by one, so that it is seen how far it is
+            step(path.stat().st_size)
+        api.create_commit(name, operations, commit_message="Upload a model trained with DreamBooth")
     return address
 
 

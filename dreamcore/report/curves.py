@@ -8,7 +8,7 @@ import numpy as np
 
 from .charts import Line, line_chart, number, smooth
 from .collect import RunData
-from .facts import lowest_held_out
+from .facts import LOSS, lowest_held_out
 
 ROWS = 9
 """Rows of the table of figures."""
@@ -38,7 +38,7 @@ def _loss(data: RunData) -> str | None:
     return _figure(
         "Training loss",
         line_chart("loss", "Training loss over the updates", summary, [*raw, *means]),
-        _legend(means) + "Strong: moving mean. Faint: single updates, whose highest peaks are cut. " + _lost(data),
+        f"{_legend(means)}{LOSS} Strong: moving mean. Faint: single updates, their highest peaks cut. {_lost(data)}",
     )
 
 
@@ -112,5 +112,7 @@ def _table(data: RunData) -> str:
     )
     return (
         "<details><summary>The curves in numbers (moving means)</summary>"
+        '<p class="note">lr is the learning rate; grad norm is how large a correction was before it was cut to '
+        "max_grad_norm.</p>"
         f'<div class="scroll"><table class="figures"><tr>{head}</tr>{body}</table></div></details>'
     )

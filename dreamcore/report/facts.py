@@ -1,31 +1,56 @@
-"""What a run was and what came of it, in a dozen short answers."""
+"""What a run was and what came of it, in a dozen short answers, each with what it means."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
+from ..hub.card import FRAMEWORKS
 from .charts import number
 from .collect import RunData, is_number
 
 
-def facts(data: RunData) -> list[tuple[str, str]]:
-    """(name, value), in the order of interest; only what the run folder tells."""
-    config, rate = data.config, data.config.get("learning_rate")
-    found: list[tuple[str, str | None]] = [
-        ("Updates", _updates(data)),
-        ("State", data.state),
-        ("Loss, mean of the last tenth", _final_loss(data)),
-        ("Held-out loss, lowest", held_out_summary(data)),
-        ("Method", _method(data)),
-        ("Layers that programs find", data.lora),
-        ("Prior preservation", _prior(data)),
-        ("Learning rate", number(rate) if is_number(rate) else None),
-        ("Seed", str(config["seed"]) if "seed" in config else None),
-        ("Model", str(config["pretrained_model_name_or_path"]) if "pretrained_model_name_or_path" in config else None),
+@dataclass(frozen=True)
+class Fact:
+    """A name, a value and what that means, in words."""
+
+    name: str
+    value: str
+    meaning: str = ""
+
+
+def facts(data: RunData) -> list[Fact]:
+    """In the order of interest; only what the run folder tells."""
+    rate, seed = data.config.get("learning_rate"), data.config.get("seed")
+    found: list[tuple[str, str | None, str]] = [
+        ("Updates", _updates(data), "How often the model was corrected, and how often it was to be."),
+        ("State", data.state, ""),
+        ("Loss, mean of the last tenth", _final_loss(data), LOSS),
+        (
+            "Held-out loss, lowest",
+            held_out_summary(data),
+            "The same, on photographs that do not train: where it is lowest, the model knew them best.",
+        ),
+        ("Date", _date(data), "When the run began, and when it was last heard of."),
+        ("Device", _device(data), ""),
+        ("Memory, at most", _memory(data), "What training held at once."),
+        ("Version", _version(data), ""),
+        ("Base model", _base(data), ""),
+        ("Method", _method(data), ""),
+        ("Layers that programs find", data.lora, "Of the LoRA file, by each program that reads it."),
+        ("Prior preservation", _prior(data), "Pictures of the class that keep it from all turning into the subject."),
+        ("Learning rate", number(rate) if is_number(rate) else None, "How far each update goes."),
+        ("Seed", str(seed) if seed is not None else None, "The same seed and settings repeat the run."),
     ]
-    return [(name, value) for name, value in found if value]
+    return [Fact(name, value, meaning) for name, value, meaning in found if value]
+
+
+LOSS = (
+    "How far the model is off when it guesses the noise in a picture. It hardly falls, and says little of how pictures "
+    "look: judge by them."
+)
 
 
 def lowest_held_out(data: RunData) -> tuple[int, float] | None:
@@ -48,6 +73,38 @@ def _updates(data: RunData) -> str | None:
 def _final_loss(data: RunData) -> str | None:
     last = data.column("loss")[-math.ceil(len(data.metrics) / 10) :] if data.metrics else np.empty(0)
     return number(float(np.nanmean(last))) if np.isfinite(last).any() else None
+
+
+def _date(data: RunData) -> str | None:
+    if data.status is None:
+        return None
+    written, started = data.status.written.astimezone(), data.status.started
+    if started is None:
+        return f"{written:%Y-%m-%d %H:%M}"
+    started = started.astimezone()
+    return f"{started:%Y-%m-%d %H:%M} to {written:{'%H:%M' if written.date() == started.date() else '%Y-%m-%d %H:%M'}}"
+
+
+def _device(data: RunData) -> str | None:
+    status = data.status
+    if status is None or not status.device:
+        return None
+    several = f", {status.processes} processes" if status.processes > 1 else ""
+    return f"{status.device}{several}, by {FRAMEWORKS.get(status.backend or '', status.backend)}"
+
+
+def _memory(data: RunData) -> str | None:
+    held = data.status.memory_bytes if data.status else None
+    return f"{held / 2**30:.2f} GiB" if held else None
+
+
+def _version(data: RunData) -> str | None:
+    return f"dreambooth {data.status.version}" if data.status and data.status.version else None
+
+
+def _base(data: RunData) -> str | None:
+    name = data.config.get("pretrained_model_name_or_path")
+    return None if name is None else str(name)
 
 
 def _method(data: RunData) -> str | None:

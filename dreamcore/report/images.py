@@ -18,32 +18,34 @@ from ..io.names import SUBJECT
 SMALL = 160
 """Images up to this size are kept exactly, and shown pixel by pixel."""
 COPIES, COPY_SIDE = 24, 512
-"""Photographs of a table that are copied for the report, and their longer side in pixels."""
+"""Photographs of tables and zips that are copied for the report, all subjects' together; their longer side."""
 
 
 def picture_files(
     folders: Sequence[ImageFolder], run: Path, record: Callable[[list[str]], None] = lambda names: None
-) -> list[Path]:
-    """The subject's photographs as files; small copies in the run folder of those that are rows of a table.
+) -> list[list[Path]]:
+    """The photographs of each subject as files; of those that are rows of a table, or in a zip, some as small copies in
+    the run folder.
 
     Args:
         record: told the names of files in the run folder before they are written.
     """
-    files = list[Path]()
+    found, copies = list[list[Path]](), 0
     for folder in folders:
-        for photo in folder.photos:
-            if photo.row is None:
-                files.append(photo.path.resolve())
-            elif len(files) < COPIES:
-                picture = decode_bytes(photo.data(), photo.path, background=folder.background).image
-                picture.thumbnail((COPY_SIDE, COPY_SIDE), Image.Resampling.LANCZOS)
-                buffer = io.BytesIO()
-                picture.save(buffer, "PNG")
-                files.append(run / SUBJECT / f"{len(files):02}.png")
-                record([files[-1].relative_to(run).as_posix()])
-                files[-1].parent.mkdir(exist_ok=True)
-                write_atomically(files[-1], buffer.getvalue())
-    return files
+        found.append([photo.path.resolve() for photo in folder.photos if photo.is_file])
+        others = [photo for photo in folder.photos if not photo.is_file]
+        for photo in others[: max(1, COPIES // len(folders))]:
+            picture = decode_bytes(photo.data(), photo.path, background=folder.background).image
+            picture.thumbnail((COPY_SIDE, COPY_SIDE), Image.Resampling.LANCZOS)
+            buffer = io.BytesIO()
+            picture.save(buffer, "PNG")
+            file = run / SUBJECT / f"{copies:02}.png"
+            copies += 1
+            record([file.relative_to(run).as_posix()])
+            file.parent.mkdir(exist_ok=True)
+            write_atomically(file, buffer.getvalue())
+            found[-1].append(file)
+    return found
 
 
 def load(path: Path, most: int) -> Image.Image | None:

@@ -30,7 +30,7 @@ def render_sheet(data: RunData) -> bytes:
     sheet = _Sheet()
     sheet.words(data.name, 26, INK)
     sheet.words(str(data.config.get("instance_prompt", "")), 17, INK)
-    sheet.words(" · ".join(f"{name}: {value}" for name, value in facts(data)[:3]), 14, SOFT)
+    sheet.words(" · ".join(f"{fact.name}: {fact.value}" for fact in facts(data)[:3]), 14, SOFT)
     if instance:
         sheet.heading("The subject")
         sheet.row(list(instance))

@@ -24,11 +24,27 @@ h3 { font-size: 1rem; margin: 0 0 .3rem; }
 p { margin: .3rem 0 .8rem; max-width: 46rem; overflow-wrap: anywhere; }
 .kicker, .note, figcaption { color: var(--soft); font-size: .875rem; }
 .kicker { margin: 0; }
+.live { color: var(--soft); font-size: .875rem; border-left: 4px solid var(--instance); padding-left: .6rem; }
+[hidden] { display: none !important; }
+:focus-visible { outline: 3px solid var(--instance); outline-offset: 2px; border-radius: .2rem; }
+.glance { display: grid; grid-auto-flow: column; grid-auto-columns: minmax(0, 24rem); gap: .75rem;
+  margin: 1.2rem 0 0; }
+.copied { display: flex; gap: .5rem; align-items: stretch; margin: .3rem 0 .6rem; }
+code { font: .9em/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
+.copied code { flex: 1; min-width: 0; padding: .45rem .7rem; overflow-wrap: anywhere; white-space: pre-wrap;
+  background: var(--panel); border-radius: .4rem; }
+button { font: inherit; font-size: .875rem; color: var(--ink); background: var(--paper); border-radius: .4rem;
+  border: 1px solid var(--soft); padding: .3rem .8rem; min-width: 5.5rem; cursor: pointer; }
+button:hover { background: var(--panel); }
+.words { font-size: 1.05rem; font-weight: 600; }
+.warnings { color: var(--warn); padding-left: 1.2rem; max-width: 60rem; overflow-wrap: anywhere; }
+section > h3 { margin-top: 1.1rem; }
+.files th { overflow-wrap: anywhere; color: var(--ink); }
 .missing { color: var(--soft); font-style: italic; }
 .problem { color: var(--warn); }
 .facts {
-  display: grid; grid-template-columns: repeat(4, 1fr); gap: .6rem;
-  margin: 1.2rem 0 0;
+  display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: .6rem;
+  margin: .6rem 0 0;
 }
 .facts div { background: var(--panel); border-radius: .5rem; padding: .5rem .75rem; }
 dt { color: var(--soft); font-size: .8rem; }
@@ -45,11 +61,12 @@ img.pixels { image-rendering: pixelated; }
   display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr)); gap: 1.25rem;
 }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: .4rem; }
-.film { display: grid; gap: .35rem; grid-auto-flow: column;
-  grid-template-rows: auto repeat(var(--pictures), auto); grid-auto-columns: minmax(4.2rem, 8.5rem); overflow-x: auto; }
+dd.meaning { color: var(--soft); font-size: .8rem; font-weight: 400; line-height: 1.4; margin-top: .15rem; }
+.film { display: grid; gap: .35rem; grid-auto-flow: column; grid-template-rows: auto repeat(var(--pictures), auto);
+  grid-template-columns: repeat(var(--steps), minmax(0, 15rem)); }
 .film .step { font-size: .8rem; color: var(--soft); align-self: end; font-variant-numeric: tabular-nums; }
 .charts {
-  display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 2rem;
+  display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 2rem;
   align-items: start;
 }
 .charts > figure { max-width: 40rem; }
@@ -78,18 +95,22 @@ th, td {
 }
 th { font-weight: 500; color: var(--soft); }
 td { overflow-wrap: anywhere; min-width: 4rem; }
-.figures td, .figures th { white-space: nowrap; }
+.figures td { white-space: nowrap; min-width: 0; }
 summary { cursor: pointer; padding: .3rem 0; color: var(--instance); }
 @media (max-width: 40rem) {
   svg text { font-size: 15px; }
   .pictures { grid-template-columns: repeat(auto-fill, minmax(6rem, 1fr)); }
-  .film { grid-auto-flow: row; grid-auto-columns: auto; grid-template-rows: none;
-    grid-template-columns: 3.2rem repeat(var(--pictures), minmax(2.8rem, 8.5rem)); }
-  .film .step { align-self: center; }
+  .film { grid-auto-flow: row; grid-template-rows: none; grid-template-columns: repeat(4, minmax(0, 1fr)); }
+  .film .step { grid-column: 1 / -1; }
+  .glance { gap: .4rem; }
   .facts { grid-template-columns: 1fr 1fr; }
-  .settings tr, .settings th, .settings td { display: block; padding: 0; }
-  .settings th { border: 0; }
-  .settings tr { padding: .25rem 0; }
+  .figures { font-size: .75rem; }
+  .figures th, .figures td { padding-right: .4rem; }
+  .copied { flex-direction: column; }
+  .copied button { align-self: start; }
+  .settings tr, .settings th, .settings td, .files tr, .files th, .files td { display: block; padding: 0; }
+  .settings th, .files th { border: 0; }
+  .settings tr, .files tr { padding: .25rem 0; }
 }
 @media print { details > * { display: block; } }
 """

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ..errors import ConfigError
@@ -46,7 +47,7 @@ from ..io.names import (
 )
 from ..io.system import fsync
 from ..track.files import write_entry
-from . import checkpoint
+from . import checkpoint, reasoned
 from .manifest import Manifest
 from .requests import Inbox
 
@@ -128,7 +129,7 @@ class RunFolder:
                 f"output_dir: {self.path}: holds {some}, where this run would write and which no run that is on record "
                 f"({RECORDS}/{MANIFEST}) has written; choose another folder, such as {free_name(self.path)}"
             )
-        if not continues and not may_replace and self._holds_training():
+        if not continues and not may_replace and holds_training(self.path):
             raise ConfigError(
                 f"output_dir: {self.path}: holds a run already; go on with it (--resume_from_checkpoint latest), "
                 f"replace it (--overwrite_output_dir), or choose another folder, such as {free_name(self.path)}"
@@ -155,13 +156,6 @@ class RunFolder:
 
     def _name(self, place: Path) -> str:
         return place.relative_to(self.path).as_posix()
-
-    def _holds_training(self) -> bool:
-        """Whether a run has trained here; one that ended among its preparations has not."""
-        metrics = self.path / METRICS
-        trained = metrics.exists() and metrics.stat().st_size > 0
-        finished = any((self.path / name).exists() for name in MODEL_FILES)
-        return trained or finished or bool(checkpoint.list_checkpoints(self.path))
 
     # -- beginning
 
@@ -216,13 +210,14 @@ class RunFolder:
 
     # -- writing
 
-    def write_config(self, settings: Mapping[str, Any]) -> None:
-        """Write the resolved configuration; with it `--config` repeats the run."""
-        import yaml
+    def write_config(self, settings: Mapping[str, Any], reasons: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Write the resolved configuration; with it `--config` repeats the run.
 
-        text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
+        Args:
+            reasons: why settings have their values; of those that keep them, what stands there already is kept.
+        """
         with explain_disk_errors(f"writing {self.path / CONFIG}"):
-            write_atomically(self.path / CONFIG, text)
+            write_atomically(self.path / CONFIG, reasoned.write(settings, reasons, self.path / CONFIG))
 
     def keep_in_log(self, entry: str) -> Path:
         """Add an error's traceback to log.txt, which is there even where the run has not started."""
@@ -279,6 +274,14 @@ class RunFolder:
         with explain_disk_errors(f"writing {self.manifest.records}"):
             self.manifest.finished = {"updates": updates, "settings": dict(settings)}
             self.manifest.write()
+
+
+def holds_training(folder: Path) -> bool:
+    """Whether a run has trained in a folder; one that ended among its preparations has not."""
+    metrics = folder / METRICS
+    trained = metrics.exists() and metrics.stat().st_size > 0
+    finished = any((folder / name).exists() for name in MODEL_FILES)
+    return trained or finished or bool(checkpoint.list_checkpoints(folder))
 
 
 def _is_of_model(name: str) -> bool:

@@ -80,13 +80,18 @@ def _also(run: Path, manifest: Manifest, file: Path, name: str) -> None:
         shutil.copyfile(file, place)
 
 
-def free_place(run: Path, manifest: Manifest, name: str) -> Path:
-    """Where a file of that name goes, on record: over one that a run has written, and never over another."""
+def place_of(run: Path, manifest: Manifest, name: str) -> Path:
+    """Where a file of that name goes: over one that a run has written, and never over another."""
 
     def ours(place: Path) -> bool:
         return place.relative_to(run).as_posix() in manifest.files
 
-    place = next(place for place in numbered(run / name) if ours(place) or not os.path.lexists(place))
+    return next(place for place in numbered(run / name) if ours(place) or not os.path.lexists(place))
+
+
+def free_place(run: Path, manifest: Manifest, name: str) -> Path:
+    """`place_of`, on record and with its folder."""
+    place = place_of(run, manifest, name)
     manifest.own([place.relative_to(run).as_posix()])
     place.parent.mkdir(parents=True, exist_ok=True)
     return place

@@ -144,7 +144,7 @@ def _of_an_older_version(folder: Path, held: bool | None) -> Status | None:
     total = _total(folder)
     pace = Pace(total or 0)
     for record in records[-RECENT:]:
-        with suppress(KeyError, TypeError):
+        if all(isinstance(record.get(name), int | float) for name in ("step", "loss", "seconds")):
             pace.update(record)
     outcome = "training" if held else run_ended(folder / LOG)
     if not held and manifest is not None and manifest.finished is not None:

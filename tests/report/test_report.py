@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import re
@@ -17,7 +18,8 @@ import yaml
 from PIL import Image
 
 from dreamcore.errors import RunError
-from dreamcore.report import write_report
+from dreamcore.report import collect, write_report
+from dreamcore.report.facts import facts
 from dreamcore.report.style import STYLE
 from dreamcore.track import MetricsFile, RunInfo
 
@@ -32,6 +34,7 @@ class Page(HTMLParser):
         self.elements: list[tuple[str, dict[str, str]]] = []
         self.sections: dict[str, list[str]] = {}
         self.words: list[str] = []
+        self.script = ""
         self._open: list[str] = []
         self._section = ""
         self.feed(html)
@@ -53,7 +56,9 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self._open and self._open[-1] == "h2":
             self._section = data
-        if self._open and self._open[-1] != "style":
+        if self._open and self._open[-1] == "script":
+            self.script += data
+        elif self._open and self._open[-1] != "style":
             self.words.append(data)
 
     def all(self, tag: str) -> list[dict[str, str]]:
@@ -133,7 +138,7 @@ def test_pictures_along_the_way_come_in_the_order_of_their_updates(tmp_path: Pat
     folder = run_folder(tmp_path)
     picture(folder / "samples" / "step-1000000-0.png", 250)
     page = page_of(folder)
-    film = page.all("img")[3 + 2 : -12]
+    film = page.all("img")[3 + 2 : -(3 + 12)]
     assert [decoded(image["src"])[0, 0, 0] for image in film] == [0, 1, 30, 31, 60, 61, 90, 91, 120, 121, 250]
     assert page.text.index("before 10 20 30 40 1,000,000") > 0
 
@@ -142,10 +147,11 @@ def decoded(uri: str) -> Any:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
 
 
-def test_nothing_is_loaded_and_nothing_runs(tmp_path: Path) -> None:
+def test_nothing_is_loaded_and_nothing_runs_but_the_pages_own_script(tmp_path: Path) -> None:
     page = page_of(run_folder(tmp_path))
-    tags = {tag for tag, _ in page.elements}
-    assert not tags & {"script", "iframe", "object", "embed", "form", "base", "video", "audio", "a"}
+    tags = [tag for tag, _ in page.elements]
+    assert not {*tags} & {"iframe", "object", "embed", "form", "base", "video", "audio", "a"}
+    assert page.all("script") == [{}] and tags[-1] == "script"
     for tag, attributes in page.elements:
         for name, value in attributes.items():
             assert not name.startswith("on"), f"{tag} {name}"
@@ -155,7 +161,10 @@ def test_nothing_is_loaded_and_nothing_runs(tmp_path: Path) -> None:
     assert "url(" not in style
     assert "@import" not in style
     (policy,) = [m["content"] for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy"]
-    assert policy.startswith("default-src 'none'")
+    hashed = base64.b64encode(hashlib.sha256(page.script.encode()).digest()).decode()
+    assert policy == f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{hashed}'"
+    for reaching_out in ("http", "fetch", "XMLHttp", "import", "WebSocket", "Worker", "Beacon"):
+        assert reaching_out not in page.script
 
 
 def test_a_users_words_stay_words(tmp_path: Path) -> None:
@@ -163,11 +172,12 @@ def test_a_users_words_stay_words(tmp_path: Path) -> None:
     folder.mkdir()
     config = {"instance_prompt": NASTY, "validation_prompt": NASTY, "seed": 7, NASTY: NASTY, "lora_layers": ["<i>"]}
     page = page_of(run_folder(folder, config=config))
-    assert page.words.count(NASTY) == 6  # header, prompt of the pairs, the configuration's name and 3 values
+    # header, words to use, the subject's, prompt of the pairs, the configuration's name and 3 values
+    assert page.words.count(NASTY) == 8
     assert "<b>run & co" in page.words
     assert "<i>" in page.words
-    assert not {"script", "b", "a"} & {tag for tag, _ in page.elements}
-    assert len(page.all("img")) == 3 + 4 + 10 + 12
+    assert not {"b", "a"} & {tag for tag, _ in page.elements} and page.all("script") == [{}]
+    assert len(page.all("img")) == 3 + 4 + 10 + 3 + 12
 
 
 def test_every_picture_and_chart_has_words(tmp_path: Path) -> None:
@@ -278,10 +288,12 @@ def test_photographs_shrink_and_lose_the_cameras_notes(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (600, 900, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "photo.jpg", exif=exif)
     (tmp_path / "report_data.json").write_text('{"instance_images": ["photo.jpg"]}')
-    (image,) = page_of(tmp_path).all("img")
-    assert image["src"].startswith("data:image/jpeg")
-    assert (image["width"], image["height"]) == ("213", "320")
-    assert b"taken at home" not in base64.b64decode(image["src"].partition(",")[2])
+    sizes = []
+    for image in page_of(tmp_path).all("img"):
+        assert image["src"].startswith("data:image/jpeg")
+        sizes.append((image["width"], image["height"]))
+        assert b"taken at home" not in base64.b64decode(image["src"].partition(",")[2])
+    assert sizes == [("341", "512"), ("213", "320")]  # on top, and among the subject's
 
 
 def test_contact_sheet_shows_the_subject_and_every_seed(tmp_path: Path) -> None:
@@ -332,3 +344,62 @@ def test_text_has_enough_contrast_in_light_and_in_dark() -> None:
             for ink in ("ink", "soft", "instance", "prior", "warn"):
                 light, dark = sorted((luminance(theme[ground]), luminance(theme[ink])), reverse=True)
                 assert (light + 0.05) / (dark + 0.05) >= 4.5, f"{ink} on {ground}: {theme[ink]} on {theme[ground]}"
+
+
+def test_on_top_are_a_photograph_and_one_image_before_and_after(tmp_path: Path) -> None:
+    page = page_of(run_folder(tmp_path))
+    assert [decoded(image["src"])[0, 0, 0] for image in page.all("img")[:3]] == [0, 0, 120]
+    assert page.text.index("After 40 updates") < page.text.index("Use it")
+    (tmp_path / "samples" / "step-000000-0.png").unlink()
+    (tmp_path / "samples" / "step-000000-1.png").unlink()
+    assert "Before training" not in page_of(tmp_path).text
+
+
+def test_words_command_files_and_warnings_are_there(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path)
+    (folder / "pytorch_lora_weights.safetensors").touch()
+    extras = json.loads((folder / "report_data.json").read_text())
+    (folder / "report_data.json").write_text(json.dumps(extras | {"warnings": ["a <b>small</b> photograph", "and 3"]}))
+    page = page_of(folder)
+    codes = {attributes["id"] for tag, attributes in page.elements if tag == "code" and "id" in attributes}
+    assert codes == {"words-0", "generate"} == {button["data-copy"] for button in page.all("button")}
+    assert all("hidden" in button for button in page.all("button")), "where no script runs, none is needed"
+    assert f'dreambooth generate --lora {folder} --prompt "a photo of sks mug"' in page.words
+    assert "pytorch_lora_weights.safetensors" in page.words and "the LoRA, for diffusers and dreambooth" in page.words
+    assert "a <b>small</b> photograph" in page.words and page.sections["Warnings"].count("li") == 2
+    assert "Warnings" not in page_of(run_folder(tmp_path / "another")).sections
+
+
+def test_several_subjects_and_their_classes_are_under_their_own_words(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path)
+    extras = json.loads((folder / "report_data.json").read_text())
+    subjects: list[dict[str, Any]] = [
+        {"words": "a sks mug", "instance_images": 1, "class_prompt": "a mug", "class_images": 2},
+        {"words": "a zwx fish", "instance_images": 2, "class_images": 0},
+    ]
+    (folder / "report_data.json").write_text(json.dumps(extras | {"subjects": subjects}))
+    page = page_of(folder)
+    assert [page.images_in(f"Subject {number}") for number in (1, 2)] == [1, 2]
+    assert page.images_in("The class of subject 1") == 2
+    text = page.text
+    places = ["Words to use", "a sks mug", "a zwx fish", "Subject 1", "a sks mug", "The class of subject 1", "a mug"]
+    at = 0
+    for words in [*places, "Subject 2", "a zwx fish"]:
+        at = text.index(words, at) + 1
+    (folder / "report_data.json").write_text(
+        json.dumps(extras | {"subjects": [{"words": 3, "instance_images": "x"}, 7]})
+    )
+    assert page_of(folder).images_in("Subject 2") == 3, "nobody's photographs are still shown"
+
+
+def test_every_number_says_what_it_means(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path)
+    status = {"state": "finished", "written": "2026-03-01T12:30:00+00:00", "started": "2026-03-01T11:00:00+00:00"}
+    status |= {"device": "NVIDIA X", "backend": "torch", "memory_bytes": 3 * 2**30, "version": "9.8.7"}
+    (folder / "status.json").write_text(json.dumps(status))
+    found = {fact.name: fact for fact in facts(collect(folder))}
+    assert found["Device"].value == "NVIDIA X, by PyTorch" and found["Version"].value == "dreambooth 9.8.7"
+    assert found["Memory, at most"].value == "3.00 GiB" and "2026-03-01" in found["Date"].value
+    for name, fact in found.items():
+        assert fact.meaning or not re.fullmatch(r"[\d.,e\-]+", fact.value), name
+    assert all(fact.meaning in page_of(folder).text for fact in found.values())

@@ -194,3 +194,56 @@ def test_what_is_half_written_goes(stub_model: Path, drawn: Path, tmp_path: Path
         file.write_bytes(b"half")
     train(stub_model, drawn, tmp_path, layout="mindone", resume_from_checkpoint="latest")
     assert not left.exists() and other.exists()
+
+
+def killed(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_images_of_a_run_that_was_killed_before_their_second_names_have_them_later(
+    stub_model: Path, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("dreamcore.training.looking.also_images", killed_after(1, layout.also_images))
+        with pytest.raises(KeyboardInterrupt):
+            train(stub_model, drawn, tmp_path, layout="mindone")
+    first, second = tmp_path / "samples" / "step-000002-0.png", tmp_path / "logs" / "validation" / "step2" / "0.png"
+    assert first.exists() and not second.exists()
+    train(stub_model, drawn, tmp_path, layout="mindone", resume_from_checkpoint="latest")
+    assert second.read_bytes() == first.read_bytes()
+
+
+def killed_after(calls: int, function: Any) -> Any:
+    """`function`, which stands for a kill once it has been called so often."""
+    left = iter(range(calls))
+
+    def call(*arguments: Any) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        function(*arguments)
+
+    return call
+
+
+def test_weights_of_a_run_that_was_killed_before_their_second_name_have_it_later(
+    stub_model: Path, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(model: Path, file: Path) -> None:
+        file.write_bytes((model / "unet" / "diffusion_pytorch_model.safetensors").read_bytes())
+
+    settings: Any = {
+        "layout": "mindone-sd2",
+        "checkpointing_steps": 3,
+        "validation_prompt": None,
+        "validation_steps": None,
+    }
+    settings |= {"num_validation_images": None}
+    with monkeypatch.context() as patch:
+        patch.setattr("dreamcore.training.second_names.write_ldm_checkpoint", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(stub_model, drawn, tmp_path, **settings)
+    assert [f.name for f in tmp_path.glob("ckpt/rank_0/*")] == []
+    monkeypatch.setattr("dreamcore.training.second_names.write_ldm_checkpoint", write)
+    train(stub_model, drawn, tmp_path, resume_from_checkpoint="latest", **settings)
+    first = tmp_path / "checkpoint-3" / "unet" / "diffusion_pytorch_model.safetensors"
+    assert (tmp_path / "ckpt" / "rank_0" / "sd-1.ckpt").read_bytes() == first.read_bytes()

@@ -86,7 +86,10 @@ def test_a_sheet_beside_an_earlier_one(drawn: Path, tmp_path: Path) -> None:
     assert (tmp_path / "sheet.png").read_bytes() == b"the user's"
 
 
-def test_a_grid_beside_an_earlier_one(stub_model: Path, tmp_path: Path) -> None:
+def test_a_grid_beside_an_earlier_one(
+    stub_model: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     (tmp_path / "grid.png").write_bytes(b"the user's")
     dreamcore.identifiers(pretrained_model_name_or_path=str(stub_model), grid=str(tmp_path / "grid.png"))
     assert contents(tmp_path).keys() == {"grid.png", "grid-2.png"}

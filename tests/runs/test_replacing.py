@@ -15,7 +15,7 @@ from dreamcore.runs import RunFolder
 from ..support.fork_server import ForkServer
 from ..support.stub_runs import contents, put_into_state, train
 
-TRACE = ("log.txt", "metrics.jsonl", "config.yaml", "state.json", "report", "records", "status.json")
+TRACE = ("log.txt", "metrics.jsonl", "config.yaml", "state.json", "report", "records", "status.json", "README.md")
 """Names of files that tell of times and places."""
 
 
