@@ -18,6 +18,7 @@ from ..models.lora_forms import holds_mindone_lora, is_lora, is_mindspores, open
 from ..models.pipeline_folder import is_plain, write_pipeline
 from ..models.single_file import convert_single_file
 from ..models.to_original import write_single_file
+from ..track import shows_progress
 from .conversion import (
     FOLDERS,
     MODEL_FORMS,
@@ -37,6 +38,7 @@ from .conversion import (
 OF_LORA = {"pretrained_model_name_or_path": "on a LoRA file"}
 
 
+@shows_progress
 def convert(config: ConvertConfig) -> Conversion:
     """Write a model or a LoRA in another form.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from ..config.look import DataConfig
-from ..config.used import PHOTOGRAPHS, Context, refuse_idle
+from ..config.photographs import PHOTOGRAPHS
+from ..config.used import Context, refuse_idle
 from ..data.inspection import Inspection, inspect
 from ..data.sheet import draw_sheet
 from ..io.files import AGAIN, explain_disk_errors, numbered, usable_file, write_new
@@ -21,6 +21,7 @@ from ..models.folder import ModelFolder
 from ..runs.overlaps import refuse_among_photographs
 from ..text.prompts import places
 from ..text.tokenizer import Tokenizer
+from ..track import shows_progress
 from ..training.settings import image_size
 from ..training.training_data import bucket_choice, crop_of, open_subjects
 
@@ -56,7 +57,8 @@ class DataReport:
         return whole | {"held_out": [str(path) for path in self.held_out]}
 
 
-def report_data(config: DataConfig, progress: Callable[[int, int], None] = lambda done, of: None) -> DataReport:
+@shows_progress
+def report_data(config: DataConfig) -> DataReport:
     """Look at every photograph as training would, and write the contact sheet.
 
     Raises:
@@ -83,7 +85,6 @@ def report_data(config: DataConfig, progress: Callable[[int, int], None] = lambd
             prompts=[wordings[0] for wordings in subject.prompts] if all(subject.prompts) else None,
             count_tokens=(lambda text: len(tokenizer.tokenize(text))) if tokenizer else None,
             window=tokenizer.window if tokenizer else None,
-            progress=progress,
         )
         for subject in subjects
     ]

@@ -17,9 +17,11 @@ from ..formats.lora_arithmetic import factored, product, rounded
 from ..formats.lora_header import LoraFacts, lora_header
 from ..formats.lora_pair import Pair
 from ..formats.tensors import Entry, as_float
+from ..io.progress import each
 from ..models.folder import ModelFolder
 from ..models.lora_forms import write_form
 from ..models.pipeline_folder import DTYPES, component_entries, published
+from ..track import shows_progress
 from .conversion import Conversion, found_by, grouped, lora_form, open_model, refuse_idle_reading, writing_lora
 
 PIECE = 1 << 22
@@ -40,6 +42,7 @@ class _Found:
     """Sum of the squares of those that the LoRA does not hold."""
 
 
+@shows_progress
 def extract(config: ExtractConfig) -> Conversion:
     """Write the LoRA of a rank that is nearest to what tuning has changed.
 
@@ -156,7 +159,7 @@ def _component(
     config: ExtractConfig,
     found: _Found,
 ) -> None:
-    for name, change in _differences(new, old):
+    for name, change in _differences(component, new, old):
         square = _square(change)
         if not math.isfinite(square):
             raise ConfigError(f"{component}/{name}: holds what is no number, in one of the models")
@@ -173,8 +176,10 @@ def _component(
         found.missed += rest
 
 
-def _differences(new: Mapping[str, Entry], old: Mapping[str, Entry]) -> Iterator[tuple[str, NDArray[Any]]]:
-    for name in new:
+def _differences(
+    component: str, new: Mapping[str, Entry], old: Mapping[str, Entry]
+) -> Iterator[tuple[str, NDArray[Any]]]:
+    for name in each(list(new), f"comparing the {component}s"):
         change = as_float(new[name]).astype(np.float32)
         change -= as_float(old[name])
         if change.any():

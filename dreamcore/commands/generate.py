@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..backends.installed import choose_backend
-from ..backends.out_of_memory import SAMPLING, advise
+from ..backends.out_of_memory import PROMPTS, SAMPLING, advise, during
 from ..backends.protocol import SampleRequest
 from ..backends.registry import load_suggested
 from ..config import GenerateConfig
@@ -25,15 +25,17 @@ from ..hub.client import with_token
 from ..io.files import AGAIN, explain_disk_errors, numbered, usable_folder, write_new
 from ..io.images import contact_sheet, png_bytes
 from ..io.names import GENERATED, LOG, LORA_FILE, SHEET
+from ..io.progress import progress
 from ..models.folder import ModelFolder
 from ..models.lora_files import as_safetensors, find_lora
 from ..models.settings import model_facts, refuse_before_fetching, sampler
-from ..track import Console
+from ..track import Console, shows_progress
 from ..training.upscaling import low_resolution
 from .infotext import SAMPLERS, infotext
 from .shots import Shot, batches, shots
 
 
+@shows_progress
 def generate(config: GenerateConfig) -> list[Path]:
     """Make images of each prompt and write them, their contact sheet and a record of what made them.
 
@@ -75,6 +77,8 @@ def _generate(config: GenerateConfig, name: str) -> list[Path]:
     for file, scale in loras:
         with as_safetensors(file, model) as readable:
             backend.load_lora(readable, scale)
+    with during(PROMPTS):  # all at once, so that text encoders are gone when the denoiser comes
+        backend.set_prompts(list(dict.fromkeys(text for shot in work for text in (shot.prompt, shot.negative))))
 
     pictures: list[NDArray[np.uint8]] = []
     files: list[Path] = []
@@ -83,16 +87,18 @@ def _generate(config: GenerateConfig, name: str) -> list[Path]:
         made_by["Lora"] = ", ".join(_lora_name(file) for file, _ in loras)
         made_by["Lora strength"] = ", ".join(str(scale) for _, scale in loras)
     names = _free_names(folder)
-    for some in batches(work, batch_size):
-        request = replace(_request(some, model, scheduler), learned_variance=not loras)
-        if start is not None:
-            request = replace(request, images=np.repeat(start, len(some), 0), noise_level=config.noise_level)
-        made = backend.sample(request)
-        with explain_disk_errors(f"writing images to {folder}", AGAIN):
-            for shot, picture in zip(some, made, strict=True):
-                text = infotext(shot.prompt, shot.negative, _details(shot, scheduler) | made_by)
-                files.append(write_new(names, png_bytes(picture, text)))
-        pictures.extend(made)
+    with progress("making images", len(work)) as step:
+        for some in batches(work, batch_size):
+            request = replace(_request(some, model, scheduler), learned_variance=not loras)
+            if start is not None:
+                request = replace(request, images=np.repeat(start, len(some), 0), noise_level=config.noise_level)
+            made = backend.sample(request)
+            with explain_disk_errors(f"writing images to {folder}", AGAIN):
+                for shot, picture in zip(some, made, strict=True):
+                    text = infotext(shot.prompt, shot.negative, _details(shot, scheduler) | made_by)
+                    files.append(write_new(names, png_bytes(picture, text)))
+            pictures.extend(made)
+            step(len(some))
     with explain_disk_errors(f"writing {folder}", AGAIN):
         record = [{"file": f.name, "prompt": s.prompt, "seed": s.seed} for f, s in zip(files, work, strict=True)]
         if wants_sheet and len({picture.shape for picture in pictures}) == 1:

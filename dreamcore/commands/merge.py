@@ -16,10 +16,12 @@ from ..formats.lora_pair import Pair, Pairs
 from ..formats.ppdiffusers import to_ppdiffusers
 from ..formats.renaming import cast
 from ..formats.tensors import Entry, as_float
+from ..io.progress import each
 from ..io.targets import working_folder
 from ..models.folder import ModelFolder
 from ..models.lora_forms import LoraSource, open_lora, write_form
 from ..models.pipeline_folder import DTYPES, Change, published, write_pipeline
+from ..track import shows_progress
 from .conversion import (
     FOLDERS,
     MODEL_FORMS,
@@ -45,6 +47,7 @@ COMMON = (
 """Fields of headers that say what model a LoRA is for."""
 
 
+@shows_progress
 def merge(config: MergeConfig) -> Conversion:
     """Write several LoRAs as one, or a model with LoRA in its weights.
 
@@ -59,6 +62,7 @@ def merge(config: MergeConfig) -> Conversion:
     return _merge_into_model(config, files, config.pretrained_model_name_or_path)
 
 
+@shows_progress
 def resize(config: ResizeConfig) -> Conversion:
     """Write a LoRA of another rank; as `merge`."""
     file = lora_file("source", config.source)
@@ -66,9 +70,14 @@ def resize(config: ResizeConfig) -> Conversion:
     target = Path(config.target).expanduser()
     lora = open_lora(file, model, allow_pickle=config.allow_pickle)
     form = lora_form(config.to, target, lora.form)
-    pairs = {key: resized(pair, config.rank)[0] for key, pair in lora.pairs.items()}
+    pairs = _resized(lora.pairs, config.rank)
     header = {**lora.header, **_ranks(lora.header, pairs)}
     return _write(config, form, lora.pairs, pairs, header, model, str(file))
+
+
+def _resized(pairs: Pairs, rank: int) -> Pairs:
+    """Factors of another rank."""
+    return {key: resized(pairs[key], rank)[0] for key in each(list(pairs), "factoring layers")}
 
 
 def _merge_loras(config: MergeConfig, files: Sequence[Path]) -> Conversion:
@@ -78,7 +87,7 @@ def _merge_loras(config: MergeConfig, files: Sequence[Path]) -> Conversion:
     loras = [(lora.pairs, scale) for lora, (_, scale) in zip(sources, config.loras, strict=True)]
     exact = concatenated(loras, "lora")
     rank = config.rank
-    pairs = exact if rank is None else {key: resized(pair, rank)[0] for key, pair in exact.items()}
+    pairs = exact if rank is None else _resized(exact, rank)
     header = _common(sources)
     what = " and ".join(map(str, files))
     return _write(config, form, exact, pairs, header | _ranks(header, pairs), None, what)

@@ -17,7 +17,7 @@ from ..placement.plan import Plan
 from ..placement.stages import WAYS
 from ..runs.layout import output_folder
 from ..text.prompts import places
-from ..track import read_lines
+from ..track import read_lines, shows_progress
 from ..training.memory_plan import advice, plan_memory
 from ..training.settings import settle_defaults, settle_length
 from ..training.training_data import open_training_data
@@ -30,6 +30,7 @@ ALIKE = (
 """Settings of which an update's time is a matter: a run in which they are the same tells it."""
 
 
+@shows_progress
 def plan(config: TrainConfig) -> Plan:
     """What a run with these settings takes of the device's memory and of the host's, stage by stage.
 

@@ -5,7 +5,6 @@ No server and no signal: a run writes what it does into its folder, and finds th
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -15,7 +14,7 @@ from typing import TypeVar
 from ..errors import ConfigError, RunError
 from ..io.files import disk_trouble
 from ..io.locks import is_held
-from ..io.names import CONFIG
+from ..runs.next_steps import to_go_on as command_to_go_on
 from ..runs.requests import Request, new_request
 from ..runs.status import now
 from ..runs.watching import WatchedRun, find_runs, look_at
@@ -66,7 +65,7 @@ def _ago(age: timedelta) -> str:
 
 def to_go_on(folder: Path) -> str:
     """The command that goes on with a run, in words."""
-    return f"go on with dreambooth train --config {shlex.quote(str(folder / CONFIG))} --resume_from_checkpoint latest"
+    return f"go on with {command_to_go_on(folder)}"
 
 
 def find_run(run: Path) -> WatchedRun:
@@ -84,7 +83,7 @@ def find_run(run: Path) -> WatchedRun:
     if running:
         listed = ", ".join(str(one.folder) for one in running)
         raise ConfigError(f"{run}: holds several runs that are at work; name one of {listed}")
-    raise ConfigError(f"{run}: holds no run that is at work; `dreambooth runs` lists them")
+    raise ConfigError(f"{run}: holds no run, and none that is at work below; `dreambooth runs` lists them")
 
 
 def stop(run: Path, timeout: float | None, say: Callable[[str], None]) -> WatchedRun:

@@ -122,6 +122,9 @@ class Painter:
     def __init__(self, factor: int):
         self.factor, self.asked = factor, list[SampleRequest]()
 
+    def set_prompts(self, prompts: list[str]) -> None:
+        self.prompts = prompts
+
     def sample(self, request: SampleRequest) -> Any:
         self.asked.append(request)
         _, _, height, width = request.noise.shape
@@ -147,6 +150,7 @@ def test_what_is_written(
         seed=9,
     )
     assert [len(request.prompts) for request in painter.asked] == ([1, 1, 1, 1] if not has_sheet else [1, 1, 2])
+    assert set(painter.prompts) == {*"abcd", "", *["dark"] * has_sheet}, "all at once, before the first image"
     second = painter.asked[1]
     said = (second.negative_prompt, second.steps, second.guidance_scale)
     assert said == (("dark", 4, 2.0) if has_sheet else ("", 30, 7.5))
