@@ -64,7 +64,7 @@ PITFALLS: dict[str, list[str]] = {
 
 
 def family_rows() -> list[str]:
-    """README's table of what runs where."""
+    """The table of what runs where, in README.md and docs/how-it-works.md."""
     head = ["| family | " + " | ".join(TITLES[name] for name in RANK_VARIABLES) + " |", "|---" * 4 + "|"]
     seen = {id(family): family for family in FAMILIES.values()}
     rows = []
@@ -76,9 +76,10 @@ def family_rows() -> list[str]:
     return head + rows
 
 
-def test_the_readme_says_what_runs_where() -> None:
+@pytest.mark.parametrize("document", ["README.md", "docs/how-it-works.md"])
+def test_the_documents_say_what_runs_where(document: str) -> None:
     table = "\n".join(family_rows())
-    assert table in (ROOT / "README.md").read_text(encoding="utf-8"), f"README.md should hold:\n{table}"
+    assert table in (ROOT / document).read_text(encoding="utf-8"), f"{document} should hold:\n{table}"
 
 
 @pytest.mark.parametrize("defect", PITFALLS)

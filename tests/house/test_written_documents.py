@@ -1,4 +1,4 @@
-"""What tools write into docs/ is what they would write today."""
+"""What tools write, into docs/ and elsewhere, is what they would write today."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import pytest
 
 from ..support.paths import ROOT
 
-TOOLS = [("draw_packages", "picture"), ("write_settings", "document"), ("write_moving", "document")]
+TOOLS = [
+    *(("draw_packages", "picture"), ("write_settings", "document"), ("write_moving", "document")),
+    *(("write_keywords", "document"), ("write_memory", "document")),
+]
 
 
 @pytest.mark.parametrize(("tool", "makes"), TOOLS)

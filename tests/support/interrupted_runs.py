@@ -87,7 +87,7 @@ def records(file: Path) -> list[dict[str, Any]]:
 def results(output: Path) -> dict[str, Any]:
     """Every file of a finished run but those that tell of times, of folders and of how often it was begun anew."""
     told = ("log.txt", "metrics.jsonl", "config.yaml", "state.json", "report.html", "report.png", "report_data.json")
-    told += ("status.json",)
+    told += ("status.json", "README.md")
     files = {str(f.relative_to(output)): f for f in output.rglob("*") if f.is_file() and f.name not in told}
     if (own := lora_name(output)) in files:  # the folder's name
         files["NAME.safetensors"] = files.pop(own)

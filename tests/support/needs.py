@@ -20,6 +20,9 @@ backend = pytest.mark.skipif(not installed_backends(), reason="no backend is ins
 paddle = pytest.mark.skipif(find_spec("paddle") is None, reason="the Paddle environment is not installed here")
 """Tests of the Paddle backend; what PyTorch must have written for them is not a reason to leave them out."""
 
+slow_on_mindspore = pytest.mark.slow if find_spec("mindspore") else pytest.mark.skipif(False, reason="quick here")
+"""Tests that take a minute or more with MindSpore; the other backends' sessions have them."""
+
 
 def mount_disk(folder: Path, mebibytes: int) -> None:
     """Mount a small disk (tmpfs) on a folder, or leave the test out where that is not permitted."""

@@ -158,7 +158,7 @@ def _by_reason(title: str, reasons: Mapping[str, list[str]]) -> list[str]:
     lines = table((title.lower(), "why"), rows)
     if count <= SHORT:
         return lines
-    return ["<details>", f"<summary>{title}: {count} names</summary>", "", *lines, "", "</details>"]
+    return ['<details markdown="1">', f"<summary>{title}: {count} names</summary>", "", *lines, "", "</details>"]
 
 
 def blocks() -> dict[str, list[str]]:
