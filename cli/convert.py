@@ -33,8 +33,8 @@ PARTS: Mapping[str, Part] = {
 def run(about: str, argv: Sequence[str]) -> int:
     """Print what was written, and what has no place in it.  A source of a sub-command's name is given as ./NAME."""
     name = argv[0] if argv and argv[0] in PARTS else ""
-    more = "".join(f"  `dreambooth convert {one} --help`: {part.about}" for one, part in PARTS.items())
-    part = PARTS[name] if name else Part(ConvertConfig, dreamcore.convert, about + more)
+    more = "\n".join(f"  dreambooth convert {one:<8} {part.about}" for one, part in PARTS.items())
+    part = PARTS[name] if name else Part(ConvertConfig, dreamcore.convert, f"{about}\n{more}")
     words = " ".join(part.settings.WORDS).upper()
     own = f"{words} "
     given = parse_settings(part.settings, f"convert {name}".strip(), part.about, argv[1:] if name else argv, own)

@@ -92,4 +92,6 @@ def _waiting(act: Callable[[], int], interrupted: str) -> int:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    from dreamcore.track import Console
+
+    Console().message(text)

@@ -5,18 +5,18 @@
     dreamcore.generate(lora="out", prompt="a sks dog in the snow")
 
 Each command of the command line is a function here, with the same names and defaults.  Importing this module imports
-neither a framework nor NumPy: a function loads what it needs when it is called.
+neither a framework nor NumPy: a function loads what it needs when it is asked for or called.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from .version import __version__
 
@@ -28,17 +28,36 @@ if TYPE_CHECKING:
     from .config import GenerateConfig, Settings, TrainConfig
     from .config.convert import ConvertConfig, ExtractConfig, MergeConfig, ResizeConfig
     from .config.identifiers import IdentifiersConfig
+    from .config.keywords import (
+        ConvertKeywords,
+        DataKeywords,
+        ExtractKeywords,
+        GenerateKeywords,
+        IdentifiersKeywords,
+        MergeKeywords,
+        ResizeKeywords,
+        TrainKeywords,
+    )
     from .config.look import DataConfig
+    from .errors import CallbackError, ConfigError, RunError
     from .placement.plan import Plan
+    from .report.run import Run
     from .runs.watching import WatchedRun
-    from .training.loop import Run
+    from .track.verbosity import verbosity
+    from .training.callbacks import Callback, Training, UpdateFunction, Validation
 
     S = TypeVar("S", bound=Settings)
 
 __all__ = [
+    "Callback",
+    "CallbackError",
+    "ConfigError",
     "GenerateConfig",
     "Run",
+    "RunError",
     "TrainConfig",
+    "Training",
+    "Validation",
     "__version__",
     "configs",
     "convert",
@@ -50,12 +69,16 @@ __all__ = [
     "launch",
     "list_runs",
     "merge",
+    "open_run",
     "plan",
     "resize",
+    "run_report",
     "sample",
     "stand_in",
     "stop",
+    "teach",
     "train",
+    "verbosity",
 ]
 
 
@@ -71,30 +94,89 @@ class _InClone:
 
 sys.meta_path.append(_InClone)
 
-_LAZY = {"GenerateConfig": ".config", "TrainConfig": ".config", "Run": ".training.loop"}
+_LAZY = {
+    **dict.fromkeys(("GenerateConfig", "TrainConfig"), ".config"),
+    "Run": ".report.run",
+    **dict.fromkeys(("CallbackError", "ConfigError", "RunError"), ".errors"),
+    "verbosity": ".track.verbosity",
+    **dict.fromkeys(("Callback", "Training", "Validation"), ".training.callbacks"),
+}
 
 
-def train(config: TrainConfig | str | Path | None = None, **settings: Any) -> Run:
+def teach(
+    photographs: str | Path,
+    class_word: str,
+    model: str | Path | None = None,
+    *,
+    ask: Callable[[str], str] | None = None,
+    say: Callable[[str], None] = print,
+    **settings: Any,
+) -> Run | None:
+    """Teach a model what photographs show, and choose everything else: `dreambooth teach`.
+
+    Args:
+        photographs: a folder, or a zip of one.
+        class_word: what they show, in a word or two: dog.
+        model: the one that learns; left out, one that is on this machine, else Stable Diffusion 1.5 from the Hub.
+        ask: asks a question and returns the answer; without it nothing is asked.
+        say: told what is about to be done.
+        settings: fields of `TrainConfig`; they win over what would be chosen.
+
+    Returns:
+        The run; None where the answer to `ask` was no.
+
+    Raises:
+        ConfigError, RunError: as `train`.
+    """
+    from .commands.teach import teach
+    from .config.teach import TeachConfig
+
+    given = {"instance_data_dir": str(photographs), "class_word": class_word, "yes": ask is None, **settings}
+    if model is not None:
+        given["pretrained_model_name_or_path"] = str(model)
+    return teach(_configuration(TeachConfig, None, given), ask, say)
+
+
+def train(
+    config: TrainConfig | str | Path | None = None,
+    *,
+    callbacks: Sequence[Callback | UpdateFunction] = (),
+    **settings: Unpack[TrainKeywords],
+) -> Run:
     """Personalise a model: `dreambooth train`.
 
     Args:
         config: a configuration, a configuration file or a preset's name.
+        callbacks: objects of classes of `Callback`, or functions, that are told of updates, validations, checkpoints
+            and the end, and can stop the run.
         settings: fields of `TrainConfig`; they win over those of `config`.
 
     Returns:
-        The finished run: its folder, and what it measured.
+        The run, finished or stopped: its folder, and what it measured.
 
     Raises:
         ConfigError: before any costly work, naming the setting or file that cannot be used and what would be right.
         RunError: the run had started and cannot go on; it says what is kept.
+        CallbackError: one of those, of which a callback is the cause; the run has been saved.
     """
     from .config import TrainConfig
     from .training.loop import train
 
-    return train(_configuration(TrainConfig, config, settings))
+    return train(_configuration(TrainConfig, config, settings), callbacks)
 
 
-def generate(config: GenerateConfig | str | Path | None = None, **settings: Any) -> list[Path]:
+def open_run(folder: str | Path) -> Run:
+    """The run in a folder, whoever made it: the command line, another program, on another day; at work or ended.
+
+    Raises:
+        ConfigError: no such folder, or no run in it.
+    """
+    from .report.run import open_run
+
+    return open_run(Path(folder).expanduser())
+
+
+def generate(config: GenerateConfig | str | Path | None = None, **settings: Unpack[GenerateKeywords]) -> list[Path]:
     """Make images: `dreambooth generate`.  Arguments and errors as for `train`.
 
     Returns:
@@ -107,7 +189,15 @@ def generate(config: GenerateConfig | str | Path | None = None, **settings: Any)
 
 
 def launch(
-    words: Sequence[str], *, backend: str | None = None, devices: Sequence[int] = (), num_processes: int | None = None
+    words: Sequence[str],
+    *,
+    backend: str | None = None,
+    devices: Sequence[int] = (),
+    num_processes: int | None = None,
+    nnodes: int = 1,
+    node_rank: int | None = None,
+    rdzv_endpoint: str | None = None,
+    rdzv_id: str = "dreambooth",
 ) -> int:
     """Run a command line, such as `["train", "--config", "sd15-lora", ...]`, on several devices: `dreambooth launch`.
 
@@ -115,6 +205,10 @@ def launch(
         backend: whose launcher starts the processes; may be left out where only one is installed.
         devices: one process runs on each.
         num_processes: on a CPU, or on the first so many devices.
+        nnodes: machines of the run, on each of which this is called.
+        node_rank: which of them this is, from 0.
+        rdzv_endpoint: HOST:PORT of machine 0, which uses the next port too.
+        rdzv_id: a name of the run, alike on all machines.
 
     Returns:
         The exit code: 0, or 128 + the signal that stopped the run.
@@ -124,11 +218,16 @@ def launch(
     """
     from .backends.installed import choose_backend
     from .backends.launching import run_launched
+    from .backends.machines import Machines
 
-    return run_launched(choose_backend(backend), words, devices=[str(d) for d in devices], processes=num_processes)
+    machines = Machines.of(str(nnodes), node_rank, rdzv_endpoint)
+    numbers = [str(d) for d in devices]
+    return run_launched(
+        choose_backend(backend), words, devices=numbers, processes=num_processes, machines=machines, rdzv_id=rdzv_id
+    )
 
 
-def data_report(config: DataConfig | str | Path | None = None, **settings: Any) -> DataReport:
+def data_report(config: DataConfig | str | Path | None = None, **settings: Unpack[DataKeywords]) -> DataReport:
     """What training would see of the photographs: `dreambooth data`.  Arguments as for `train`, and `sheet`.
 
     Raises:
@@ -140,7 +239,7 @@ def data_report(config: DataConfig | str | Path | None = None, **settings: Any) 
     return report_data(_configuration(DataConfig, config, settings))
 
 
-def plan(config: TrainConfig | str | Path | None = None, **settings: Any) -> Plan:
+def plan(config: TrainConfig | str | Path | None = None, **settings: Unpack[TrainKeywords]) -> Plan:
     """What a run would take of memory, stage by stage: `dreambooth plan`.  Arguments as for `train`.
 
     Raises:
@@ -152,7 +251,9 @@ def plan(config: TrainConfig | str | Path | None = None, **settings: Any) -> Pla
     return plan(_configuration(TrainConfig, config, settings))
 
 
-def identifiers(config: IdentifiersConfig | str | Path | None = None, **settings: Any) -> list[Identifier]:
+def identifiers(
+    config: IdentifiersConfig | str | Path | None = None, **settings: Unpack[IdentifiersKeywords]
+) -> list[Identifier]:
     """Rare words to name a subject by, best first: `dreambooth identifiers`.  Arguments and errors as for `train`."""
     from .commands.identifiers import identifiers
     from .config.identifiers import IdentifiersConfig
@@ -175,6 +276,24 @@ def list_runs(*folders: str | Path, depth: int = 3) -> list[WatchedRun]:
     from .runs.watching import find_runs
 
     return find_runs([Path(folder).expanduser() for folder in folders or (".",)], depth)
+
+
+def run_report(run: str | Path = ".") -> list[Path]:
+    """Make a run's report anew, and a finished run's card: `dreambooth report`.
+
+    Args:
+        run: its folder, or one with a single run at work below it.
+
+    Returns:
+        The files written, report.html first.
+
+    Raises:
+        ConfigError: no such run, or a file of that name is there that is none of a run's.
+        RunError: its folder cannot be written.
+    """
+    from .commands.report import make_report
+
+    return make_report(Path(run).expanduser())
 
 
 def stop(
@@ -226,7 +345,7 @@ def sample(
     return sample(Path(run).expanduser(), prompt, timeout, say)
 
 
-def convert(config: ConvertConfig | str | Path | None = None, **settings: Any) -> Conversion:
+def convert(config: ConvertConfig | str | Path | None = None, **settings: Unpack[ConvertKeywords]) -> Conversion:
     """Write a model or a LoRA in another form: `dreambooth convert`.  Arguments as for `train`.
 
     Returns:
@@ -242,7 +361,7 @@ def convert(config: ConvertConfig | str | Path | None = None, **settings: Any) -
     return convert(_configuration(ConvertConfig, config, settings))
 
 
-def merge(config: MergeConfig | str | Path | None = None, **settings: Any) -> Conversion:
+def merge(config: MergeConfig | str | Path | None = None, **settings: Unpack[MergeKeywords]) -> Conversion:
     """Merge LoRAs into one, or into a model: `dreambooth convert merge`.  Arguments and errors as for `convert`."""
     from .commands.merge import merge
     from .config.convert import MergeConfig
@@ -250,7 +369,7 @@ def merge(config: MergeConfig | str | Path | None = None, **settings: Any) -> Co
     return merge(_configuration(MergeConfig, config, settings))
 
 
-def resize(config: ResizeConfig | str | Path | None = None, **settings: Any) -> Conversion:
+def resize(config: ResizeConfig | str | Path | None = None, **settings: Unpack[ResizeKeywords]) -> Conversion:
     """Bring a LoRA to another rank: `dreambooth convert resize`.  Arguments and errors as for `convert`."""
     from .commands.merge import resize
     from .config.convert import ResizeConfig
@@ -258,7 +377,7 @@ def resize(config: ResizeConfig | str | Path | None = None, **settings: Any) -> 
     return resize(_configuration(ResizeConfig, config, settings))
 
 
-def extract(config: ExtractConfig | str | Path | None = None, **settings: Any) -> Conversion:
+def extract(config: ExtractConfig | str | Path | None = None, **settings: Unpack[ExtractKeywords]) -> Conversion:
     """Make a LoRA of the difference of two models: `dreambooth convert extract`.  Arguments and errors as for
     `convert`."""
     from .commands.extract import extract
@@ -271,9 +390,10 @@ def configs() -> dict[str, str]:
     """The presets, and the trainers that `like` knows, each with a line about it: `dreambooth configs`."""
     from .config import preset_names
     from .config.compat import SYSTEMS
-    from .config.files import preset_about
+    from .config.presets import read_preset
 
-    return {name: preset_about(name) for name in preset_names()} | {one.name: one.about for one in SYSTEMS.values()}
+    presets = {name: read_preset(name).about for name in preset_names()}
+    return presets | {one.name: one.about for one in SYSTEMS.values()}
 
 
 def stand_in(folder: str | Path, like: str | None = None) -> list[str]:
@@ -300,7 +420,20 @@ def doctor() -> Installation:
     return examine()
 
 
-def _configuration(cls: type[S], config: S | str | Path | None, settings: dict[str, Any]) -> S:
+_TAKE_SETTINGS = {
+    "teach": ".config.teach:TeachConfig",
+    **dict.fromkeys(("train", "plan"), ".config:TrainConfig"),
+    "generate": ".config:GenerateConfig",
+    "data_report": ".config.look:DataConfig",
+    "identifiers": ".config.identifiers:IdentifiersConfig",
+    **{name: f".config.convert:{name.title()}Config" for name in ("convert", "merge", "resize", "extract")},
+}
+_FUNCTIONS = {name: globals().pop(name) for name in _TAKE_SETTINGS}
+"""The functions that take settings, which `__getattr__` gives their settings' names and help: what these are is known
+once pydantic is loaded, and whoever asks for such a function is about to load it."""
+
+
+def _configuration(cls: type[S], config: S | str | Path | None, settings: Mapping[str, Any]) -> S:
     """A checked configuration; a given one is checked anew, for pydantic's constructor alone does not check it."""
     from .config import load_config
     from .config.compat import meanings
@@ -308,7 +441,7 @@ def _configuration(cls: type[S], config: S | str | Path | None, settings: dict[s
     from .config.names import canonical_names
 
     if config is None or isinstance(config, str | Path):
-        return load_config(cls, config, settings)
+        return load_config(cls, config, dict(settings))
     problems, notes = list[str](), config.notes
     settings = canonical_names(settings, cls.model_fields, problems, meanings(None, cls.COMMAND), notes)
     kept = {TOKEN: config.token} if config.token is not None else {}
@@ -317,6 +450,12 @@ def _configuration(cls: type[S], config: S | str | Path | None, settings: dict[s
 
 
 def __getattr__(name: str) -> Any:
+    if name in _FUNCTIONS:
+        from .config.signatures import with_settings
+
+        module, _, cls = _TAKE_SETTINGS[name].partition(":")
+        config = getattr(importlib.import_module(module, __name__), cls)
+        return globals().setdefault(name, with_settings(_FUNCTIONS[name], config))
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_LAZY[name], __name__), name)

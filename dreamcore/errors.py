@@ -27,6 +27,10 @@ class RunError(RuntimeError):
     """A started run cannot go on (disk full, loss not finite, damaged checkpoint ...)."""
 
 
+class CallbackError(RunError):
+    """A callback that was given to `train` failed (`__cause__` is its exception); the run has stopped, and saved."""
+
+
 class LostRankError(RunError):
     """Another process of the run is gone; its own message says why, where it left one."""
 

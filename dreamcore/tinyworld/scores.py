@@ -17,6 +17,10 @@ from . import judge
 from .subjects import Subject
 
 Pictures = NDArray[np.uint8]
+ABOUT = (
+    "What a small network says that tells the embedded model's drawings apart: in how many images it sees the subject "
+    "itself, and in how many a thing of its class. Likeness is the mean cosine to the photographs: 1 is the same."
+)
 
 
 def scores(subject: Subject, before: Pictures, after: Pictures) -> dict[str, str]:
@@ -43,6 +47,6 @@ def add_to_report(run: Path, subject: Subject) -> dict[str, str]:
     found = scores(subject, first, last)
     path = run / REPORT_DATA
     extras = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    write_atomically(path, json.dumps(extras | {"scores": found}, indent=1))
+    write_atomically(path, json.dumps(extras | {"scores": found, "about_scores": ABOUT}, indent=1))
     write_report(run)
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,8 +30,10 @@ class ImageSampler:
     images: NDArray[np.float32] | None = None
     """[N, 3, h, w] in [−1, 1] what models that upscale make images of, one for each seed."""
 
-    def make(self, backend: Backend, seeds: Sequence[int]) -> NDArray[np.uint8]:
-        """[N, H, W, 3], one image a seed, made `batch_size` at a time."""
+    def make(
+        self, backend: Backend, seeds: Sequence[int], step: Callable[[int], None] = lambda count: None
+    ) -> NDArray[np.uint8]:
+        """[N, H, W, 3], one image a seed, made `batch_size` at a time; `step` is called with how many each time."""
         parts = []
         for start in range(0, len(seeds), self.batch_size):
             some = list(seeds[start : start + self.batch_size])
@@ -48,4 +50,5 @@ class ImageSampler:
                 learned_variance=self.for_training,  # of the model before its training
             )
             parts.append(backend.sample(request))
+            step(len(some))
         return np.concatenate(parts)

@@ -17,6 +17,7 @@ from ..data.image_set import ImageSet
 from ..diffusion.randomness import transform_of_sample, transform_of_variant
 from ..errors import named
 from ..io.files import explain_disk_errors
+from ..io.progress import progress
 from ..io.system import reserve
 from .latent_cache import LatentCache
 from .sample_plan import Sample
@@ -103,24 +104,23 @@ class Latents:
         return record
 
     @during(IMAGES)
-    def fill(self, samples: Iterable[Sample], progress: Callable[[int, int], None]) -> None:
-        """Encode every variant that `samples` use; `progress(done, of)` is called after each."""
+    def fill(self, samples: Iterable[Sample]) -> None:
+        """Encode every variant that `samples` use."""
         wanted = {_Variant.of(s): s for s in samples if s.variant is not None}
         alike: dict[tuple[int, int, bool], list[_Variant]] = {}
         for key in sorted(wanted):
             masked = self._images[key.image_set].outside_weight is not None
             alike.setdefault((*self.shape_of(wanted[key]), masked), []).append(key)
-        done = 0
-        for keys in alike.values():
-            room: Float | None = None
-            for number, key in enumerate(keys):
-                planes = self._planes_or_cached(wanted[key])
-                if room is None:
-                    room = self._allocate((len(keys), *planes.shape))
-                room[number] = planes
-                self._cached[key] = room[number]
-                done += 1
-                progress(done, len(wanted))
+        with progress("encoding images", len(wanted)) as step:
+            for keys in alike.values():
+                room: Float | None = None
+                for number, key in enumerate(keys):
+                    planes = self._planes_or_cached(wanted[key])
+                    if room is None:
+                        room = self._allocate((len(keys), *planes.shape))
+                    room[number] = planes
+                    self._cached[key] = room[number]
+                    step()
 
     def __call__(self, sample: Sample) -> Encoded:
         """Mean, standard deviation and weights."""
@@ -174,6 +174,7 @@ class Latents:
             self._memory_bytes -= size
             return np.empty(shape, np.float32)
         with explain_disk_errors(f"keeping latents in {self._scratch}"):
+            self._scratch.mkdir(parents=True, exist_ok=True)  # on a machine beside the one that writes the run
             file = tempfile.TemporaryFile(dir=self._scratch)  # noqa: SIM115  (lives as long as the array)
             reserve(file, size)
             return np.memmap(file, np.float32, "r+", shape=shape)

@@ -37,6 +37,8 @@ class Looking:
             maker = self._maker(done)
             files = image_files(p.folder / SAMPLES, done, len(maker.seeds)) if maker else []
             owes = not all(f.exists() for f in files) or (p.held_out is not None and not self._measured(done))
+            if not owes:
+                self._also_name(done, files)  # should it have been killed in between
         return bool(json.loads(p.backend.world.broadcast(json.dumps(owes))))
 
     def validate(self, done: int) -> None:
@@ -85,11 +87,15 @@ class Looking:
         p = self._p
         files = image_files(p.folder / SAMPLES, done, len(maker.seeds))
         self._save(maker, files)
-        assert p.run_folder is not None
-        with explain_disk_errors(f"writing {p.folder}"):
-            also_images(p.folder, p.run_folder.manifest, self._resolved.names, done, files)
+        self._also_name(done, files)
         p.trackers.images(done, files, maker.sampler.prompt)
         return files
+
+    def _also_name(self, done: int, files: Sequence[Path]) -> None:
+        """Give images their second names."""
+        assert self._p.run_folder is not None
+        with explain_disk_errors(f"writing {self._p.folder}"):
+            also_images(self._p.folder, self._p.run_folder.manifest, self._resolved.names, done, files)
 
     def _save(self, maker: ValidationImages, files: Sequence[Path]) -> None:
         p = self._p

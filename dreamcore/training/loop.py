@@ -6,22 +6,21 @@ What the run has done is always on the disk: metrics line by line, checkpoints w
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ..backends.installed import choose_backend
+from ..backends.installed import choose_backend, launch_rank
 from ..backends.out_of_memory import PREPARING, SAVING, TRAINING, VALIDATION, advise, during
 from ..config import TrainConfig
-from ..errors import LostRankError
+from ..errors import CallbackError, LostRankError
 from ..io.files import explain_disk_errors
-from ..io.names import METRICS
+from ..report.run import Run
 from ..runs import RunFolder, checkpoint
 from ..runs.layout import also_log
 from ..runs.resume import length_settings
-from ..track import RunInfo
-from ..track.metrics import read_lines
+from ..track import RunInfo, showing
+from .callbacks import Callback, Callbacks, UpdateFunction, check_callbacks
 from .export import write_model
 from .looking import Looking
 from .lora_export import tell_readers
@@ -29,44 +28,33 @@ from .metrics_recorder import MetricsRecorder
 from .publishing import publish
 from .run_report import RunReport
 from .run_status import told_of_failure
-from .second_names import also_network, also_weights
+from .second_names import also_network, also_weights, owes_weights
 from .setup import Begun, Prepared, begin, complete
-from .signals import StopRequest
+from .signals import Asker, StopRequest
 from .steering import Steering
 
-
-@dataclass(frozen=True)
-class Run:
-    """A run that has ended."""
-
-    folder: Path
-    """Its results."""
-    updates: int
-    """Updates made, those before a resumption included."""
-    exit_code: int
-    """0; or 128 + the signal that stopped it early, with a checkpoint saved; as by SIGTERM where a command did."""
-    stopped_by: str = ""
-    """What did: SIGINT, SIGTERM or dreambooth stop."""
-
-    @property
-    def metrics(self) -> list[dict[str, Any]]:
-        """The records of metrics.jsonl."""
-        return read_lines(self.folder / METRICS)
+GO_ON = "go on with --resume_from_checkpoint latest"
 
 
-def train(config: TrainConfig) -> Run:
+def train(config: TrainConfig, callbacks: Sequence[Callback | UpdateFunction] = ()) -> Run:
     """Personalise a model.
+
+    Args:
+        callbacks: called on the main process while it trains.
 
     Raises:
         ConfigError: before any costly work, naming the setting or file that cannot be used and what would be right.
         RunError: the run had started and cannot go on, or is finished and cannot be published; it says what is kept.
+        CallbackError: a callback failed; the run has stopped, and saved, or is finished.
     """
+    check_callbacks(callbacks)
     started, begun = time.monotonic(), None
 
     def keep(entry: str) -> Path | None:
         return begun.run_folder.keep_in_log(entry) if begun and begun.run_folder else None
 
     with (
+        showing(main_process=launch_rank(choose_backend(config.backend)) == 0),
         ExitStack() as stack,
         told_of_failure(lambda: begun.status if begun else None),
         advise(config, choose_backend(config.backend), PREPARING, keep),
@@ -79,7 +67,10 @@ def train(config: TrainConfig) -> Run:
             )
             _publish(begun, begun.finished)
             return Run(begun.folder, begun.finished, 0)
-        loop = _Loop(started, prepared := complete(begun))
+        told = Callbacks(callbacks)
+        if begun.run_folder:
+            begun.trackers.append(told)
+        loop = _Loop(started, prepared := complete(begun), told)
         outcome = "failed"
         try:
             run = loop.run()
@@ -95,6 +86,8 @@ def train(config: TrainConfig) -> Run:
         prepared.status.ended(run.updates, run.stopped_by)
         if not run.exit_code:
             _publish(begun, run.updates)
+        told.ended(run)
+        told.check(f"the run is {outcome}, and all of it is in {run.folder}")
     return run
 
 
@@ -105,7 +98,7 @@ def _publish(begun: Begun, updates: int) -> None:
 
 
 class _Loop:
-    def __init__(self, started: float, prepared: Prepared):
+    def __init__(self, started: float, prepared: Prepared, callbacks: Callbacks):
         self.p, self.resolved = prepared, prepared.resolved
         self.done = prepared.first
         """Updates made."""
@@ -117,13 +110,17 @@ class _Loop:
         self.recorder = MetricsRecorder(prepared.backend, prior, prepared.trackers)
         self.report = RunReport(prepared, started, self.total)
         self.looking = Looking(prepared, self.total)
-        self.steering = Steering(self.world, prepared.run_folder.requests if prepared.run_folder else None)
+        self.callbacks = callbacks
+        inbox = prepared.run_folder.requests if prepared.run_folder else None
+        self.steering = Steering(self.world, inbox, callbacks)
 
     def run(self) -> Run:
         p = self.p
         info = RunInfo(p.folder, self.total, p.first + 1, self.resolved.settings, self.resolved.logging_dir)
         p.trackers.start(info)
         self.also_log()
+        if p.first and p.run_folder:
+            self.name_again(p.first, p.run_folder)
         if p.first == 0 or self.looking.owes(p.first):
             self.validate(p.first)
         else:
@@ -170,15 +167,16 @@ class _Loop:
         asked = self.steering.agree(stop)
         if asked.sample and not asked.stop:
             self.sample(done)
-        return asked.stop
+        all_made = done == self.total and stop.asker is Asker.CALLBACK
+        return asked.stop and not all_made
 
     def stopped(self, done: int, stop: StopRequest) -> Run:
         self.p.status.stopping(stop.by)
         self.flush()
         self.save(done)
-        self.p.trackers.message(
-            f"stopped after update {done} of {self.total}; go on with --resume_from_checkpoint latest"
-        )
+        if stop.asker is Asker.FAILURE:
+            raise CallbackError(f"{stop.words}; checkpoint-{done} is saved: {GO_ON}") from self.callbacks.error
+        self.p.trackers.message(f"stopped after update {done} of {self.total}", "result")
         return Run(self.p.folder, done, stop.exit_code, stop.by)
 
     @during(SAVING)
@@ -204,28 +202,45 @@ class _Loop:
         limit = self.resolved.intervals.checkpoints_in_training
         limit = limit + 1 if limit and self.resolved.intervals.spares(done, self.total) else limit
         saved = run_folder.save_checkpoint(done, write, p.identity, limit, p.trackers.message)
-        with explain_disk_errors(f"writing {p.folder}"):
-            epoch = -(-done // self.resolved.plan.updates_per_epoch)
-            also_weights(run_folder, saved, p.data.model, self.resolved.names, epoch, limit or epoch)
+        self.name_weights(done, run_folder, saved, limit)
         p.status.saved(done)
         p.trackers.message(f"saved checkpoint-{done}")
+        self.callbacks.saved(done, saved)
+
+    def name_weights(self, done: int, run_folder: RunFolder, saved: Path, limit: int | None) -> None:
+        """Write the weights of a checkpoint under their second name, if there is one."""
+        with explain_disk_errors(f"writing {self.p.folder}"):
+            epoch = self.epoch(done)
+            also_weights(run_folder, saved, self.p.data.model, self.resolved.names, epoch, limit or epoch)
+
+    def epoch(self, done: int) -> int:
+        """The epoch, from 1, that this update belongs to."""
+        return -(-done // self.resolved.plan.updates_per_epoch)
+
+    def name_again(self, done: int, run_folder: RunFolder) -> None:
+        """Write what a run that was killed had saved, and not given its second name any more."""
+        saved = dict(checkpoint.list_checkpoints(self.p.folder)).get(done)
+        if saved and owes_weights(run_folder, self.resolved.names, self.epoch(done)):
+            self.name_weights(done, run_folder, saved, self.resolved.intervals.checkpoints_in_training)
 
     @during(VALIDATION)
     def validate(self, done: int) -> None:
         """Make validation images and measure the held-out loss, on the main process."""
         with self.p.status.doing("validating", done):
             self.looking.validate(done)
-            self.looked(done)
+            self.report.along_the_way(done)
+            self.callbacks.validated(done)
+            self.back_to_training()
 
     def sample(self, done: int) -> None:
         """Make the images that are asked for from outside, on the main process; training goes on as without them."""
         with self.p.status.doing("validating", done):
-            self.looked(done, again=self.looking.answer(self.steering.requests, done))
+            if self.looking.answer(self.steering.requests, done):
+                self.report.along_the_way(done)
+            self.back_to_training()
 
-    def looked(self, done: int, *, again: bool = True) -> None:
-        """Write the report, where there is something new to see, and go back to training."""
-        if again:
-            self.report.along_the_way(done)
+    def back_to_training(self) -> None:
+        """Leave the device to training, and its clock too."""
         self.p.backend.offload()
         self.world.barrier()
         self.recorder.restart_clock()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..backends.installed import launch_rank
 from ..config import TrainConfig
-from ..data import find_images
+from ..data import find_images, storage
 from ..errors import ConfigError
 from ..placement.machine import find_machine
 from ..placement.plan import Plan
@@ -28,7 +28,7 @@ def plan_memory(config: TrainConfig, data: TrainingData, folder: Path, backend: 
     if backend not in WAYS:
         return None
     work = workload(config, data, folder)
-    return make_plan(_sized(config, data), data.model, work, find_machine(backend, config.device), backend)
+    return make_plan(sized(config, data), data.model, work, find_machine(backend, config.device), backend)
 
 
 def workload(config: TrainConfig, data: TrainingData, folder: Path) -> Workload:
@@ -45,7 +45,7 @@ def workload(config: TrainConfig, data: TrainingData, folder: Path) -> Workload:
             said.add(subject.concept.class_prompt)
             count += config.num_class_images * variants(config, config.class_variants)
             there = class_folder(folder, number, subject.concept)
-            found = len(find_images(there, "class_data_dir")[0]) if there.is_dir() else 0
+            found = len(find_images(there, "class_data_dir")[0]) if storage.is_folder(there) else 0
             missing = missing or found < config.num_class_images
     return Workload(height, width, len(said), count, missing, bool(data.held_out))
 
@@ -70,6 +70,7 @@ def keep_to_plan(
         return None
     if launch_rank(backend) == 0:
         trackers.message(plan.line())
+        trackers.detail(plan.in_words())
     said = advice(config, data, folder, plan)
     if said and refuses and cannot_fit(plan):
         raise ConfigError(f"{said}.  This is a prediction; --ignore_memory_plan begins all the same")
@@ -87,10 +88,10 @@ def advice(config: TrainConfig, data: TrainingData, folder: Path, plan: Plan) ->
         smaller = replace(work, height=height, width=width)
         return make_plan(other, data.model, smaller, plan.machine, plan.backend)
 
-    return advise_fitting(plan, _sized(config, data), again)
+    return advise_fitting(plan, sized(config, data), again)
 
 
-def _sized(config: TrainConfig, data: TrainingData) -> TrainConfig:
+def sized(config: TrainConfig, data: TrainingData) -> TrainConfig:
     """The settings with the size of images in them."""
     if config.height is not None or config.resolution is not None:
         return config

@@ -83,11 +83,11 @@ class MetricsRecorder:
         if not result.skipped:
             return
         self._skipped += 1
-        self._trackers.message(
-            f"update {update}: not applied, for its gradient overflows fp16; the loss scale is lowered "
-            f"({self._skipped} skipped so far)",
-            "warning",
-        )
+        said = f"update {update}: not applied, for its gradient overflows fp16; the loss scale is lowered"
+        if self._skipped == 1:  # the first few are how the scale is found
+            self._trackers.warn(f"{said}; metrics.jsonl marks each such update as skipped")
+        else:
+            self._trackers.message(f"{said} ({self._skipped} skipped so far)")
         if self._in_a_row == OVERFLOWS:
             raise RunError(
                 f"update {update}: the gradient has overflowed fp16 in {OVERFLOWS} updates in a row. Lower "

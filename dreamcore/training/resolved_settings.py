@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ..families import FamilyInputs
 from ..models.settings import family_inputs, guidance, sampler
 from ..runs.layout import LAYOUTS, Names
 from ..runs.overlaps import class_folder
+from ..text.prompts import places
 from .batches import Weighting
 from .class_images import ClassImages
 from .image_sampler import ImageSampler
@@ -108,7 +109,8 @@ def resolve_settings(
     plan = _plan(config, data, classes, backend.world.size)
     total = total_updates(config, plan.updates_per_epoch)
     validation = ValidationImages.from_config(config, data)
-    final = config.final_validation_prompt if validation and not config.skip_final_inference else None
+    last = config.final_validation_prompt if validation and not config.skip_final_inference else None
+    final = ValidationImages.from_config(config, data, last) if last is not None else None
     validates = validation is not None or bool(data.held_out)
     memory = config.cache_memory_gb * 2**30 if config.cache_latents else None
     latent_cache = None
@@ -127,7 +129,7 @@ def resolve_settings(
         weighting=Weighting(prior_weight, snr_bound(config, schedule), config.noise_offset, config.caption_dropout),
         outside_weight=config.outside_weight if config.masked_loss else None,
         validation=validation,
-        final_validation=ValidationImages.from_config(config, data, final) if final is not None else None,
+        final_validation=final,
         latent_bytes=memory,
         latent_cache=latent_cache,
         reset_optimizer=config.resume_from_checkpoint is not None and config.reset_optimizer,
@@ -137,9 +139,16 @@ def resolve_settings(
         save_precision=config.save_precision if config.export_format == "diffusers" else "fp32",
         header=HeaderSettings.from_config(config),
         names=LAYOUTS[config.layout],
-        settings=settings_to_write(acting(config, context))
-        | ({"validation_prompt": validation.sampler.prompt} if validation else {}),
+        settings=settings_to_write(acting(config, _of_training(config, data, context)))
+        | ({"validation_prompt": validation.sampler.prompt} if validation else {})
+        | ({"final_validation_prompt": final.sampler.prompt} if final else {}),
     )
+
+
+def _of_training(config: TrainConfig, data: TrainingData, context: Context) -> Context:
+    """A context without the places of validation prompts, which are written with their places filled."""
+    config = config.model_copy(update={"validation_prompt": None, "final_validation_prompt": None})
+    return replace(context, places=places(config, [(subject.concept, subject.images) for subject in data.subjects]))
 
 
 def _plan(config: TrainConfig, data: TrainingData, classes: Mapping[int, ClassPlan], world_size: int) -> Plan:
@@ -163,9 +172,9 @@ def _class_plans(config: TrainConfig, data: TrainingData, output: Path) -> dict[
     plans = {}
     for number, subject in enumerate(data.subjects):
         concept = subject.concept
-        if concept.class_prompt is not None:
+        if (words := config.class_words(concept)) is not None:
             folder = class_folder(output, number, concept)
-            plans[number] = _class_plan(config, data, concept.class_prompt, folder)
+            plans[number] = _class_plan(config, data, words, folder)
     return plans
 
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..errors import in_a_line
 from ..io.files import explain_disk_errors, write_atomically
-from ..io.names import REPORT, REPORT_DATA
-from ..report import write_report
+from ..io.names import LOG, REPORT_DATA
+from ..io.progress import progress
+from ..report import write_card, write_report
 from ..report.images import picture_files
+from ..runs.next_steps import next_steps
+from ..text.prompts import subject_words
+from ..track.files import warnings_in
 
 if TYPE_CHECKING:
     from .setup import Prepared
@@ -28,11 +34,11 @@ class RunReport:
     def __init__(self, prepared: Prepared, started: float, total: int):
         self._p, self._started, self._total = prepared, started, total
         self._prepared_in = time.monotonic() - started
-        self._subject: list[str] | None = None
+        self._photographs: list[list[Path]] | None = None
         self.lora = ""
         """How much of the finished LoRA other programs find, in words."""
 
-    def write(self, done: int, how: str) -> None:
+    def write(self, done: int, how: str, *, ended: bool) -> None:
         """Write it as of `done` updates; `how` says in words whether and how the run has ended.
 
         Raises:
@@ -41,14 +47,18 @@ class RunReport:
         p = self._p
         if p.run_folder is None:
             return
-        with explain_disk_errors(f"writing the report to {p.folder}"):
-            if self._subject is None:
+        with explain_disk_errors(f"writing the report to {p.folder}"), progress("writing the report"):
+            if self._photographs is None:
                 subjects = [s.images for s in p.data.subjects]
-                self._subject = [str(path) for path in picture_files(subjects, p.folder, p.run_folder.manifest.own)]
+                self._photographs = picture_files(subjects, p.folder, p.run_folder.manifest.own)
             extras = {
-                "instance_images": self._subject,
-                "class_images": [str(path.resolve()) for path in p.class_images],
+                "instance_images": [str(path) for paths in self._photographs for path in paths],
+                "class_images": [str(path.resolve()) for paths in p.class_images.values() for path in paths],
+                "pipeline": p.data.model.index["_class_name"],
+                "subjects": list(self._subjects(self._photographs)),
                 "state": f"{how}, {done:,} of {self._total:,} updates done",
+                "ended": ended,
+                "warnings": warnings_in(p.folder / LOG),  # those of the run's earlier parts, too
                 **({"lora": self.lora} if self.lora else {}),
                 "timing": {
                     "preparation, seconds": self._prepared_in,
@@ -59,23 +69,38 @@ class RunReport:
             write_atomically(p.folder / REPORT_DATA, json.dumps(extras, indent=1))
             write_report(p.folder)
 
+    def _subjects(self, photographs: Sequence[Sequence[Path]]) -> Iterator[dict[str, Any]]:
+        """Each subject's words and its class's, and how many of the images listed are its own."""
+        p = self._p
+        for number, (subject, files) in enumerate(zip(p.data.subjects, photographs, strict=True)):
+            words = subject_words(p.config, subject.concept, subject.images, subject.prompts)
+            classes = p.resolved.classes.get(number)
+            own = {"class_prompt": classes.sampler.prompt} if classes else {}
+            counts = {"instance_images": len(files), "class_images": len(p.class_images.get(number, ()))}
+            yield {"words": words, **own, **counts}
+
     def along_the_way(self, done: int) -> None:
         """Write it while the run goes on, which a report that cannot be written does not end."""
         try:
-            self.write(done, "not ended when this was written")
+            self.write(done, "not ended when this was written", ended=False)
         except Exception as error:
             self._warn(error)
 
     def ended(self, done: int, stopped_by: str) -> None:
-        """Write it of a run that has finished, or that something has stopped, and say where it is."""
-        self.write(done, f"stopped by {stopped_by}" if stopped_by else "finished")
+        """Write it of a run that has finished, or that something has stopped, and say what comes next."""
         if self._p.run_folder:
-            self._p.trackers.message(f"report: {self._p.folder / REPORT}")
+            if not stopped_by:
+                with explain_disk_errors(f"writing the card to {self._p.folder}"):
+                    write_card(self._p.folder, self._p.run_folder.manifest, self._p.data.model.index["_class_name"])
+            self.write(done, f"stopped by {stopped_by}" if stopped_by else "finished", ended=True)
+            for line in next_steps(self._p.folder).in_words(stopped=bool(stopped_by)):
+                self._p.trackers.message(line, "result")
 
     def failed(self, done: int, error: BaseException) -> None:
         """Write it of a run that ends with an error, which is not hidden by any that comes in doing so."""
         try:
-            self.write(done, "interrupted" if isinstance(error, KeyboardInterrupt) else f"failed ({in_a_line(error)})")
+            how = "interrupted" if isinstance(error, KeyboardInterrupt) else f"failed ({in_a_line(error)})"
+            self.write(done, how, ended=True)
         except BaseException as other:  # a second Ctrl-C, too
             self._warn(other)
 

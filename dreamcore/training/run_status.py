@@ -13,6 +13,7 @@ from ..backends.protocol import Backend
 from ..errors import in_a_line
 from ..io.files import disk_trouble
 from ..io.names import STATUS
+from ..io.progress import Work
 from ..io.system import process_started
 from ..runs.status import State, Status, now, read_status, this_host
 from ..track import RunInfo
@@ -82,6 +83,17 @@ class RunStatus:
 
     def close(self, outcome: str) -> None:
         return None  # `ended` says it, and why
+
+    # -- as one who is told of work: a sign of life, as a message is
+
+    def began(self, work: Work) -> None:
+        self.message(work.what)
+
+    def changed(self, work: Work) -> None:
+        self.message(work.what)
+
+    def finished(self, work: Work, *, failed: bool) -> None:
+        self.message(work.what)
 
     # -- from the loop
 

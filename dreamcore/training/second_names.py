@@ -17,7 +17,7 @@ from ..models.ldm_export import write_ldm_checkpoint
 from ..models.ldm_folder import PIPELINE
 from ..models.mindone_lora import write_mindone_lora
 from ..runs.folder import RunFolder
-from ..runs.layout import LAYOUTS, Names, free_place
+from ..runs.layout import LAYOUTS, Names, free_place, place_of
 
 
 def check_layout(config: TrainConfig, model: ModelFolder) -> None:
@@ -40,6 +40,11 @@ def check_layout(config: TrainConfig, model: ModelFolder) -> None:
             f"lora_layers: {', '.join(others)}: the checkpoints of layout {config.layout} hold LoRA of the attentions "
             f"alone ({', '.join(model.family.lora_layers)}); leave lora_layers out, or give layout mindone"
         )
+
+
+def owes_weights(run: RunFolder, names: Names, epoch: int) -> bool:
+    """Whether a run that was killed has saved a checkpoint, which ends this epoch, and not its second name."""
+    return bool(names.weights) and not place_of(run.path, run.manifest, names.weights.format(epoch=epoch)).exists()
 
 
 def also_weights(run: RunFolder, checkpoint: Path, model: ModelFolder, names: Names, epoch: int, kept: int) -> None:

@@ -139,6 +139,15 @@ def settle_length(
     return config.model_copy(update=taken), f"{said}; max_train_steps or num_train_epochs changes it"
 
 
+def decided(config: TrainConfig, backend: str) -> str:
+    """What a run is decided by, and by whom: a line for the backend and for each setting that is not at its default."""
+    lines = [f"backend {backend}, {'as given' if config.backend else 'the one that is installed'}"]
+    for name, value in sorted(config.given().items()):
+        chosen = "by a preset or another trainer's defaults" if name in config.suggested else "as given"
+        lines.append(f"{name} {value!r}, {config.reasons.get(name, chosen)}")
+    return "\n".join(lines)
+
+
 def settings_to_write(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that act, with folders as absolute paths: the configuration file that repeats the run anywhere.
 

@@ -4,7 +4,7 @@ settings and photographs, the run folder, the checkpoint, and only then the fram
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from ..data.image_set import CLASS, INSTANCE, ImageSet
 from ..hub.client import with_token
 from ..io.files import usable_folder
 from ..io.hashing import file_sha256
+from ..io.progress import progress, told
 from ..models.folder import ModelFolder
 from ..models.lora_files import find_lora
 from ..models.settings import model_facts, refuse_before_fetching
@@ -31,7 +32,8 @@ from ..runs.layout import output_folder
 from ..runs.overlaps import refuse_own_configuration
 from ..runs.resume import Resumed, earlier_settings, find_resumed, finished_before, finished_record, set_damaged_aside
 from ..text.prompts import PromptTable, places
-from ..track import Trackers, make_trackers
+from ..track import LogFile, Trackers, make_trackers
+from ..track.foreign import told_by_libraries
 from ..version import __version__
 from .batches import Batcher
 from .data_warnings import prompt_owners, warn_of_cut_prompts, warn_of_data
@@ -41,9 +43,10 @@ from .memory_plan import keep_to_plan
 from .publishing import check_publishing
 from .resolved_settings import ClassPlan, ResolvedSettings, resolve_settings
 from .run_status import RunStatus
-from .sample_plan import Plan, Sample
+from .sample_plan import Plan
 from .second_names import check_layout
-from .settings import settle_defaults, settle_length, settle_rank
+from .settings import decided, settle_defaults, settle_length, settle_rank
+from .sharing import refuse_unlike
 from .training_data import TrainingData, open_training_data
 from .upscaling import check_upscaling
 from .validation import HeldOut
@@ -74,7 +77,8 @@ class Prepared:
     """Updates that a resumed run has behind it."""
     identity: dict[str, Any]
     """What a checkpoint says of the run it belongs to."""
-    class_images: list[Path]
+    class_images: dict[int, list[Path]]
+    """Of each concept that has any, by its number."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,8 @@ def begin(config: TrainConfig, stack: ExitStack) -> Begun:
     status = RunStatus(trackers.warn)
     if rank == 0:
         trackers.append(status)
+    stack.enter_context(told_by_libraries(trackers.message))
+    stack.enter_context(told(*(one for one in trackers if isinstance(one, LogFile | RunStatus))))
     for note in config.notes:
         trackers.message(note)
     stack.enter_context(with_token(config.token))
@@ -130,6 +136,7 @@ def begin(config: TrainConfig, stack: ExitStack) -> Begun:
     config, said = settle_length(config, data.model.family, earlier_settings(resumed, ended))
     if said is not None:
         trackers.message(said)
+    trackers.detail(decided(config, name))
     finished = finished_before(config, folder, resumed, ended) if resumes else None
     if run_folder and finished is None:
         continues = resumed is not None and resumed.lies_in(folder)
@@ -165,10 +172,10 @@ def complete(begun: Begun) -> Prepared:
     if rank == 0:
         warn_of_data(config, data, trackers.warn, trackers.message)
     plan = keep_to_plan(config, data, folder, name, trackers, refuses=not config.ignore_memory_plan)
-    memory = PeakMemory(plan.predictions() if plan else {}, trackers.message)
+    memory = PeakMemory(plan.predictions() if plan else {}, trackers.detail)
     config, backend = load_suggested(name, data.model, config, trackers.message, memory.idle)
     trackers.message(f"{data.model.family.name} on {name}, {backend.device_name()}")
-    with during(LOADING):
+    with during(LOADING), progress("preparing the model for training"):
         trained = backend.prepare_training(config)
     memory.watch(backend)
     if config.enable_xformers_memory_efficient_attention:
@@ -178,18 +185,22 @@ def complete(begun: Begun) -> Prepared:
         trackers.warn(warning)
 
     identity = _identity(config, data, resolved.plan, name)
+    refuse_unlike(identity, resumed.update if resumed else None, backend.world)
     if run_folder:
         _check_folders(resolved)
     if resumed:
         resumed.check_identity(identity)  # before class images are made; they are compared below
     elif run_folder:
         run_folder.clear(trackers.message)
-        run_folder.write_config(resolved.settings)
+        run_folder.write_config(resolved.settings, config.reasons)
         begun.status.begin(folder, 0, name, backend)
+    prompts = _encode_prompts(data, resolved, backend, trackers.warn)
+    memory.end(PROMPTS)
     class_folders = {number: _complete_classes(one, backend, trackers) for number, one in resolved.classes.items()}
     if class_folders:
         memory.end(CLASSES)
     identity["class_data"] = _together(list(class_folders.values()))
+    refuse_unlike(identity, None, backend.world)
     if resumed:
         resumed.check_identity(identity)
         _load_state(backend, resumed, trackers, reset_optimizer=resolved.reset_optimizer)
@@ -198,8 +209,6 @@ def complete(begun: Begun) -> Prepared:
             begun.status.begin(folder, resumed.update, name, backend)
     first = resumed.update if resumed else 0
 
-    prompts = _encode_prompts(data, resolved, backend, trackers.warn)
-    memory.end(PROMPTS)
     held_out = None
     if data.held_out and run_folder:
         held_out = HeldOut.encode(data.held_out, prompts, resolved.schedule, resolved.family, config.seed, backend)
@@ -209,10 +218,9 @@ def complete(begun: Begun) -> Prepared:
     )
     batcher = Batcher(resolved.plan, resolved.schedule, latents, prompts, resolved.weighting, resolved.family)
     if resolved.latent_bytes is not None:
-        _encode(latents, resolved.plan.images_used(first, resolved.rates.total, rank), trackers)
+        latents.fill(resolved.plan.images_used(first, resolved.rates.total, rank))
     memory.end(IMAGES)
     backend.offload()
-    class_images = [photo.path for part in class_folders.values() for photo in part.photos]
     return Prepared(
         config=config,
         data=data,
@@ -227,7 +235,7 @@ def complete(begun: Begun) -> Prepared:
         held_out=held_out,
         first=first,
         identity=identity,
-        class_images=class_images,
+        class_images={n: [photo.path for photo in part.photos] for n, part in class_folders.items()},
     )
 
 
@@ -235,12 +243,14 @@ def complete(begun: Begun) -> Prepared:
 def _encode_prompts(
     data: TrainingData, resolved: ResolvedSettings, backend: Backend, warn: Callable[[str], None]
 ) -> PromptTable:
-    """The run's prompts, all of them encoded at once, while the text encoders have the device."""
+    """The run's prompts, all of them encoded at once, while the text encoders have the device: before class images, so
+    that those who do not train are needed no more."""
     drops = resolved.weighting.caption_dropout > 0
     words, encoders = _words(data, resolved.classes, empty=drops), len(data.model.text_encoders)
     warn_of_cut_prompts(backend, encoders, words.prompts, prompt_owners(data), warn)
     looked_at = [one.sampler for one in (resolved.validation, resolved.final_validation) if one]
-    more = [text for sampler in looked_at for text in (sampler.prompt, sampler.negative_prompt)]
+    samplers = [*looked_at, *(one.sampler for one in resolved.classes.values())]
+    more = [text for sampler in samplers for text in (sampler.prompt, sampler.negative_prompt)]
     backend.set_prompts(list(dict.fromkeys([*words.prompts, *more])))
     return words
 
@@ -266,7 +276,8 @@ def _complete_classes(classes: ClassPlan, backend: Backend, trackers: Trackers) 
 def _check_folders(resolved: ResolvedSettings) -> None:
     """Refuse folders that cannot be written, before an earlier run's results go."""
     for one in resolved.classes.values():
-        usable_folder(one.images.folder, "class_data_dir")
+        if not one.images.zipped:
+            usable_folder(one.images.folder, "class_data_dir")
     if resolved.latent_cache is not None:
         resolved.latent_cache.check()
 
@@ -280,7 +291,7 @@ def _go_on(run_folder: RunFolder, resumed: Resumed, resolved: ResolvedSettings, 
         prune(run_folder.path, resumed.update, kept, say)  # a killed run may have left one too many
     else:
         run_folder.clear(say)
-    run_folder.write_config(resolved.settings)
+    run_folder.write_config(resolved.settings)  # which keeps its reasons
 
 
 @during(LOADING)
@@ -327,11 +338,3 @@ def _images(
     crop = replace(data.crop, subject=False)
     classes = {ImageSet(n, CLASS): Images(folder, data.crops(folder, crop)) for n, folder in class_folders.items()}
     return images | classes
-
-
-def _encode(latents: Latents, samples: Iterable[Sample], trackers: Trackers) -> None:
-    def progress(done: int, of: int) -> None:
-        if done == of or done % 100 == 0:
-            trackers.message(f"encoded {done} of {of} image variants")
-
-    latents.fill(samples, progress)

@@ -1,6 +1,7 @@
 """Stopping on request: the first signal asks the run to finish its update and save, the second stops it at once.
 
 `dreambooth stop` asks for what SIGTERM asks for, and no process needs to know another's number or be on its machine.
+So does a callback, and one that has failed.
 """
 
 from __future__ import annotations
@@ -8,11 +9,23 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable
+from enum import IntEnum
 from types import FrameType
 from typing import Self
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 COMMAND = "dreambooth stop"
+
+
+class Asker(IntEnum):
+    """Who has asked to stop; where several ranks have heard of several, the last of these."""
+
+    SIGNAL = 0
+    OUTSIDE = 1
+    """The command."""
+    CALLBACK = 2
+    FAILURE = 3
+    """Of a callback."""
 
 
 class StopRequest:
@@ -24,8 +37,9 @@ class StopRequest:
 
     def __init__(self, say: Callable[[str], None]):
         self.signal = 0
-        self.commanded = False
-        """Whether the command asked, and no signal."""
+        self.asker = Asker.SIGNAL
+        self.words = ""
+        """Which callback asked or failed, and why; on the main process, until the ranks have agreed."""
         self._say = say
         self._before: dict[int, object] = {}
 
@@ -37,13 +51,15 @@ class StopRequest:
     @property
     def by(self) -> str:
         """What asked, in words; empty where nothing did."""
-        return COMMAND if self.commanded else signal.Signals(self.signal).name if self.signal else ""
+        if self.asker is Asker.SIGNAL:
+            return signal.Signals(self.signal).name if self.signal else ""
+        return COMMAND if self.asker is Asker.OUTSIDE else self.words
 
-    def command(self) -> None:
-        """Ask as the command does."""
-        if not self.signal:
-            self.signal, self.commanded = signal.SIGTERM, True
-            self._say(f"{COMMAND}: this update is finished and saved first; Ctrl-C stops at once")
+    def ask(self, asker: Asker, words: str = "") -> None:
+        """Ask as the command does, unless somebody has asked before; a callback's failure is no mere wish."""
+        if not self.signal or (asker is Asker.FAILURE and self.asker is not asker):
+            self.signal, self.asker, self.words = self.signal or signal.SIGTERM, asker, words
+            self._say(f"{self.by}: this update is finished and saved first; Ctrl-C stops at once")
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():

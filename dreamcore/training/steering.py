@@ -1,4 +1,5 @@
-"""What is asked of a run while it trains, by signals and by requests from outside: all ranks heed it, or none."""
+"""What is asked of a run while it trains, by signals, by requests from outside and by callbacks: all ranks heed it, or
+none."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ import numpy as np
 
 from ..backends.protocol import World
 from ..runs.requests import Inbox, Request
-from .signals import StopRequest
+from .callbacks import Callbacks
+from .signals import Asker, StopRequest
 
 
 class Asked(NamedTuple):
@@ -25,10 +27,11 @@ class Steering:
     Args:
         world: the ranks.
         inbox: requests to the run; None but on the main process.
+        callbacks: those of the run, which are told of nothing but on the main process.
     """
 
-    def __init__(self, world: World, inbox: Inbox | None):
-        self._world, self._inbox = world, inbox
+    def __init__(self, world: World, inbox: Inbox | None, callbacks: Callbacks | None = None):
+        self._world, self._inbox, self._callbacks = world, inbox, callbacks
         self.requests: list[Request] = []
         """For images, on the main process."""
 
@@ -41,10 +44,16 @@ class Steering:
         """
         found = self._inbox.look() if self._inbox else []
         if any(request.action == "stop" for request in found):
-            stop.command()
+            stop.ask(Asker.OUTSIDE)
+        if self._callbacks and self._callbacks.error is not None:
+            stop.ask(Asker.FAILURE, self._callbacks.failed)
+        elif self._callbacks and self._callbacks.stop:
+            stop.ask(Asker.CALLBACK, self._callbacks.stop)
         self.requests = [request for request in found if request.action == "sample"]
-        mine = np.array([stop.signal, stop.commanded, len(self.requests)], np.float64)
+        mine = np.array([stop.signal, stop.asker, len(self.requests)], np.float64)
         asked = mine if self._world.size == 1 else np.max(self._world.gather(mine), axis=0)
         if asked[0]:
-            stop.signal, stop.commanded = int(asked[0]), bool(asked[1])
+            stop.signal, stop.asker = int(asked[0]), Asker(int(asked[1]))
+            if stop.asker >= Asker.CALLBACK:
+                stop.words = self._world.broadcast(stop.words)
         return Asked(bool(asked[0]), bool(asked[2]))

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from ..config import TrainConfig
 from ..config.concepts import Concept
-from ..data import Crop, ImageFolder, Table, bucket_crops, bucket_shapes, find_images
+from ..data import Crop, ImageFolder, Table, bucket_crops, bucket_shapes
 from ..diffusion.randomness import held_out_images
 from ..errors import ConfigError
 from ..hub.datasets import find_dataset
 from ..models.folder import ModelFolder
 from ..runs.overlaps import refuse_overlaps
 from ..text.prompts import instance_prompts
+from .class_images import ClassImages
 from .settings import image_size
 
 
@@ -107,7 +108,7 @@ def open_subjects(
     subjects, held_out = list[Subject](), list[HeldOutImages]()
     for number, concept in enumerate(config.subjects()):
         prefix = "" if config.concepts is None else f"concepts.{number}."
-        check_class_images(concept)
+        check_class_images(config, concept)
         folder = open_photos(config, concept, prefix, warn)
         kept, held = _parted(folder, config.validation_share, config.seed, number, prefix + concept.source[0])
         worded = concept.instance_prompt is not None or config.captioned  # `data` can look at photographs alone
@@ -245,10 +246,7 @@ def _named_shapes(text: str, factor: int) -> list[tuple[int, int]]:
     return sorted(set(shapes), key=lambda shape: (shape[1] / shape[0], shape))
 
 
-def check_class_images(concept: Concept) -> None:
-    """Refuse class images of the user's that cannot be read."""
-    if concept.class_prompt is None or concept.class_data_dir is None:
-        return
-    classes = Path(concept.class_data_dir).expanduser()
-    if classes.exists() and find_images(classes, "class_data_dir")[0]:
-        ImageFolder.open(classes, setting="class_data_dir")
+def check_class_images(config: TrainConfig, concept: Concept) -> None:
+    """Refuse class images of the user's that cannot be read, and a zip of too few of them."""
+    if concept.class_prompt is not None and concept.class_data_dir is not None:
+        ClassImages(Path(concept.class_data_dir).expanduser(), {}).require(config.num_class_images)

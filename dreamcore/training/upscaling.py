@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import TrainConfig
-from ..data import decode, find_images, from_uint8
+from ..data import decode, find_images, from_uint8, storage
 from ..errors import ConfigError
 from ..models.folder import ModelFolder
 from ..runs.overlaps import class_folder, refuse_among_results
@@ -52,7 +52,7 @@ def check_upscaling(config: TrainConfig, model: ModelFolder, output: Path) -> No
         if concept.class_prompt is None:
             continue
         folder = class_folder(output, number, concept)
-        names = [path.name for path in find_images(folder, "class_data_dir")[0]] if folder.exists() else []
+        names = [path.name for path in find_images(folder, "class_data_dir")[0]] if storage.is_folder(folder) else []
         own = len(set(names) - ClassImages(folder, {}).manifest().keys())
         if own < config.num_class_images:
             raise ConfigError(

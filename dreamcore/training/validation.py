@@ -23,15 +23,14 @@ from ..errors import named
 from ..families import FamilyInputs
 from ..io.files import write_atomically
 from ..io.images import png_bytes
+from ..io.progress import each, progress
 from ..models.settings import guidance, sampler
-from ..text.prompts import PromptTable, subject_words
+from ..text.prompts import PromptTable, subject_words, validation_words
 from .batches import form_batch
 from .image_sampler import ImageSampler
 from .training_data import HeldOutImages, TrainingData
 from .upscaling import low_resolution
 
-INSTANCE_PROMPT = "{instance_prompt}"
-"""In a validation prompt: the first concept's words."""
 HELD_OUT_TIMESTEPS = 4
 """Noise levels at which each held-out photograph is judged: one in each quarter of the schedule."""
 
@@ -49,10 +48,9 @@ class ValidationImages:
         prompt = config.validation_prompt if prompt is None else prompt
         if prompt is None:
             return None
-        if INSTANCE_PROMPT in prompt:
-            first = data.subjects[0]
-            said = subject_words(config, first.concept, first.images, first.prompts)
-            prompt = prompt.replace(INSTANCE_PROMPT, said)
+        first = data.subjects[0]
+        said = partial(subject_words, config, first.concept, first.images, first.prompts)
+        prompt = validation_words(config, first.concept, prompt, said)
         made = ImageSampler(
             prompt,
             config.validation_negative_prompt if data.model.family.classifier_free else "",
@@ -69,7 +67,8 @@ class ValidationImages:
 
     def make(self, backend: Backend) -> NDArray[np.uint8]:
         """[N, H, W, 3]."""
-        return self.sampler.make(backend, self.seeds)
+        with progress("making validation images", len(self.seeds)) as step:
+            return self.sampler.make(backend, self.seeds, step)
 
 
 def image_files(folder: Path, step: int, count: int) -> list[Path]:
@@ -113,20 +112,23 @@ class HeldOut:
     ) -> HeldOut:
         """Encode each photograph once; the prompts are among `words`."""
         latents, records, prompts = [], [], []
-        for part in images:
-            for number, (crop, prompt) in enumerate(zip(part.crops, part.prompts, strict=True)):
-                pixels = part.images.pixels(number, crop, None)
-                with named(str(part.images.photos[number].path)):
-                    latents.append(backend.encode_images(pixels[None])[0][0])
-                records.append(part.images.record(number, crop, None))
-                prompts.append(words.prompts.index(prompt))
+        with progress("encoding held-out images", sum(len(part.crops) for part in images)) as step:
+            for part in images:
+                for number, (crop, prompt) in enumerate(zip(part.crops, part.prompts, strict=True)):
+                    pixels = part.images.pixels(number, crop, None)
+                    with named(str(part.images.photos[number].path)):
+                        latents.append(backend.encode_images(pixels[None])[0][0])
+                    records.append(part.images.record(number, crop, None))
+                    prompts.append(words.prompts.index(prompt))
+                    step()
         return cls(latents, records, prompts, schedule, family, seed)
 
     def loss(self, backend: Backend) -> float:
         """Mean squared error over photographs and noise levels, unweighted."""
         quarter = self.schedule.num_train_timesteps // HELD_OUT_TIMESTEPS
         errors = []
-        for number, (latent, record, prompt) in enumerate(zip(self.latents, self.records, self.prompts, strict=True)):
+        known = list(zip(self.latents, self.records, self.prompts, strict=True))
+        for number, (latent, record, prompt) in enumerate(each(known, "measuring the held-out loss")):
             draw = held_out_loss(self.seed, number)
             timesteps = np.arange(HELD_OUT_TIMESTEPS) * quarter + draw.integers(quarter, size=HELD_OUT_TIMESTEPS)
             shape = (HELD_OUT_TIMESTEPS, *latent.shape)

@@ -252,9 +252,9 @@ def test_only_one_form_of_the_weights_is_fetched() -> None:
     files = ["model_index.json", "README.md", "v1-5.ckpt", "unet/config.json", "tokenizer/merges.txt"]
     weights = ["unet/diffusion_pytorch_model.bin", "unet/diffusion_pytorch_model.safetensors"]
     variants = ["unet/diffusion_pytorch_model.fp16.safetensors", "unet/diffusion_pytorch_model.fp16.bin"]
-    needed = set(hub._needed(files + weights + variants, None))
+    needed = set(hub.needed_files(files + weights + variants, None))
     assert needed == {"model_index.json", "unet/config.json", "tokenizer/merges.txt", weights[1]}
-    assert variants[0] in hub._needed(files + weights + variants, "fp16")
+    assert variants[0] in hub.needed_files(files + weights + variants, "fp16")
 
 
 def test_a_backend_that_is_not_installed_says_how(

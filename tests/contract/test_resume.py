@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+import dreamcore
 from dreamcore.errors import ConfigError, RunError
 from dreamcore.io.names import RECORDS
-from dreamcore.training.loop import Run
+from dreamcore.training.loop import Run, train
 from dreamcore.training.metrics_recorder import MetricsRecorder
 
-from ..support.runs import PRIOR, numbers, small_run
+from ..support.runs import PRIOR, configuration, numbers, small_run
 
 FILE = "unet/diffusion_pytorch_model.safetensors"
 METHODS: dict[str, dict[str, Any]] = {
@@ -61,6 +64,36 @@ def test_a_break_leaves_no_trace(method: str, tiny_model: Path, photos: Path, tm
         assert mine.keys() == theirs.keys()
         for name in mine:
             np.testing.assert_array_equal(mine[name], theirs[name], err_msg=f"{file.name}: {name}")
+
+
+class Meddles(dreamcore.Callback):
+    """Seeds whatever random states there are after each update, and stops the run after two."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+
+    def on_update(self, training: dreamcore.Training, metrics: Any) -> None:
+        self.losses.append(metrics["loss"])
+        np.random.seed(training.update)
+        random.seed(training.update)
+        for name, seed in (("torch", "manual_seed"), ("paddle", "seed"), ("mindspore", "set_seed")):
+            if name in sys.modules:
+                getattr(sys.modules[name], seed)(training.update)
+        if training.update == 2:
+            training.stop("half of it is done")
+
+
+def test_a_callback_stops_and_leaves_no_trace(tiny_model: Path, photos: Path, run_of_four: Run, tmp_path: Path) -> None:
+    callback, settings = Meddles(), {"checkpointing_steps": 2, "logging_steps": 1}
+    run = train(configuration(tiny_model, photos, tmp_path, **settings), [callback])
+    assert (run.updates, run.exit_code, run.stopped_by) == (2, 143, "the callback Meddles: half of it is done")
+    settings["resume_from_checkpoint"] = "latest"
+    run = train(configuration(tiny_model, photos, tmp_path, **settings), [callback])
+    assert (run.updates, run.exit_code) == (4, 0)
+    assert numbers(run) == numbers(run_of_four) and callback.losses == run_of_four.metrics["loss"].tolist()
+    for name in (FILE, f"checkpoint-4/{FILE}", "checkpoint-4/optimizer.safetensors"):
+        mine, theirs = load_file(tmp_path / name), load_file(run_of_four.folder / name)
+        assert mine.keys() == theirs.keys() and all((mine[key] == theirs[key]).all() for key in mine), name
 
 
 def test_a_larger_total_goes_on(tiny_model: Path, photos: Path, started: Path, tmp_path: Path) -> None:

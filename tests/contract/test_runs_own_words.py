@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from dreamcore.cli.main import main
 from dreamcore.config import GenerateConfig, load_config
 from dreamcore.config.base import Settings
 from dreamcore.errors import ConfigError
+from dreamcore.runs.next_steps import next_steps
 
 from ..support.runs import small_run
 
@@ -54,6 +56,13 @@ def test_model_and_size_come_with_the_run(
     assert main(["generate", *everything, *FEW, "--output_dir", str(tmp_path / "b")]) == 0
     brought, typed = (Image.open(tmp_path / part / "00000.png").tobytes() for part in "ab")
     assert brought == typed
+
+
+def test_the_line_that_a_run_tells_is_typed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(run.parent)
+    command, *words = shlex.split(next_steps(Path(run.name)).generate)
+    assert command == "dreambooth" and main(words) == 0
+    assert Image.open(run.parent / "samples" / "00000.png").size == (64, 64)
 
 
 def config(**given: Any) -> GenerateConfig:

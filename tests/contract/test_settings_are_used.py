@@ -17,6 +17,7 @@ from dreamcore.backends.installed import RANK_VARIABLES, installed_backends
 from dreamcore.cli.main import main
 from dreamcore.config import Settings, TrainConfig, load_config, used
 from dreamcore.config.used import Context, idle, refuse_idle
+from dreamcore.config.when import OURS
 from dreamcore.errors import ConfigError
 from dreamcore.models.folder import ModelFolder
 from dreamcore.models.settings import model_facts
@@ -49,6 +50,8 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "device": ("cpu", None),
     "mixed_precision": ("no", None),
     "allow_tf32": (False, None),
+    "enable_vae_slicing": (True, None),
+    "enable_vae_tiling": (True, None),
     "amp_level": ("O1", {"mixed_precision": "no"}),
     "dataset_name": (None, None),
     "dataset_config_name": ("default", {"dataset_name": "table"}),
@@ -281,7 +284,7 @@ def nothing_loads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_setting_has_a_case_and_every_backend_its_name() -> None:
     assert CASES.keys() == TrainConfig.model_fields.keys()
-    assert set(used.OURS) == RANK_VARIABLES.keys()
+    assert set(OURS) == RANK_VARIABLES.keys()
 
 
 @pytest.mark.parametrize("name", sorted(CASES.keys() - ELSEWHERE - {n for n in FLOW if FLOW[n] not in RUNS}))
@@ -338,7 +341,10 @@ def test_the_table_says_what_a_run_reads(
 
 NOT_OF_FLOW = {"do_edm_style_training"} if "sd3" in RUNS else set[str]()
 """What cannot act on models of flow matching."""
-NOT_OF_PIXELS = {"train_text_encoder", "pretrained_vae_model_name_or_path"}
+NOT_OF_PIXELS = {
+    *("train_text_encoder", "pretrained_vae_model_name_or_path"),
+    *("enable_vae_slicing", "enable_vae_tiling"),
+}
 """What cannot act on DeepFloyd IF."""
 
 

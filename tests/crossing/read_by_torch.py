@@ -35,7 +35,7 @@ from .cases import (
     settings,
     written_by,
 )
-from .table import LIMITS, README, measure, read
+from .table import LIMITS, PAGE, measure, read
 
 
 @pytest.fixture(params=TOLERANCES)
@@ -101,14 +101,14 @@ def test_a_checkpoint_of_another_family_comes_back(backend: str, case: str, tmp_
 
 
 def test_the_largest_distances() -> None:
-    """Of any two of the three backends, as the README has them."""
+    """Of any two of the three backends, as docs/how-it-works.md has them."""
     found = measure()
     for case, figures in found.items():
         for what, limit in LIMITS.items():
             assert figures[what] <= limit, (case, what)
         assert figures["loss"] > 0, "a run compared with itself"
-    stated = read(README.read_text(encoding="utf-8"))
-    assert stated.keys() == found.keys(), "write the README's table anew: python -m tests.crossing.table"
+    stated = read(PAGE.read_text(encoding="utf-8"))
+    assert stated.keys() == found.keys(), "write the table anew: python -m tests.crossing.table"
     for case, figures in stated.items():
         for what, limit in LIMITS.items():
             assert figures[what] <= limit, (case, what)

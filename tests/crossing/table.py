@@ -1,6 +1,6 @@
-"""The READMEs' table of how far the backends lie apart, from what their tests have just written.
+"""The documents' table of how far the backends lie apart, from what their tests have just written.
 
-`python -m tests.crossing.table` measures and writes it into them.
+`python -m tests.crossing.table` measures and writes it into docs/how-it-works.md.
 """
 
 from __future__ import annotations
@@ -14,10 +14,8 @@ from dreamcore.track.metrics import read_lines
 from ..support.paths import ROOT
 from .cases import CASES, GREY_LEVELS, TOLERANCES, UPDATES, furthest, pictures, reference, reference_run, written_by
 
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "how-it-works.md"
 HEAD = "| | loss | gradient norm | DDIM image, in grey levels of 255 |\n|---|---|---|---|\n"
-HEADS = {README: HEAD, ROOT / "README.zh.md": "| | 损失 | 梯度范数 | DDIM 图片，以 255 级灰度计 |\n|---|---|---|---|\n"}
-"""What stands over the figures in each README."""
 LIMITS = {"loss": max(TOLERANCES.values()), "grad_norm": max(TOLERANCES.values()), "picture": max(GREY_LEVELS.values())}
 """The largest distance that the tests allow, relative or in grey levels."""
 
@@ -45,28 +43,27 @@ def _measure(case: str) -> dict[str, float]:
     }
 
 
-def table(found: dict[str, dict[str, float]], head: str = HEAD) -> str:
-    """A README's lines."""
+def table(found: dict[str, dict[str, float]]) -> str:
+    """The page's lines."""
     rows = (f"| {case} | {f['loss']:.0e} | {f['grad_norm']:.0e} | {f['picture']:.0f} |\n" for case, f in found.items())
-    return head + "".join(rows)
+    return HEAD + "".join(rows)
 
 
 def read(text: str) -> dict[str, dict[str, float]]:
-    """The figures of a README."""
+    """The figures of the page."""
     rows = (line.strip("| ").split(" | ") for line in _rows(text).splitlines())
     return {case: dict(zip(LIMITS, map(float, figures), strict=True)) for case, *figures in rows}
 
 
-def _rows(text: str, head: str = HEAD) -> str:
-    assert head in text, "the README has lost its table"
-    return text.partition(head)[2].partition("\n\n")[0]
+def _rows(text: str) -> str:
+    assert HEAD in text, f"{PAGE.name} has lost its table"
+    return text.partition(HEAD)[2].partition("\n\n")[0]
 
 
 def main() -> None:
     found = measure()
-    for file, head in HEADS.items():
-        text = file.read_text(encoding="utf-8")
-        file.write_text(text.replace(head + _rows(text, head) + "\n", table(found, head)), encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(text.replace(HEAD + _rows(text) + "\n", table(found)), encoding="utf-8")
     print(table(found), end="")
 
 

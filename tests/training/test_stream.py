@@ -114,7 +114,7 @@ def batcher(concepts: list[list[Photograph]], plan: Plan, crop: Crop, buckets: b
                 images[number, row] = Images(folder, crops, 0.25 if row == INSTANCE else None)
                 prompts[number, row] = [[f"{number} {row} {k} {v}" for v in range(2)] for k in range(len(these))]
         latents = Latents(plan.seed, images, encode, 1e4, Path(scratch))
-        latents.fill(plan.images_used(0, 2), lambda done, of: None)
+        latents.fill(plan.images_used(0, 2))
         table = PromptTable.collect(prompts, [], empty=True)
         yield Batcher(plan, SCHEDULE, latents, table, Weighting(0.5, 5.0, 0.1, 0.2))
 
