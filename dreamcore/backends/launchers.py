@@ -49,6 +49,13 @@ class Processes:
         return range(first, first + self.count)
 
 
+def _gloo(machines: Machines | None) -> dict[str, str]:
+    """Where gloo is to listen: it would take the host's name, which often is 127.0.1.1 to itself."""
+    if machines is None or GLOO_INTERFACE in os.environ or (interface := machines.interface()) is None:
+        return {}
+    return {GLOO_INTERFACE: interface}
+
+
 def _torchrun(asked: Processes) -> Launch:
     command = [sys.executable, "-m", "torch.distributed.run"]
     if m := asked.machines:
@@ -57,8 +64,7 @@ def _torchrun(asked: Processes) -> Launch:
     else:
         command += ["--standalone"]
     visible = {"CUDA_VISIBLE_DEVICES": ",".join(asked.devices)} if asked.devices else {}
-    if m and GLOO_INTERFACE not in os.environ and (interface := m.interface()):
-        visible[GLOO_INTERFACE] = interface  # or gloo takes the host's name, which often is 127.0.1.1 to itself
+    visible |= _gloo(m)
     return Launch(
         [*command, f"--nproc-per-node={asked.count}", f"--shutdown-timeout={GRACE_SECONDS}"],
         visible,
@@ -69,9 +75,11 @@ def _paddle_launch(asked: Processes) -> Launch:
     command = [sys.executable, "-m", "paddle.distributed.launch", f"--log_dir={asked.logs}", "--log_level=WARNING"]
     if m := asked.machines:
         command += [f"--master={m.host}:{m.port}", f"--nnodes={m.count}", f"--rank={m.rank}"]
+        if address := m.own_address():  # or it takes the host's name, which often is 127.0.1.1 to itself
+            command += [f"--host={address}"]
     # no --backend: gloo would keep Paddle on the CPU, and any makes the launcher an older one
     own = f"--devices={','.join(asked.devices)}" if asked.devices else f"--nproc_per_node={asked.count}"
-    return Launch([*command, own], {})
+    return Launch([*command, own], _gloo(asked.machines))
 
 
 def _msrun(asked: Processes) -> Launch:

@@ -66,19 +66,22 @@ class Machines:
             raise ConfigError(f"rdzv_endpoint: {endpoint!r}; expected HOST:PORT, as 10.0.0.1:{PORT}")
         return cls(int(nnodes), node_rank, host.strip("[]"), int(port))
 
+    def own_address(self) -> str | None:
+        """This machine's address on the way to the first; None where the system does not say."""
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((self.host, self.port))  # sends nothing
+            return str(probe.getsockname()[0])
+        return None
+
     def interface(self) -> str | None:
-        """The name of this machine's network interface that leads to the first; None where the system does not say."""
+        """The name of the network interface that has that address."""
         import psutil
 
-        with (
-            suppress(OSError),
-            socket.socket(socket.AF_INET6 if ":" in self.host else socket.AF_INET, socket.SOCK_DGRAM) as probe,
-        ):
-            probe.connect((self.host, self.port))  # sends nothing
-            own = probe.getsockname()[0]
-            for name, addresses in psutil.net_if_addrs().items():
-                if any(address.address.partition("%")[0] == own for address in addresses):
-                    return str(name)
+        own = self.own_address()
+        for name, addresses in psutil.net_if_addrs().items():
+            if any(address.address.partition("%")[0] == own for address in addresses):
+                return str(name)
         return None
 
     def listening(self) -> socket.socket:
