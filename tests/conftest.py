@@ -41,6 +41,15 @@ hypothesis.settings.register_profile("fuzz", deadline=None)
 hypothesis.settings.load_profile("fuzz" if os.environ.get("DREAMBOOTH_FUZZ") else "repeatable")
 
 
+@pytest.fixture
+def every_core() -> Iterator[None]:
+    """For what a test starts: processes that wait for each other must not share the one core of a test process."""
+    own = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    yield
+    os.sched_setaffinity(0, own)
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Stable Diffusion 1 that predicts noise."""

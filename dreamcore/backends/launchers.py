@@ -64,11 +64,8 @@ def _torchrun(asked: Processes) -> Launch:
     else:
         command += ["--standalone"]
     visible = {"CUDA_VISIBLE_DEVICES": ",".join(asked.devices)} if asked.devices else {}
-    visible |= _gloo(m)
-    return Launch(
-        [*command, f"--nproc-per-node={asked.count}", f"--shutdown-timeout={GRACE_SECONDS}"],
-        visible,
-    )
+    command += [f"--nproc-per-node={asked.count}", f"--shutdown-timeout={GRACE_SECONDS}"]
+    return Launch(command, visible | _gloo(m))
 
 
 def _paddle_launch(asked: Processes) -> Launch:

@@ -200,7 +200,7 @@ def complete(begun: Begun) -> Prepared:
     if class_folders:
         memory.end(CLASSES)
     identity["class_data"] = _together(list(class_folders.values()))
-    refuse_unlike(identity, None, backend.world)
+    refuse_unlike({"class_data": identity["class_data"]}, None, backend.world)
     if resumed:
         resumed.check_identity(identity)
         _load_state(backend, resumed, trackers, reset_optimizer=resolved.reset_optimizer)

@@ -24,7 +24,7 @@ from ..support.networks import ADDRESSES, two_networks
 from ..support.paths import ROOT
 from ..support.runs import PRIOR, SMALL, small_run
 
-pytestmark = [needs.backend, pytest.mark.timeout(600)]
+pytestmark = [needs.backend, pytest.mark.timeout(600), pytest.mark.usefixtures("every_core")]
 BACKEND = installed_backends()[0]
 SETTINGS = SMALL | PRIOR | {"use_lora": True, "max_train_steps": 3, "logging_steps": 1, "checkpointing_steps": 2}
 WHERE = {"instance_data_dir": "photos", "class_data_dir": "classes", "output_dir": "run"}
@@ -37,15 +37,6 @@ from dreamcore.cli.main import main
 machines.SILENCE_SECONDS, launching.GRACE_SECONDS = 3, 3
 sys.exit(main())
 """
-
-
-@pytest.fixture(autouse=True)
-def every_core() -> Iterator[None]:
-    """For what a test starts: processes that wait for each other must not share the one core of a test process."""
-    own = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, range(os.cpu_count() or 1))
-    yield
-    os.sched_setaffinity(0, own)
 
 
 @dataclass(frozen=True)

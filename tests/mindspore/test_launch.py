@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,18 +22,9 @@ from ..crossing.cases import reference
 from ..support import needs
 from ..support.runs import PRIOR, SMALL, small_run
 
-pytestmark = [needs.mindspore, pytest.mark.timeout(600)]
+pytestmark = [needs.mindspore, pytest.mark.timeout(600), pytest.mark.usefixtures("every_core")]
 BIN = Path(sys.executable).parent
 SETTINGS = SMALL | PRIOR | {"use_lora": True, "max_train_steps": 3, "logging_steps": 1, "checkpointing_steps": 2}
-
-
-@pytest.fixture(autouse=True)
-def every_core() -> Iterator[None]:
-    """For what a test starts: processes that wait for each other must not share the one core of a test process."""
-    own = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, range(os.cpu_count() or 1))
-    yield
-    os.sched_setaffinity(0, own)
 
 
 def free_port() -> int:
