@@ -18,12 +18,17 @@ nox.options.tags = ["tests"]
 FRAMEWORKS = {"torch": "torch==2.13.0", "paddle": "paddlepaddle==3.3.1", "mindspore": "mindspore==2.7.1"}
 """Backend -> its framework, installed first and by its exact version: so pip takes a CPU build that lies at hand."""
 
-SHARED_TESTS = (
-    "tests/crossing", "tests/contract", "tests/training", "tests/text", "tests/models", "tests/formats",
-    "tests/diffusion", "tests/config", "tests/io", "tests/adapters", "tests/runs/test_checkpoint.py",
-    "tests/runs/test_class_folder.py", "tests/track", "tests/cli/test_doctor.py", "tests/house",
+BACKENDS_TESTS = (
+    "tests/crossing", "tests/contract", "tests/track", "tests/text/test_public_vocabulary.py",
+    "tests/cli/test_doctor.py", "tests/house/test_documents.py", "tests/house/test_no_framework.py",
 )  # fmt: skip
-"""What depends on the backend or on its environment, NumPy's version among it (1.26 with MindSpore)."""
+"""What depends on the backend."""
+
+OLD_NUMPYS_TESTS = (
+    "tests/training", "tests/text", "tests/models", "tests/formats", "tests/diffusion", "tests/config", "tests/io",
+    "tests/adapters", "tests/runs/test_checkpoint.py", "tests/runs/test_class_folder.py", "tests/house",
+)  # fmt: skip
+"""What depends on the environment: MindSpore's has NumPy 1.26, Paddle's the same one as PyTorch's."""
 
 CORES_OWN = (
     *(f"--ignore=tests/contract/test_{name}.py" for name in ("report_of_every_end", "looking", "lengths")),
@@ -38,6 +43,9 @@ IN_TWO_PROCESSES = ("--numprocesses=2", "--dist=loadfile", "--no-loadscope-reord
 the order given: those of few but long tests come first, lest one process ends with them alone."""
 
 LONG_TESTS = ("tests/contract/test_kill.py", "tests/crossing")
+
+OPTIMIZERS = ("prodigyopt==1.1.2", "lion-pytorch==0.2.5", "schedulefree==1.4.1", "came-pytorch==0.1.3")
+"""What the rules of `backends/rules.py` are compared with, beside PyTorch and transformers."""
 
 SITE = ("mkdocs==1.6.1", "mkdocs-material==9.8.2", "mkdocstrings==1.0.8", "mkdocstrings-python==2.0.11", "ruff==0.17.5")
 """What makes a site of docs/."""
@@ -94,6 +102,7 @@ def quickstart_mindspore(session: nox.Session) -> None:
 def tests_torch(session: nox.Session) -> None:
     """All tests but the other backends' own, with the PyTorch backend."""
     install(session, "torch", "dev")
+    session.install("--no-deps", *OPTIMIZERS)
     found = [p for p in Path("tests").iterdir() if p.name.startswith("test_") or (p / "__init__.py").is_file()]
     others = sorted(str(p) for p in found if p.name not in FRAMEWORKS)
     session.run("python", "-m", "pytest", *(session.posargs or (*IN_TWO_PROCESSES, "tests/torch", *others)))
@@ -105,7 +114,7 @@ def tests_mindspore(session: nox.Session) -> None:
     """What depends on the backend, with MindSpore, beside the files that tests-torch has written."""
     install(session, "mindspore", "dev")
     shutil.rmtree("build/written/mindspore", ignore_errors=True)
-    tests = (*IN_TWO_PROCESSES, *LONG_TESTS, "tests/mindspore", *SHARED_TESTS, *CORES_OWN)
+    tests = (*IN_TWO_PROCESSES, *LONG_TESTS, "tests/mindspore", *BACKENDS_TESTS, *OLD_NUMPYS_TESTS, *CORES_OWN)
     session.run("python", "-m", "pytest", *(session.posargs or tests))
 
 
@@ -114,7 +123,7 @@ def tests_paddle(session: nox.Session) -> None:
     """What depends on the backend, with Paddle, beside the files that tests-torch and tests-mindspore have written."""
     install(session, "paddle", "dev")
     shutil.rmtree("build/written/paddle", ignore_errors=True)
-    tests = (*IN_TWO_PROCESSES, *LONG_TESTS, "tests/paddle", *SHARED_TESTS, *CORES_OWN)
+    tests = (*IN_TWO_PROCESSES, *LONG_TESTS, "tests/paddle", *BACKENDS_TESTS, *CORES_OWN)
     session.run("python", "-m", "pytest", *(session.posargs or tests))
 
 

@@ -83,7 +83,7 @@ def _profile(prepared: Any, asked: argparse.Namespace) -> None:
     print(f"operators: {sum(e.count for e in events if e.key.startswith('aten::')) / asked.updates:.0f} an update")
     casts = sum(e.count for e in events if e.key == "aten::_to_copy") / asked.updates
     print(f"casts and copies (aten::_to_copy): {casts:.0f} an update")
-    flops, weights = counter.get_total_flops(), sum(p.numel() for p in prepared.backend.optimizer.all)
+    flops, weights = counter.get_total_flops(), sum(p.numel() for p in prepared.backend.optimizer.named.values())
     print(f"arithmetic: {flops / 1e12:.4g} TFLOP; weights that train: {weights / 1e6:.4g} M")
     if on_gpu:
         _times(update, flops / asked.tflops / 1e9 + weights * BYTES_PER_WEIGHT / asked.gb_per_s / 1e6, asked.updates)

@@ -26,7 +26,7 @@ from .support.fork_server import ForkServer
 from .support.ldm import OF_MINDONE
 from .support.paths import PHOTOGRAPHS
 from .support.tiny import draw_photos, write_tiny_model
-from .support.tiny_families import WRITERS
+from .support.tiny_models import EVERY
 from .support.tiny_taiyi import write_taiyi
 
 DOG = PHOTOGRAPHS / "dog"
@@ -75,7 +75,7 @@ def family_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], P
     def model(name: str) -> Path:
         if find_spec("torch") is None:
             return reference("models") / name
-        return {**WRITERS, **OF_MINDONE, "taiyi": write_taiyi}[name](tmp_path_factory.mktemp("families") / name)
+        return {**EVERY, **OF_MINDONE, "taiyi": write_taiyi}[name](tmp_path_factory.mktemp("families") / name)
 
     return model
 

@@ -12,16 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamcore.backends.base import BaseBackend
+from dreamcore.backends.lora import layer_shapes
 from dreamcore.backends.loss_scale import LossScale
 from dreamcore.backends.protocol import Batch, Float, SampleRequest
 from dreamcore.config import TrainConfig
 from dreamcore.config.common import ModelSettings, Precision
 from dreamcore.errors import ConfigError
 from dreamcore.families import Family
+from dreamcore.formats.lora import factors_for
 from dreamcore.models.folder import ModelFolder
 from dreamcore.models.settings import family_inputs
 from dreamcore.text import conditioning
-from dreamcore.text.conditioning import LoadedEncoder
+from dreamcore.text.conditioning import LoadedEncoder, Tokens
 
 from .devices import choose_device  # isort: skip  # before MindSpore: it settles how MindSpore starts
 
@@ -55,6 +57,7 @@ class MindSporeBackend(BaseBackend[Tensor]):
     arrays = staticmethod(models.arrays)
     fill = staticmethod(models.fill)
     add_lora = staticmethod(lora.add_lora)
+    switch_lora = staticmethod(lora.switch)
     recompute = staticmethod(recompute)
     set_seed = staticmethod(ms.set_seed)
     inference = nullcontext  # gradients are kept where `value_and_grad` asks for them, and nowhere else
@@ -79,7 +82,12 @@ class MindSporeBackend(BaseBackend[Tensor]):
                 f"mode: graph needs an Ascend device for {family.name} (MindSpore's CPU compiler lacks "
                 "operators); use pynative"
             )
-        if not isinstance(settings, TrainConfig) or not settings.use_lora or not settings.lora_dropout:
+        if not isinstance(settings, TrainConfig) or not settings.use_lora:
+            return
+        if self.graph and (settings.lora_method != "lora" or settings.use_dora):
+            other = "use_dora" if settings.lora_method == "lora" else f"lora_method: {settings.lora_method}"
+            raise ConfigError(f"{other}: not tried in graph mode, which compiles the step; use --mode pynative")
+        if settings.lora_method not in ("lora", "pissa") or not settings.lora_dropout:
             return
         if self.graph:
             raise ConfigError(
@@ -130,19 +138,23 @@ class MindSporeBackend(BaseBackend[Tensor]):
         network.set_train(train)
 
     def encode_pixels(self, pixels: Float) -> tuple[Float, Float]:
-        moments = self.to_host(self.vae.encode(self.to_device(pixels))[0])
+        moments = self.as_picture(self.to_host(self.vae.encode(self.to_device(self.as_film(pixels)))[0]))
+        if not self.autoencoder_class.distribution:
+            return moments, np.zeros_like(moments)
         mean, log_variance = np.split(moments, 2, axis=1)
         return mean, np.exp(0.5 * np.clip(log_variance, -30, 20))
 
     def decode_latents(self, latents: Float) -> Float:
-        return self.to_host(self.vae.decode(self.to_device(latents))[0])
+        return self.as_picture(self.to_host(self.vae.decode(self.to_device(self.as_film(latents)))[0]))
 
     def encode_tokens(self, part: LoadedEncoder[Tensor], ids: Tensor, masks: Tensor) -> Conditioning:
+        if part.description.kind.generates:
+            return super().encode_tokens(part, ids, masks)
         return conditioning.Conditioning(*encode(part.network, Reader.of(part), ids, masks))
 
-    def encode_prompt(self, part: LoadedEncoder[Tensor], prompt: str, precision: Any) -> Conditioning:
+    def encode_prompt(self, part: LoadedEncoder[Tensor], tokens: Tokens, precision: Any) -> Conditioning:
         self.residence.come(part.description.network)
-        answer = self.encode_tokens(part, *map(self.to_device, part.tokens(prompt)))
+        answer = self.encode_tokens(part, *map(self.to_device, tokens))
         return answer.each(lambda t: t.astype(ms.float32))
 
     def make_latents(self, request: SampleRequest, positive: Conditioning, negative: Conditioning) -> Float:
@@ -152,10 +164,8 @@ class MindSporeBackend(BaseBackend[Tensor]):
         return make_latents(self.model, parts, request, positive, negative)
 
     def apply_lora(self, file: Path, scale: float) -> None:
-        for name in self.networks:  # their weights take it in
-            self.residence.come(name)
-            self.residence.changed.add(name)
-        lora.fold(file, {name: self._weights[name] for name in self.networks}, scale)
+        layers = {name: layer_shapes(self.shapes(self.weights(name))) for name in self.networks}
+        self.fold_lora(factors_for(file, layers), scale)  # the weights take it in
 
     # Training
 
@@ -169,12 +179,21 @@ class MindSporeBackend(BaseBackend[Tensor]):
     def _loss_network(self) -> LossNetwork:
         layout, conditioning = self.text.layout(), None
         if self.text.trains:
-            conditioning = ConditioningNetwork(self.text.encoders, layout, erases=self.model.zeroes_empty)
-        names = ("x", "t", *self._extra, "prompt_embeds", *(["pooled_prompt_embeds"] if layout.pooled else []))
-        return LossNetwork(self.denoiser, self.family.inputs, names, conditioning)
+            conditioning = ConditioningNetwork(self.text.encoders, layout, erases=self.text.erases)
+        words = ["prompt_embeds", *(["pooled_prompt_embeds"] if layout.pooled else [])]
+        words += ["layer_embeds"] if any(part.description.stacks for part in self.text.encoders) else []
+        before = ("x", "t", *self._extra, *self.family.masks)
+        return LossNetwork(self.denoiser, self.family.inputs, (*before, *words), len(before), conditioning)
 
     def place(self, config: TrainConfig) -> None:
         """Nothing: networks are in their precision since they were built, and weights come to the device."""
+
+    def add_rows(self, part: LoadedEncoder[Tensor], first: int, rows: Float) -> Tensor:
+        weights = self.weights(part.description.network)
+        return models.add_rows(part.network, weights[part.description.kind.table], first, rows)
+
+    def put(self, tensor: Tensor, value: Tensor) -> None:
+        tensor.copy_(value)
 
     @staticmethod
     def require_gradients(weights: Mapping[str, ms.Parameter]) -> None:
@@ -188,6 +207,9 @@ class MindSporeBackend(BaseBackend[Tensor]):
 
     def make_ema(self, decay: float) -> EMA:
         return EMA(self.optimizer.buckets, decay)
+
+    def answer(self, batch: Batch) -> Tensor:
+        return self._network.answer(*self._given(batch))
 
     def errors(self, batch: Batch) -> Tensor:
         return self._network(*self._inputs(batch))[1]
@@ -206,24 +228,30 @@ class MindSporeBackend(BaseBackend[Tensor]):
     def _inputs(self, batch: Batch, scale: float = 1.0) -> tuple[Tensor, ...]:
         """What `LossNetwork` takes."""
         mask = batch.mask if batch.mask is not None else np.ones(1, np.float32)
-        arrays = (batch.target, batch.weight * np.float32(scale), mask, batch.x, batch.t)
-        extra = (batch.extra[name] for name in self._extra)
-        return (*map(self.to_device, (*arrays, *extra)), *self._prompt_inputs(batch.prompt))
+        weighed = map(self.to_device, (batch.weight * np.float32(scale), mask))
+        return (self.target(batch), *weighed, *self._given(batch))
 
-    def _prompt_inputs(self, prompt: NDArray[np.int64]) -> tuple[Tensor, ...]:
-        """What `LossNetwork` takes of the prompts of a batch's rows [B]."""
-        if not self.text.trains:
-            return tuple(self.text.condition(prompt).values().values())
-        found: list[Tensor] = []
+    def _given(self, batch: Batch) -> tuple[Tensor, ...]:
+        """What of it the denoiser is given."""
+        extra = [batch.extra[name] for name in self._extra]
+        given = [v if isinstance(v, list) else self.to_device(v) for v in (batch.x, batch.t, *extra)]
+        if self.text.trains:
+            return (*given, *self._prompt_inputs(batch))
+        words = self.text.condition(batch.prompt, batch.dropped)
+        return (*given, *map(self.to_device, self.masks(batch, words).values()), *words.values().values())
+
+    def _prompt_inputs(self, batch: Batch) -> tuple[Tensor, ...]:
+        """What `LossNetwork` takes of the prompts of a batch's rows, where text encoders train."""
+        prompt, found = batch.prompt, list[Tensor]()
         nothing = self.to_device(np.zeros(len(prompt), np.float32))  # for what an encoder does not answer
         for part in self.text.encoders:
             if part.answers is not None:
-                pair: Sequence[Tensor | None] = part.answers.rows(prompt)
+                pair: Sequence[Tensor | None] = part.answers.rows(prompt)[:2]
             else:
                 pair = [None if tensor is None else self.rows(tensor, prompt) for tensor in (part.ids, part.masks)]
             found += [nothing if tensor is None else tensor for tensor in pair]
-        if self.model.zeroes_empty:
-            found.append(self.to_device(self.text.present[prompt]))
+        if self.text.erases:
+            found.append(self.to_device(self.text.presence(prompt, batch.dropped)))
         return tuple(found)
 
     # Facts

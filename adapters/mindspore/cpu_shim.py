@@ -26,6 +26,24 @@ def full(size: Sequence[int], fill_value: float, *, dtype: Any = None) -> Tensor
     return ops.full(tuple(size), fill_value, dtype=ms.float32 if dtype is None else dtype)
 
 
+def ones_like(input: Tensor, *, dtype: Any = None) -> Tensor:
+    """A tensor of ones, as large as another."""
+    return ops.ones(input.shape, input.dtype if dtype is None else dtype)
+
+
+def tril(input: Tensor, diagonal: int = 0) -> Tensor:
+    """The lower triangles of [..., n, m], up to a diagonal; zero, or false, above it."""
+    rows, columns = (ops.arange(side) for side in input.shape[-2:])
+    kept = ops.expand_dims(columns, 0) - ops.expand_dims(rows, 1) <= diagonal
+    return ops.logical_and(input, kept) if input.dtype == ms.bool_ else input * kept.astype(input.dtype)
+
+
+def norm(input: Tensor, p: float = 2, *, dim: int, keepdim: bool = False) -> Tensor:
+    """Lengths of the vectors along a dimension."""
+    assert p == 2, "no pipeline asks for another length"
+    return ops.sqrt(ops.square(input).sum(dim, keepdims=keepdim))
+
+
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Tensors of one shape along a new dimension."""
     return ops.stack(tensors, dim)
@@ -65,9 +83,16 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
     return ops.where(ops.expand_dims(input == padding_idx, -1), ops.stop_gradient(rows), rows)
 
 
-def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, **_: Any) -> Tensor:
-    """Attention (arXiv 1706.03762, equation 1) of [B, heads, tokens, width] each, without mask."""
+def scaled_dot_product_attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **_: Any
+) -> Tensor:
+    """Attention (arXiv 1706.03762, equation 1) of [B, heads, tokens, width] each; a mask is true where a query sees a
+    key, or what is added to the products."""
     scores = ops.matmul(query, ops.swapaxes(key, -1, -2)) * query.shape[-1] ** -0.5
+    if attn_mask is not None and attn_mask.dtype == ms.bool_:
+        scores = ops.where(attn_mask, scores, ops.full_like(scores, -1e38))
+    elif attn_mask is not None:
+        scores = scores + attn_mask
     return ops.matmul(ops.softmax(scores, -1), value)
 
 
@@ -105,20 +130,31 @@ def _layer_norm(axis: int, eps: float) -> Any:
 
 
 def conv2d(
-    input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
 ) -> Tensor:
-    """Convolution [N, I, H, W] × [O, I, k, l]."""
+    """Convolution [N, I, H, W] × [O, I / groups, k, l]."""
     outputs, _, *kernel = weight.shape
-    result = _conv2d(outputs, tuple(kernel), _two(stride), _two(padding), _two(dilation))(input, weight)
+    result = _conv2d(outputs, tuple(kernel), _two(stride), _two(padding), _two(dilation), groups)(input, weight)
     return result if bias is None else ops.bias_add(result, bias)
 
 
 @cache
 def _conv2d(
-    outputs: int, kernel: tuple[int, ...], stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int]
+    outputs: int,
+    kernel: tuple[int, ...],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    groups: int,
 ) -> Any:
     (h, w) = padding
-    return ops.Conv2D(outputs, kernel, pad_mode="pad", pad=(h, h, w, w), stride=stride, dilation=dilation)
+    return ops.Conv2D(outputs, kernel, pad_mode="pad", pad=(h, h, w, w), stride=stride, dilation=dilation, group=groups)
 
 
 def avg_pool2d(input: Tensor, kernel_size: int) -> Tensor:
@@ -144,8 +180,7 @@ def _two(value: Any) -> tuple[int, int]:
 
 
 def _conv2d_cell(self: Any, input: Tensor) -> Tensor:
-    assert self.groups == 1, "no family has grouped convolutions"
-    return conv2d(input, self.weight, self.bias, self.stride, self.padding, self.dilation)
+    return conv2d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 def _avg_pool2d_cell(self: Any, input: Tensor) -> Tensor:
@@ -156,6 +191,10 @@ def _avg_pool2d_cell(self: Any, input: Tensor) -> Tensor:
 def _nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
     found = ops.nonzero(input)
     return tuple(found[:, axis] for axis in range(input.ndim)) if as_tuple else found
+
+
+def _unique(input: Tensor) -> Tensor:
+    return ops.unique(input)[0]
 
 
 def _randn(*size: int, **_: Any) -> Tensor:
@@ -186,7 +225,8 @@ def install() -> bool:
         return False
     mint.arange, mint.full, mint.stack, mint.unbind = arange, full, stack, unbind
     mint.outer, mint.einsum, mint.split = outer, einsum, _split  # the last for the compiler alone
-    mint.randn, mint.exp = _randn, exp
+    mint.randn, mint.exp, mint.unique = _randn, exp, _unique
+    mint.ones_like, mint.tril, mint.norm = ones_like, tril, norm
     Tensor.repeat_interleave, Tensor.nonzero = repeat_interleave, _nonzero
     functional = mint.nn.functional
     functional.pad, functional.gelu, functional.layer_norm, functional.conv2d = pad, gelu, layer_norm, conv2d
@@ -198,14 +238,23 @@ def install() -> bool:
     return True
 
 
-def install_in_mindone(dispatch: Any, activations: Any) -> None:
+def install_in_mindone(dispatch: Any, activations: Any, processors: Any) -> None:
     """Let mindone's newer transformers, whose attention is Ascend's in fp16 on any device, have a CPU's in float32; and
-    its gated layers do without `Tensor.chunk`, which the CPU's compiler lacks.
+    its gated layers do without `Tensor.chunk`, which the CPU's compiler lacks; and its attention have masks.
 
     Args:
         dispatch: `mindone.diffusers.models.attention_dispatch`, which looks its function up at each call.
         activations: `mindone.diffusers.models.activations`.
+        processors: `mindone.diffusers.models.attention_processor`.
     """
     if ms.get_context("device_target") == "CPU":
         dispatch.scaled_dot_product_attention = scaled_dot_product_attention
         activations.GEGLU.construct = _gated
+        plain = processors.Attention.math_attention_op
+
+        def math_attention_op(self: Any, query: Any, key: Any, value: Any, attn_mask: Any = None) -> Any:
+            if attn_mask is None:
+                return plain(self, query, key, value)
+            return scaled_dot_product_attention(query, key, value, attn_mask)
+
+        processors.Attention.math_attention_op = math_attention_op

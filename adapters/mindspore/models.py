@@ -12,12 +12,14 @@ import io
 import math
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import mindspore as ms
 import numpy as np
+from mindspore import nn, ops
 from mindspore.nn.utils import no_init_parameters
+from numpy.typing import NDArray
 
 from dreamcore.backends import loading
 from dreamcore.backends.loading import fitting, network_class
@@ -28,7 +30,7 @@ from dreamcore.models.folder import ModelFolder
 from dreamcore.text.tokenizer import with_old_files
 
 from ..imports import import_lazily
-from . import cpu_shim
+from . import cpu_shim, rotary
 
 Weights = dict[str, ms.Parameter]
 """A network's parameters by published name."""
@@ -87,8 +89,23 @@ def _build(model: ModelFolder, name: str, library: str, class_name: str) -> Any:
     cls = network_class(model, name, mindone(library) if library in ("diffusers", "transformers") else None)
     with building(model.folder(name) / "config.json", class_name), no_init_parameters():
         if library == "diffusers":
-            return cls.from_config(model.config(name))
-        return cls(cls.config_class.from_dict(model.config(name) | model.without_dropout(name)))
+            rotary.mend(cls)
+            return cls.from_config(model.config(name) | model.built_with(name))
+        with _undrawn():
+            network = cls(cls.config_class.from_dict(model.config(name) | model.built_with(name)))
+        network.tie_weights()
+        return network
+
+
+@contextlib.contextmanager
+def _undrawn() -> Iterator[None]:
+    """Let mindone.transformers draw no weights, for which the CPU has no kernel either."""
+    module: Any = importlib.import_module("mindone.transformers.modeling_utils")
+    before, module._init_weights = module._init_weights, False
+    try:
+        yield
+    finally:
+        module._init_weights = before
 
 
 def mindone(library: str) -> Any:
@@ -100,7 +117,7 @@ def mindone(library: str) -> Any:
         # 554, at every command that loads a model.
         import_lazily("mindone.transformers")
         import_lazily("mindone.transformers.models")
-        shimmed = ("attention_dispatch", "activations")
+        shimmed = ("attention_dispatch", "activations", "attention_processor")
         cpu_shim.install_in_mindone(*(importlib.import_module(f"mindone.diffusers.models.{name}") for name in shimmed))
         return importlib.import_module(f"mindone.{library}")
 
@@ -137,5 +154,33 @@ def load_tokenizer(model: ModelFolder, name: str) -> Any:
 
     class_name = model.class_name(name)
     class_name = {"CLIPTokenizer": "CLIPTokenizerFast"}.get(class_name, class_name)
+    class_name = "AutoTokenizer" if class_name.endswith("Processor") else class_name  # the part for words
     with building(model.folder(name), class_name), with_old_files(model.folder(name)) as folder:
         return getattr(transformers, class_name).from_pretrained(folder, local_files_only=True)
+
+
+class WithRows(nn.Cell):
+    """A table of embeddings, and rows beside it for the tokens from `first` on."""
+
+    def __init__(self, table: nn.Cell, size: int, rows: ms.Parameter, first: int):
+        super().__init__()
+        self.table, self.rows = table, rows
+        self._last, self._count, self._first = size - 1, rows.shape[0], first
+
+    def construct(self, tokens: ms.Tensor) -> ms.Tensor:
+        new = tokens - self._first
+        old = self.table(ops.minimum(tokens, self._last))
+        learned = ops.gather(self.rows, ops.clamp(new, 0, self._count - 1), 0).astype(old.dtype)
+        own = ops.logical_and(new >= 0, new < self._count)
+        return ops.where(own.expand_dims(-1), learned, old)
+
+
+def add_rows(network: nn.Cell, table: ms.Parameter, first: int, rows: NDArray[np.float32]) -> ms.Parameter:
+    """Let a network answer to the tokens from `first` on with rows beside its table; returns them."""
+    learned = ms.Parameter(ms.Tensor(rows), name="new_words")
+    wrapped: dict[int, nn.Cell] = {}
+    for _, parent in list(network.cells_and_names()):
+        for key, cell in list(parent._cells.items()):  # T5's table is that of two cells
+            if cell is not None and any(parameter is table for parameter in cell._params.values()):
+                setattr(parent, key, wrapped.setdefault(id(cell), WithRows(cell, table.shape[0], learned, first)))
+    return learned

@@ -61,7 +61,7 @@ class ConditioningNetwork(nn.Cell):
     """Prompt embeddings and pooled ones from the text encoders that train and the answers of those that do not.
 
     Args:
-        erases: whether zeros stand for empty prompts.
+        erases: whether zeros may stand for an encoder's answer.
     """
 
     def __init__(self, parts: Sequence[LoadedEncoder[Tensor]], layout: Layout, *, erases: bool):
@@ -74,7 +74,7 @@ class ConditioningNetwork(nn.Cell):
 
         Args:
             given: of each encoder token ids and attention mask [B, length], or its prompt embeddings and pooled
-                one; last of all, where empty prompts are erased, [B] 0 for such rows.
+                one; last of all, where answers are erased, [B, encoders] 0 for such.
         """
         embeds: list[Any] = []
         pooled: list[Any] = []
@@ -85,15 +85,16 @@ class ConditioningNetwork(nn.Cell):
                 trained += 1
             else:
                 answer = (given[2 * i], given[2 * i + 1])
-            embeds.append(answer[0])
-            pooled.append(answer[1])
+            embeds.append(self._kept(answer[0], given[-1], i) if self.readers[i].embeds else answer[0])
+            pooled.append(self._kept(answer[1], given[-1], i) if self.readers[i].pooled >= 0 else answer[1])
         found = [join_prompt_embeds(self.layout, embeds, given[0].shape[0], _cat, _zeros)]
         if len(self.layout.pooled) > 0:
             found.append(_cat([pooled[k] for k in self.layout.pooled], -1))
-        if self.erases:
-            present = given[-1]
-            found = [f * present.reshape((-1,) + (1,) * (f.ndim - 1)) for f in found]
         return tuple(found)
+
+    def _kept(self, answer: Any, present: Tensor, encoder: int) -> Any:
+        """An encoder's answer, times 1 or 0 [B, encoders] where some are erased."""
+        return answer * present[:, encoder].reshape((-1,) + (1,) * (answer.ndim - 1)) if self.erases else answer
 
 
 class LossNetwork(nn.Cell):
@@ -101,8 +102,9 @@ class LossNetwork(nn.Cell):
 
     Args:
         inputs: the denoiser's argument (or ARGUMENT.KEY) -> the name of what it gets (`Family.inputs`).
-        names: of what is given in their order, prompt embeddings and pooled ones last.
-        conditioning: makes these two from what is given in their place.
+        names: of what is given in their order, what comes of prompts last.
+        before: how many come before that.
+        conditioning: makes what comes of prompts from what is given in its place.
     """
 
     def __init__(
@@ -110,11 +112,11 @@ class LossNetwork(nn.Cell):
         denoiser: nn.Cell,
         inputs: Mapping[str, str],
         names: Sequence[str],
+        before: int,
         conditioning: ConditioningNetwork | None = None,
     ):
         super().__init__()
-        self.denoiser, self.conditioning = denoiser, conditioning
-        self.before = len([name for name in names if name not in ("prompt_embeds", "pooled_prompt_embeds")])
+        self.denoiser, self.conditioning, self.before = denoiser, conditioning, before
         places = {argument: names.index(name) for argument, name in inputs.items() if name in names}
         self.outer, self.flat, self.inner = "", list[tuple[str, int]](), list[tuple[str, int]]()
         for argument, place in places.items():
@@ -134,6 +136,15 @@ class LossNetwork(nn.Cell):
             mask: weights of the squared error's elements, of a shape that fits the target's.
             given: the inputs, in the order of the names.
         """
+        answer = self.answer(*given)
+        if answer.shape[1] > target.shape[1]:  # a variance besides
+            answer = answer[:, : target.shape[1]]
+        squared = ops.square(answer - target) * mask
+        errors = squared.reshape(squared.shape[0], -1).mean(1)
+        return (errors * weight).sum(), errors
+
+    def answer(self, *given: Tensor) -> Tensor:
+        """The denoiser's answer to the inputs, in the order of the names, in float32."""
         values = given
         if self.conditioning is not None:
             values = given[: self.before] + self.conditioning(*given[self.before :])
@@ -142,12 +153,7 @@ class LossNetwork(nn.Cell):
             arguments[name] = values[place]
         if self.outer != "":
             arguments[self.outer] = {name: values[place] for name, place in self.inner}
-        answer = self.denoiser(**arguments)[0]
-        if answer.shape[1] > target.shape[1]:  # a variance besides
-            answer = answer[:, : target.shape[1]]
-        squared = ops.square(answer.astype(ms.float32) - target) * mask
-        errors = squared.reshape(squared.shape[0], -1).mean(1)
-        return (errors * weight).sum(), errors
+        return self.denoiser(**arguments)[0].astype(ms.float32)
 
 
 def _cat(tensors: list[Tensor], axis: int) -> Tensor:

@@ -55,7 +55,7 @@ def _network() -> tuple[LossNetwork, dict[str, ms.Parameter]]:
     named = dict(unet.parameters_and_names())
     for name, array in core.weights({name: p.shape for name, p in named.items()}).items():
         named[name].set_data(Tensor(array))
-    return LossNetwork(unet.set_train(False), STABLE_DIFFUSION.inputs, ("x", "t", "prompt_embeds")), named
+    return LossNetwork(unet.set_train(False), STABLE_DIFFUSION.inputs, ("x", "t", "prompt_embeds"), 2), named
 
 
 def _inputs() -> tuple[Tensor, ...]:

@@ -17,7 +17,7 @@ from dreamcore.config import TrainConfig
 from dreamcore.config.common import ModelSettings, Precision
 from dreamcore.models.folder import ModelFolder
 from dreamcore.text import conditioning
-from dreamcore.text.conditioning import LoadedEncoder
+from dreamcore.text.conditioning import LoadedEncoder, Tokens
 
 from . import lora, models
 from .ema import EMA
@@ -46,6 +46,7 @@ class PaddleBackend(BaseBackend[paddle.Tensor]):
     arrays = staticmethod(models.arrays)
     fill = staticmethod(models.fill)
     add_lora = staticmethod(lora.add_lora)
+    switch_lora = staticmethod(lora.switch)
     recompute = staticmethod(models.recompute)
     set_seed = staticmethod(paddle.seed)
     inference = staticmethod(paddle.no_grad)
@@ -92,17 +93,17 @@ class PaddleBackend(BaseBackend[paddle.Tensor]):
         network.train() if train else network.eval()
 
     def encode_pixels(self, pixels: Float) -> tuple[Float, Float]:
-        posterior = self.vae.encode(self.to_device(pixels)).latent_dist
-        return self.to_host(posterior.mean), self.to_host(posterior.std)
+        answer = self.vae.encode(self.to_device(self.as_film(pixels)))
+        return self.answered(getattr(answer, "latent_dist", answer))
 
     def decode_latents(self, latents: Float) -> Float:
-        return self.to_host(self.vae.decode(self.to_device(latents)).sample)
+        return self.as_picture(self.to_host(self.vae.decode(self.to_device(self.as_film(latents))).sample))
 
     @paddle.no_grad()
-    def encode_prompt(self, part: LoadedEncoder[paddle.Tensor], prompt: str, precision: Any) -> Conditioning:
+    def encode_prompt(self, part: LoadedEncoder[paddle.Tensor], tokens: Tokens, precision: Any) -> Conditioning:
         self.residence.come(part.description.network)
         with self._autocast(part.description.fits_fp16):
-            return self.encode_tokens(part, *map(self.to_device, part.tokens(prompt))).each(lambda t: t.cast("float32"))
+            return self.encode_tokens(part, *map(self.to_device, tokens)).each(lambda t: t.cast("float32"))
 
     def make_latents(self, request: SampleRequest, positive: Conditioning, negative: Conditioning) -> Float:
         from .sampling import make_latents  # ppdiffusers comes after the device is chosen
@@ -122,6 +123,13 @@ class PaddleBackend(BaseBackend[paddle.Tensor]):
     def place(self, config: TrainConfig) -> None:
         """Nothing: weights come to the device in their type."""
 
+    def add_rows(self, part: LoadedEncoder[paddle.Tensor], first: int, rows: Float) -> paddle.Tensor:
+        weights = self.weights(part.description.network)
+        return models.add_rows(part.network, weights[part.description.kind.table], first, rows)
+
+    def put(self, tensor: paddle.Tensor, value: paddle.Tensor) -> None:
+        tensor.set_value(value)
+
     @staticmethod
     def require_gradients(weights: Named) -> None:
         for weight in weights.values():
@@ -133,10 +141,10 @@ class PaddleBackend(BaseBackend[paddle.Tensor]):
     def make_ema(self, decay: float) -> EMA:
         return EMA(self.optimizer.named, decay)
 
-    def errors(self, batch: Batch) -> paddle.Tensor:
+    def answer(self, batch: Batch) -> paddle.Tensor:
         with self._autocast():
             answer = self.denoiser(**self.inputs(batch)).sample
-        return self.squared_error(answer.cast("float32"), batch)
+        return answer.cast("float32")
 
     def update(self, lr: Mapping[str, float]) -> paddle.Tensor:
         if self.world.size > 1:

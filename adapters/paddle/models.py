@@ -100,7 +100,7 @@ def load_component(model: ModelFolder, name: str, dtype: str = "float32") -> Com
     files = model.weight_files(name)
     source = open_weights(files, paddles=library in PUBLISHED)
     with building(model.folder(name) / "config.json", class_name):
-        network = _build(cls, model.config(name) | model.without_dropout(name))
+        network = _build(cls, model.config(name) | model.built_with(name))
     source = source.named(fitting(source.entries, shapes(weights_of(network)), files[0], class_name))
     _embed_padding(network)
     network.eval()
@@ -141,6 +141,23 @@ def _embed_padding(network: paddle.nn.Layer) -> None:
 def _rows(table: paddle.Tensor, padding: int, tokens: paddle.Tensor) -> paddle.Tensor:
     rows = paddle.nn.functional.embedding(tokens, table)
     return paddle.where((tokens == padding).unsqueeze(-1), rows.detach(), rows)
+
+
+def add_rows(network: paddle.nn.Layer, table: paddle.Tensor, first: int, rows: NDArray[np.float32]) -> paddle.Tensor:
+    """Let a network answer to the tokens from `first` on with rows beside its table; returns them."""
+    learned = paddle.create_parameter(rows.shape, "float32", default_initializer=paddle.nn.initializer.Assign(rows))
+    for layer in network.sublayers():
+        if isinstance(layer, paddle.nn.Embedding) and layer.weight is table:
+            layer.forward = partial(_with_rows, layer.forward, table.shape[0], learned, first)
+    return learned
+
+
+def _with_rows(
+    known: Callable[[paddle.Tensor], paddle.Tensor], size: int, rows: paddle.Tensor, first: int, tokens: paddle.Tensor
+) -> paddle.Tensor:
+    old, new = known(tokens.clip(max=size - 1)), tokens - first
+    learned = paddle.nn.functional.embedding(new.clip(0, rows.shape[0] - 1), rows).cast(old.dtype)
+    return paddle.where(((new >= 0) & (new < rows.shape[0])).unsqueeze(-1), learned, old)
 
 
 def recompute(network: paddle.nn.Layer) -> None:

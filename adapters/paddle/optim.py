@@ -1,49 +1,45 @@
-"""The update: AdamW with its state under published names, clipping, fp16's loss scale."""
+"""The update: Paddle's AdamW or core's rules, with the state under published names, clipping, fp16's loss scale."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
 
 import numpy as np
 import paddle
 from numpy.typing import NDArray
 
-from dreamcore.backends.adamw import StoredAdamW, weight_decays
 from dreamcore.backends.loss_scale import LossScale
+from dreamcore.backends.optimizers import StoredOptimizer, Updates, rule_for, weight_decays
+from dreamcore.backends.rules import Rule
 from dreamcore.config import TrainConfig
-from dreamcore.formats.optimizer_state import FIRST, SECOND
-from dreamcore.formats.weights import Arrays
+from dreamcore.config.optimizers import name_of, number
+from dreamcore.formats.weights import Arrays, is_linear
 
-from .models import Named, published, put, shapes
+from .models import Named, published, published_shape, put, shapes
 
-MOMENTS = {FIRST: "moment1", SECOND: "moment2"}
-"""Endings of the moments' names in checkpoints, and Paddle's names."""
+MOMENTS = {"exp_avg": "moment1", "exp_avg_sq": "moment2"}
+"""Names of AdamW's moments in checkpoints, and Paddle's names."""
 
 
-class Optimizer(StoredAdamW):
-    """AdamW over the trained parameters of each component: PyTorch's formula, which Paddle's kernel computes too.
+class Optimizer(StoredOptimizer):
+    """The optimizer of the settings over the trained parameters of each component.
 
     Args:
         parameters: by component, then by COMPONENT.PARAMETER as published.
-        config: betas, decay, epsilon and clipping are read from it.
+        config: the optimizer, its numbers and clipping are read from it.
         loss_scale: fp16's dynamic loss scale; None for other precisions.
     """
 
     def __init__(self, parameters: Mapping[str, Named], config: TrainConfig, loss_scale: LossScale | None):
-        super().__init__(loss_scale)
+        super().__init__(rule_for(config), name_of(config), loss_scale)
         self.named = {name: p for named in parameters.values() for name, p in named.items()}
         self.all = list(self.named.values())
         self._max_norm = config.max_grad_norm
-        self._betas = {"beta1": config.adam_beta1, "beta2": config.adam_beta2}
         decays = weight_decays(config, list(parameters))
-        options = {"epsilon": config.adam_epsilon, **self._betas}
-        self._adamw = {
-            component: paddle.optimizer.AdamW(
-                0.0, parameters=list(named.values()), weight_decay=decays[component], **options
-            )
-            for component, named in parameters.items()
-        }
+        kernel = self.kind == "adamw"
+        self._way: _Way = (_Kernel if kernel else _Rules)(parameters, config, self.rule, decays)
 
     @paddle.no_grad()
     def step(self, lr: Mapping[str, float]) -> paddle.Tensor:
@@ -56,10 +52,7 @@ class Optimizer(StoredAdamW):
             overflow = not np.isfinite(float(norm))
         if not overflow:
             self._shrink(gradients, norm)
-            for component, adamw in self._adamw.items():
-                adamw.set_lr(lr[component])
-                adamw.step()
-            self.steps += 1
+            self._way.step(lr)
         if self.loss_scale:
             self.loss_scale.update(overflow=overflow)
         for parameter in self.all:
@@ -78,28 +71,133 @@ class Optimizer(StoredAdamW):
         for gradient in gradients:
             gradient.multiply_(factor)
 
-    def moments(self) -> Arrays:
-        state: dict[str, Any] = {}
-        for adamw in self._adamw.values():
-            state |= adamw.state_dict()
-        return {
-            name + ending: published(name, state[f"{p.name}_{paddles}_0"])
-            for name, p in self.named.items()
-            for ending, paddles in MOMENTS.items()
-        }
+    def judged(self) -> AbstractContextManager[None]:
+        return self._way.judged()
+
+    def arrays(self) -> Arrays:
+        return self._way.arrays()
+
+    def put_arrays(self, arrays: Arrays) -> None:
+        self._way.put_arrays(arrays)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return shapes(self.named)
 
-    def put_moments(self, arrays: Arrays) -> None:
+
+class _Way(Protocol):
+    """What changes the weights."""
+
+    def step(self, lr: Mapping[str, float]) -> None: ...
+
+    def judged(self) -> AbstractContextManager[None]: ...
+
+    def arrays(self) -> Arrays: ...
+
+    def put_arrays(self, arrays: Arrays) -> None: ...
+
+
+class _Rules(Updates[paddle.Tensor]):
+    """Core's rule."""
+
+    def __init__(self, parameters: Mapping[str, Named], config: TrainConfig, rule: Rule, decays: Mapping[str, float]):
+        self._given = [
+            _Weight(component, name, parameter, turned=not rule.elementwise)
+            for component, named in parameters.items()
+            for name, parameter in named.items()
+        ]
+        super().__init__(rule, paddle, self._given, decays)
+
+    @paddle.no_grad()
+    def step(self, lr: Mapping[str, float]) -> None:
+        super().step([weight.gradient for weight in self._given], lr)
+
+    def arrays(self) -> Arrays:
+        pairs = zip(self._given, self.kept(), strict=True)
+        return {f"{w.name}.{slot}": w.to_file(value) for w, kept in pairs for slot, value in kept.items()}
+
+    def put_arrays(self, arrays: Arrays) -> None:
+        found: dict[str, dict[str, NDArray[np.float32]]] = {}
+        for key, array in arrays.items():
+            name, _, slot = key.rpartition(".")
+            found.setdefault(name, {})[slot] = array
+        self.restore([{s: w.from_file(a) for s, a in found[w.name].items()} for w in self._given])
+
+
+class _Weight:
+    """A parameter as a rule sees it: `turned` into the layout of files where its shape matters."""
+
+    def __init__(self, component: str, name: str, parameter: paddle.Tensor, *, turned: bool):
+        self.component, self.name, self._parameter = component, name, parameter
+        self._linear = is_linear(name, len(parameter.shape))
+        self._turned = turned and self._linear
+        self.shape = published_shape(name, parameter) if turned else tuple(parameter.shape)
+
+    def _turn(self, value: paddle.Tensor) -> paddle.Tensor:
+        return value.T if self._turned else value
+
+    def get(self) -> paddle.Tensor:
+        return self._turn(self._parameter.detach())
+
+    @paddle.no_grad()
+    def put(self, value: paddle.Tensor) -> None:
+        paddle.assign(self._turn(value), self._parameter)
+
+    @property
+    def gradient(self) -> paddle.Tensor | None:
+        gradient = self._parameter.grad
+        return None if gradient is None else self._turn(gradient)
+
+    def to_file(self, value: paddle.Tensor) -> NDArray[np.float32]:
+        array = value.detach().numpy()
+        return array.T if self._linear and not self._turned else array
+
+    def from_file(self, array: NDArray[np.float32]) -> paddle.Tensor:
+        array = array.T if self._linear and not self._turned else array
+        return paddle.to_tensor(np.ascontiguousarray(array, np.float32))
+
+
+class _Kernel:
+    """Paddle's AdamW, which computes PyTorch's formula in one kernel."""
+
+    def __init__(self, parameters: Mapping[str, Named], config: TrainConfig, rule: Rule, decays: Mapping[str, float]):
+        self._rule, self._named = rule, {name: p for named in parameters.values() for name, p in named.items()}
+        self._betas = {name: number(config, f"adam_{name}") for name in ("beta1", "beta2")}
+        options = {"epsilon": number(config, "adam_epsilon"), **self._betas}
+        self._adamw = {
+            component: paddle.optimizer.AdamW(
+                0.0, parameters=list(named.values()), weight_decay=decays[component], **options
+            )
+            for component, named in parameters.items()
+        }
+
+    def step(self, lr: Mapping[str, float]) -> None:
+        for component, adamw in self._adamw.items():
+            adamw.set_lr(lr[component])
+            adamw.step()
+        self._rule.begin(lr)
+
+    def judged(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def arrays(self) -> Arrays:
         state: dict[str, Any] = {}
-        for name, parameter in self.named.items():
-            for ending, paddles in MOMENTS.items():
+        for adamw in self._adamw.values():
+            state |= adamw.state_dict()
+        return {
+            f"{name}.{slot}": published(name, state[f"{p.name}_{paddles}_0"])
+            for name, p in self._named.items()
+            for slot, paddles in MOMENTS.items()
+        }
+
+    def put_arrays(self, arrays: Arrays) -> None:
+        state: dict[str, Any] = {}
+        for name, parameter in self._named.items():
+            for slot, paddles in MOMENTS.items():
                 value = paddle.zeros_like(parameter)
-                put(name, value, arrays[name + ending])
+                put(name, value, arrays[f"{name}.{slot}"])
                 state[f"{parameter.name}_{paddles}_0"] = value
             for beta, value in self._betas.items():
-                state[f"{parameter.name}_{beta}_pow_acc_0"] = paddle.to_tensor(_power(value, self.steps + 1))
+                state[f"{parameter.name}_{beta}_pow_acc_0"] = paddle.to_tensor(_power(value, self._rule.steps + 1))
         for adamw in self._adamw.values():
             adamw.set_state_dict(state)
 

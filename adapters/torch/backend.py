@@ -19,16 +19,19 @@ from dreamcore.backends.protocol import Batch, Float, SampleRequest
 from dreamcore.config import TrainConfig
 from dreamcore.config.common import ModelSettings, Precision
 from dreamcore.models.folder import ModelFolder
-from dreamcore.text.conditioning import LoadedEncoder
+from dreamcore.text.conditioning import LoadedEncoder, Tokens
 
 from . import lora, models, sampling
 from .ema import EMA
 from .launch import choose_device, join_world, sum_gradients
 from .memory import out_of_memory
 from .models import Named
+from .offload import Manner, Offloaded
 from .optim import Optimizer
 from .precision import DTYPES, autocast, check_class_precision, check_precision, set_tf32
 from .sampling import Conditioning
+from .store import Store
+from .streaming import Streaming, waiting
 
 __all__ = ["TorchBackend", "load", "out_of_memory"]
 
@@ -45,10 +48,11 @@ def load(model: ModelFolder, settings: ModelSettings) -> TorchBackend:
 class TorchBackend(BaseBackend[torch.Tensor]):
     """`dreamcore.backends.protocol.Backend` on PyTorch."""
 
-    optimizer: Optimizer
+    optimizer: Optimizer | Offloaded
     load_tokenizer = staticmethod(models.load_tokenizer)
     fill = staticmethod(models.fill)
     add_lora = staticmethod(lora.add_lora)
+    switch_lora = staticmethod(lora.switch)
     recompute = staticmethod(models.recompute)
     rewrite_weights = staticmethod(models.rewrite_weights)
     set_seed = staticmethod(torch.manual_seed)
@@ -58,6 +62,10 @@ class TorchBackend(BaseBackend[torch.Tensor]):
         self.world = join_world(self.device)
         self.dtype = self._class_dtype = check_precision(settings.mixed_precision, self.device)
         self._compiled = False
+        self.store = Store(self.device)
+        self._waiting: Named = {}
+        self._streaming: Streaming | None = None
+        self._masters: Named = {}
         set_tf32(settings.allow_tf32, self.device)
         self.on_device = self.device.type != "cpu"
         super().__init__(model, settings)
@@ -88,10 +96,13 @@ class TorchBackend(BaseBackend[torch.Tensor]):
         return DTYPES[precision]
 
     def weights(self, component: str) -> Named:
-        return models.weights_of(self.networks[component])
+        named = models.weights_of(self.networks[component])
+        return {name: self._masters.get(f"{component}.{name}", weight) for name, weight in named.items()}
 
     def move(self, network: Any, *, away: bool = False) -> None:
         network.to("cpu" if away else self.device)
+        if self._streaming and network is self.denoiser:
+            self._streaming.settle()
 
     def set_mode(self, network: Any, *, train: bool) -> None:
         network.train(train)
@@ -103,19 +114,19 @@ class TorchBackend(BaseBackend[torch.Tensor]):
             yield
 
     def encode_pixels(self, pixels: Float) -> tuple[Float, Float]:
-        posterior = self.vae.encode(self.to_device(pixels)).latent_dist
-        return self.to_host(posterior.mean), self.to_host(posterior.std)
+        answer = self.vae.encode(self.to_device(self.as_film(pixels)))
+        return self.answered(getattr(answer, "latent_dist", answer))
 
     def decode_latents(self, latents: Float) -> Float:
-        return self.to_host(self.vae.decode(self.to_device(latents)).sample)
+        return self.as_picture(self.to_host(self.vae.decode(self.to_device(self.as_film(latents))).sample))
 
     @torch.no_grad()
-    def encode_prompt(self, part: LoadedEncoder[torch.Tensor], prompt: str, precision: torch.dtype) -> Conditioning:
+    def encode_prompt(self, part: LoadedEncoder[torch.Tensor], tokens: Tokens, precision: torch.dtype) -> Conditioning:
         if precision is torch.float16 and not part.description.fits_fp16:
             precision = torch.float32
         self.residence.come(part.description.network)
         with autocast(self.device, precision):
-            return self.encode_tokens(part, *map(self.to_device, part.tokens(prompt))).each(lambda t: t.float())
+            return self.encode_tokens(part, *map(self.to_device, tokens)).each(lambda t: t.float())
 
     def precision(self, request: SampleRequest) -> torch.dtype:
         return self._class_dtype if request.for_training else self.dtype
@@ -133,33 +144,91 @@ class TorchBackend(BaseBackend[torch.Tensor]):
         if config.with_prior_preservation and config.prior_generation_precision is not None:
             self._class_dtype = check_class_precision(config.prior_generation_precision, self.denoiser)
         if config.channels_last:  # before the optimizer, whose state takes on the weights' layout
-            part = self.residence.components[self.family.denoiser]
-            assert isinstance(part, models.Component)
-            part.memory_format = torch.channels_last
+            self._part(self.family.denoiser).memory_format = torch.channels_last
+        if config.placement == "cpu" and not config.use_lora:  # originals stay in the host's memory
+            for name in self._trained:
+                self._part(name).hosted = self.weights(name).keys()
+        if config.use_lora and config.blocks_to_swap:
+            weights = self.weights(self.family.denoiser)
+            self._waiting = {name: weights[name] for name in waiting(weights, config.blocks_to_swap)}
+            self._part(self.family.denoiser).hosted = self._waiting.keys()
+
+    def _part(self, name: str) -> models.Component:
+        part = self.residence.components[name]
+        assert isinstance(part, models.Component)
+        return part
+
+    def add_rows(self, part: LoadedEncoder[torch.Tensor], first: int, rows: Float) -> torch.Tensor:
+        weights = self.weights(part.description.network)
+        return models.add_rows(part.network, weights[part.description.kind.table], first, rows)
+
+    @torch.no_grad()
+    def put(self, tensor: torch.Tensor, value: torch.Tensor) -> None:
+        tensor.copy_(value)
 
     @staticmethod
     def require_gradients(weights: Named) -> None:
         for weight in weights.values():
             weight.requires_grad_(True)
 
-    def make_optimizer(self, parameters: Mapping[str, Named], config: TrainConfig) -> Optimizer:
+    def make_optimizer(self, parameters: Mapping[str, Named], config: TrainConfig) -> Optimizer | Offloaded:
         if config.compile:
             for network in self._trained.values():
                 network.compile()
             self._compiled = True
         scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
-        return Optimizer(parameters, config, scaler)
+        if self._waiting:
+            self._streaming = Streaming(self.denoiser, self._waiting, self.store)
+        hosts = config.placement == "cpu"
+        if not hosts and not config.fused_backward_pass:
+            return Optimizer(parameters, config, scaler)
+        manner = Manner(
+            share=config.offload_optim_frac if hosts else 0.0,
+            dtype=self.dtype if hosts and not config.use_lora else None,
+            from_host=hosts and not config.use_lora,
+            accumulates=config.gradient_accumulation_steps > 1,
+            fused=config.fused_backward_pass,
+        )
+        made = Offloaded(parameters, lambda own: Optimizer(own, config, scaler), self.store, self.world, manner)
+        if self._lora:
+            for part, factors in self._factors.items():
+                self._factors[part] = {name: made.named.get(name, factor) for name, factor in factors.items()}
+        else:
+            self._masters = made.named
+            for network in self._trained.values():
+                network.to(self.device)  # what does not train
+        return made
 
     def make_ema(self, decay: float) -> EMA:
-        return EMA(self.optimizer.named, decay)
+        own = self.optimizer
+        return EMA(own.named, decay, own.publish) if isinstance(own, Offloaded) else EMA(own.named, decay)
 
-    def errors(self, batch: Batch) -> torch.Tensor:
-        with autocast(self.device, self.dtype):
-            answer = self.denoiser(**self.inputs(batch)).sample
-        return self.squared_error(answer.float(), batch)
+    def train_step(self, micro_batches: Sequence[Batch], lr: Mapping[str, float]) -> None:
+        if isinstance(self.optimizer, Offloaded):
+            self.optimizer.lr = lr
+        super().train_step(micro_batches, lr)
+
+    def backward(self, batch: Batch) -> torch.Tensor:
+        errors = super().backward(batch)
+        if isinstance(self.optimizer, Offloaded):
+            self.optimizer.end_pass()
+        if self._streaming:
+            self._streaming.end()
+        return errors
+
+    def load_state(self, folder: Path, *, reset_optimizer: bool = False) -> None:
+        super().load_state(folder, reset_optimizer=reset_optimizer)
+        if isinstance(self.optimizer, Offloaded):
+            self.optimizer.publish()
+
+    def answer(self, batch: Batch) -> torch.Tensor:
+        streaming = self._streaming.saving() if self._streaming else nullcontext()
+        with autocast(self.device, self.dtype), streaming:
+            answer: torch.Tensor = self.together(self.denoiser(**self.inputs(batch)).sample)
+        return answer.float()
 
     def update(self, lr: Mapping[str, float]) -> torch.Tensor:
-        if self.world.size > 1:
+        if self.world.size > 1 and isinstance(self.optimizer, Optimizer):
             sum_gradients(self.optimizer.all)
         return self.optimizer.step(lr)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -15,8 +15,9 @@ from .models import Named
 class EMA(ema.EMA[list[torch.Tensor]]):
     """Of PyTorch's parameters."""
 
-    def __init__(self, named: Named, decay: float):
-        self._named = named
+    def __init__(self, named: Named, decay: float, changed: Callable[[], None] = lambda: None):
+        """`changed` is called when the parameters have been given other values."""
+        self._named, self._changed = named, changed
         super().__init__(decay)
 
     def copies(self) -> list[torch.Tensor]:
@@ -26,6 +27,7 @@ class EMA(ema.EMA[list[torch.Tensor]]):
     def put(self, values: list[torch.Tensor]) -> None:
         for parameter, value in zip(self._named.values(), values, strict=True):
             parameter.copy_(value)
+        self._changed()
 
     def mix(self, averages: list[torch.Tensor], share: float) -> list[torch.Tensor]:
         torch._foreach_lerp_(averages, [p.detach() for p in self._named.values()], share)

@@ -91,10 +91,14 @@ def join_world(device: torch.device) -> World:
 
 def sum_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:
     """Replace every gradient by its sum over all ranks, in buckets."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    for bucket in in_buckets(gradients, lambda g: g.numel() * g.element_size(), BUCKET_BYTES):
-        flat = torch.cat([g.reshape(-1) for g in bucket])
+    sum_tensors([p.grad for p in parameters if p.grad is not None])
+
+
+def sum_tensors(tensors: Sequence[torch.Tensor]) -> None:
+    """Replace tensors by their sums over all ranks, in buckets."""
+    for bucket in in_buckets(tensors, lambda t: t.numel() * t.element_size(), BUCKET_BYTES):
+        flat = torch.cat([t.reshape(-1) for t in bucket])
         with all_alive():
             dist.all_reduce(flat)
-        parts = flat.split([g.numel() for g in bucket])
-        torch._foreach_copy_(bucket, [part.view_as(g) for part, g in zip(parts, bucket, strict=True)])
+        parts = flat.split([t.numel() for t in bucket])
+        torch._foreach_copy_(bucket, [part.view_as(t) for part, t in zip(parts, bucket, strict=True)])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -10,51 +11,123 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from numpy.typing import NDArray
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
 
 from dreamcore.backends.lora import Lora
 from dreamcore.errors import ConfigError
 from dreamcore.formats.lora import DOWN, UP, Pair, factors_for
+from dreamcore.formats.lora_kinds import linear_answer, whole_product
+from dreamcore.formats.lora_raw import MAGNITUDE
 
 from .models import Named, weight_prefix
 
-ADAPTER, FILE = "default", "lora"
-"""What peft calls the factors of a run, and, with a number, those of a file."""
+ADAPTER, FILE, PRODUCT = "default", "lora", "product"
+"""What peft calls the factors of a run, and, with a number, those of a file; what is beside a layer without peft."""
+
+
+class Beside(torch.nn.Module):
+    """What a layer answers besides, where peft has none of it: LoHa's or LoKr's product, or what PiSSA takes off.
+
+    Args:
+        factors: by the ends of their names.
+        scale: by which the answer counts.
+    """
+
+    def __init__(self, layer: torch.nn.Module, factors: Mapping[str, torch.nn.Parameter], scale: float):
+        super().__init__()
+        self.factors, self.scale, self.on = torch.nn.ParameterDict(dict(factors)), scale, True
+        self._shape, self._form = tuple(layer.weight.shape), {}
+        if len(self._shape) == 4:
+            layer = layer.get_base_layer() if isinstance(layer, LoraLayer) else layer
+            self._form = {name: getattr(layer, name) for name in ("stride", "padding", "dilation")}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self._form:
+            return self.scale * torch.nn.functional.conv2d(x, whole_product(self.factors, self._shape), **self._form)
+        return self.scale * linear_answer(x, self.factors)
 
 
 def add_lora(network: torch.nn.Module, component: str, lora: Lora) -> Named:
     """Give factors, in float32, to every layer that is to have them.
 
     Returns:
-        The factors under COMPONENT.LAYER.lora_A.weight and .lora_B.weight, layers by their published names.
+        The factors under COMPONENT.LAYER and the ends of `lora.first`, layers by their published names.
 
     Raises:
-        ConfigError: no layer has such a name.
+        ConfigError: no layer has such a name, or one is of a kind that cannot have factors.
     """
-    prefix, unused, endings = weight_prefix(network), lora.unused[component], lora.endings[component]
-    idle = [name for name, _ in network.named_modules() if (prefix + name).startswith(unused)] if unused else None
+    prefix, layers = weight_prefix(network), dict(network.named_modules())
+    parts = (name for name, layer in layers.items() if not isinstance(layer, torch.nn.ModuleList))  # which are named
+    chosen = lora.chosen(component, (prefix + name for name in parts))
+    names = [name for name in layers if prefix + name in chosen]
+    if wrong := [n for n in names if not isinstance(layers[n], torch.nn.Linear | torch.nn.Conv2d)]:
+        kind = type(layers[wrong[0]]).__name__
+        raise ConfigError(f"lora_layers: {wrong[0]}: a {kind} cannot have LoRA factors; a Linear or Conv2d can")
+    first = {name: lora.first(component, prefix + name, *_weight_of(layers[name])) for name in names}
+    found = dict[str, torch.nn.Parameter]()
+    if lora.method in ("lora", "pissa"):
+        _add_through_peft(network, names, lora)
+    for name, module in network.named_modules():
+        if name not in first:
+            continue
+        own = _factors_of(module) if isinstance(module, LoraLayer) else {}
+        device = module.weight.device
+        rest = {end: torch.from_numpy(array).to(device) for end, array in first[name].items() if end not in own}
+        more = {end: torch.nn.Parameter(value, requires_grad=False) for end, value in rest.items()}
+        if more:
+            scale = -lora.scale if own else lora.scale_beside(more)
+            _attach(module, {end.removeprefix("."): factor for end, factor in more.items()}, scale)
+        with torch.no_grad():
+            for end, factor in own.items():
+                factor.copy_(torch.from_numpy(first[name][end]).view_as(factor))
+        found |= {f"{component}.{prefix}{name}{end}": factor for end, factor in (own | more).items()}
+    return found
+
+
+def _add_through_peft(network: torch.nn.Module, names: list[str], lora: Lora) -> None:
+    """Let peft put its layers around those of these names."""
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=list(endings),
-        exclude_modules=idle,
+        use_dora=lora.dora,
+        use_rslora=lora.rslora,
+        target_modules="|".join(map(re.escape, names)),
     )
-    try:
-        network.add_adapter(config, adapter_name=ADAPTER)
-    except ValueError as error:
-        raise ConfigError(f"lora_layers: {', '.join(endings)}: {error}") from None
-    found: dict[str, torch.nn.Parameter] = {}
-    for name, layer in network.named_modules():
-        if isinstance(layer, LoraLayer) and ADAPTER in layer.lora_A:
-            down, up = layer.lora_A[ADAPTER].float().weight, layer.lora_B[ADAPTER].float().weight
-            first = lora.first_down(component, prefix + name, down[0].numel())
-            with torch.no_grad():
-                down.copy_(torch.from_numpy(first).view_as(down))
-                up.zero_()
-            found |= {f"{component}.{prefix}{name}{DOWN}": down, f"{component}.{prefix}{name}{UP}": up}
+    network.add_adapter(config, adapter_name=ADAPTER)
+
+
+def _factors_of(layer: LoraLayer) -> dict[str, torch.nn.Parameter]:
+    """Of a layer of peft's, in float32, by the ends of their names."""
+    found = {DOWN: layer.lora_A[ADAPTER].float().weight, UP: layer.lora_B[ADAPTER].float().weight}
+    if ADAPTER in layer.lora_magnitude_vector:
+        found[MAGNITUDE] = layer.lora_magnitude_vector[ADAPTER].float().weight
     return found
+
+
+def _attach(layer: torch.nn.Module, factors: Named, scale: float) -> None:
+    """Let a layer add to its answer what factors answer."""
+    beside = Beside(layer, factors, scale)
+    layer.add_module(PRODUCT, beside)
+    layer.register_forward_hook(lambda _, given, answer: answer + beside(given[0]) if beside.on else answer)
+
+
+def _weight_of(layer: torch.nn.Module) -> tuple[Sequence[int], Callable[[], NDArray[np.float32]]]:
+    """The shape of a layer's weight, and what reads it."""
+    weight: Any = layer.weight
+    return tuple(weight.shape), lambda: weight.detach().float().cpu().numpy()
+
+
+def switch(network: torch.nn.Module, *, on: bool) -> None:
+    """Let a network's layers answer with the factors beside them, or without."""
+    for layer in network.modules():
+        if isinstance(layer, BaseTunerLayer):
+            layer.enable_adapters(on)
+        elif isinstance(layer, Beside):
+            layer.on = on
 
 
 def apply_file(pipeline: Any, networks: Mapping[str, Any], file: Path, scale: float) -> None:

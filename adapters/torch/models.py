@@ -7,7 +7,7 @@ whole text encoder at random values.  Here every name is checked on the way in, 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,13 @@ from safetensors.torch import load_file, save_file
 
 from dreamcore.backends import loading
 from dreamcore.backends.loading import fitting, network_class
+from dreamcore.config.common import Quantization
 from dreamcore.formats.tensors import Entry
 from dreamcore.formats.weights import Arrays, WeightSource, component_file, open_weights
 from dreamcore.models.fields import building
 from dreamcore.models.folder import ModelFolder
+
+from .quantization import QuantizedLayer, quantize
 
 Named = Mapping[str, torch.nn.Parameter]
 """Weights by published name."""
@@ -56,6 +59,9 @@ class Component(loading.Component):
         self._source, self._tensors, self._device = source, tensors, device
         self.memory_format = torch.contiguous_format
         """Of weights of four dimensions."""
+        self.hosted: Collection[str] = ()
+        """Published names of the weights that come into the host's memory."""
+        self._quantised: dict[str, QuantizedLayer] = {}
         self.empty()
 
     def hold(self, dtype: torch.dtype) -> None:
@@ -67,17 +73,26 @@ class Component(loading.Component):
         size = 0
         for name, value in self._source.read():
             tensor, old = self._tensors[name], value()
+            if name in self._quantised:
+                size += self._quantised[name].hold(old)
+                continue
             dtype = self._type_of(tensor)
-            there = torch.empty(old.shape, dtype=dtype, device=self._device, memory_format=self._format(old))
+            place = "cpu" if name in self.hosted else self._device
+            there = torch.empty(old.shape, dtype=dtype, device=place, memory_format=self._format(old))
             tensor.data = there.copy_(old)
             size += there.nbytes
         return size
 
     def empty(self) -> None:
         for tensor in self._tensors.values():
-            tensor.data = torch.zeros(1, dtype=self._type_of(tensor), device=self._device).expand(tensor.shape)
+            tensor.data = torch.zeros((), dtype=self._type_of(tensor), device=self._device).expand(tensor.shape)
+        for layer in self._quantised.values():
+            layer.let_go()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
+
+    def quantize(self, method: Quantization) -> None:
+        self._quantised = quantize(self.network, lambda name: weight_prefix(self.network) + name, method)
 
     def _type_of(self, tensor: torch.Tensor) -> torch.dtype:
         return self.dtype if tensor.is_floating_point() else tensor.dtype
@@ -154,7 +169,7 @@ def load_component(model: ModelFolder, name: str, device: torch.device, dtype: t
     cls = network_class(model, name, LIBRARIES.get(library))
     files = model.weight_files(name)
     with building(model.folder(name) / "config.json", class_name), init_empty_weights(include_buffers=False):
-        network = _build(cls, model.config(name) | model.without_dropout(name))
+        network = _build(cls, model.config(name) | model.built_with(name))
     if isinstance(network, transformers.PreTrainedModel):
         network.tie_weights()  # which being without memory has undone
     network.eval().requires_grad_(False)
@@ -170,7 +185,22 @@ def load_component(model: ModelFolder, name: str, device: torch.device, dtype: t
 def _build(cls: Any, config: dict[str, Any]) -> torch.nn.Module:
     plain = issubclass(cls, diffusers.ModelMixin)
     network: torch.nn.Module = cls.from_config(config) if plain else cls(cls.config_class.from_dict(config))
+    for layer in list(network.modules()):
+        if hasattr(layer, "moe_infer"):
+            _let_gradients_through(layer)
     return network
+
+
+def _let_gradients_through(experts: Any) -> None:
+    """Keep HiDream's experts on the way that diffusers takes in training: on its other one, of the same numbers, no
+    gradient goes through them."""
+
+    def train(mode: bool = True) -> Any:
+        for layer in experts.children():
+            layer.train(mode)
+        return experts
+
+    experts.training, experts._force_inference_output, experts.train = True, False, train
 
 
 def _of_memory(network: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -181,7 +211,7 @@ def _of_memory(network: torch.nn.Module) -> dict[str, torch.Tensor]:
         for name, parameter in layer._parameters.items():
             if parameter is not None and parameter.is_meta:
                 if id(parameter) not in known:
-                    plain = torch.zeros(1, dtype=parameter.dtype).expand(parameter.shape)
+                    plain = torch.zeros((), dtype=parameter.dtype).expand(parameter.shape)
                     known[id(parameter)] = torch.nn.Parameter(plain, requires_grad=False)
                 layer._parameters[name] = known[id(parameter)]
     for name, tensor in named.items():
@@ -192,8 +222,9 @@ def _of_memory(network: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def load_tokenizer(model: ModelFolder, name: str) -> Any:
-    """The tokenizer that the model's index names."""
+    """The tokenizer that the model's index names, of a processor of images and words the part for words."""
     with building(model.folder(name), class_name := model.class_name(name)):
+        class_name = "AutoTokenizer" if class_name.endswith("Processor") else class_name
         return getattr(transformers, class_name).from_pretrained(model.folder(name), local_files_only=True)
 
 
@@ -207,6 +238,23 @@ def weights_of(network: torch.nn.Module) -> Named:
     """A network's weights under published names."""
     prefix = weight_prefix(network)
     return {prefix + name: tensor for name, tensor in network.state_dict(keep_vars=True).items()}
+
+
+def add_rows(network: torch.nn.Module, table: torch.Tensor, first: int, rows: Arrays | Any) -> torch.nn.Parameter:
+    """Let a network answer to the tokens from `first` on with rows beside its table; returns them."""
+    learned = torch.nn.Parameter(torch.from_numpy(rows.copy()).to(table.device))
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.Embedding) and layer.weight is table:
+            layer.forward = partial(_with_rows, layer.forward, len(table), learned, first)
+    return learned
+
+
+def _with_rows(
+    known: Callable[[torch.Tensor], torch.Tensor], size: int, rows: torch.Tensor, first: int, tokens: torch.Tensor
+) -> torch.Tensor:
+    old, new = known(tokens.clamp(max=size - 1)), tokens - first
+    learned = torch.nn.functional.embedding(new.clamp(0, len(rows) - 1), rows).to(old.dtype)
+    return torch.where(((new >= 0) & (new < len(rows)))[..., None], learned, old)
 
 
 @torch.no_grad()

@@ -1,33 +1,35 @@
-"""The update: clipping, fp16's loss scale, and AdamW, whose state is kept under published names."""
+"""The update: clipping, fp16's loss scale, and the optimizer, whose state is kept under published names."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dreamcore.backends.adamw import weight_decays
+from dreamcore.backends.optimizers import Updates, counters, read_rule, rule_for, weight_decays
 from dreamcore.config import TrainConfig
+from dreamcore.config.optimizers import name_of, number
 from dreamcore.errors import ConfigError, RunError
-from dreamcore.formats.optimizer_state import ADAMW, Counters, read_counters, read_moments, save_optimizer
-from dreamcore.formats.weights import read_safetensors
+from dreamcore.formats.optimizer_state import read_counters, save_optimizer
+from dreamcore.formats.weights import Arrays, read_safetensors
 from dreamcore.io.names import OPTIMIZER_FILE
 
 from .models import Named
 
-ADAMW_8BIT = "adamw8bit"
-"""The name that its state is kept under."""
+ADAMW, ADAMW_8BIT = "adamw", "adamw8bit"
+"""What PyTorch and bitsandbytes have kernels for; the others are core's rules."""
 
 
 class Optimizer:
-    """AdamW over the trained parameters of each component.
+    """The optimizer of the settings over the trained parameters of each component.
 
     Args:
         parameters: by component, then by COMPONENT.PARAMETER as published.
-        config: betas, decay, epsilon, clipping and the state's bits are read from it.
+        config: the optimizer, its numbers and clipping are read from it.
         scaler: fp16's dynamic loss scale; disabled for other precisions.
 
     Raises:
@@ -39,43 +41,55 @@ class Optimizer:
         self.all = list(self.named.values())
         self.scaler = scaler
         self._max_norm = config.max_grad_norm
-        self.kind = ADAMW_8BIT if config.use_8bit_adam else ADAMW
+        self.kind, self.rule = name_of(config), rule_for(config)
         decays = weight_decays(config, list(parameters))
-        cls, options = _adamw_8bit(self.all[0].device) if config.use_8bit_adam else (torch.optim.AdamW, {"fused": True})
-        self._adamw = cls(
-            [
-                {"params": list(named.values()), "component": c, "weight_decay": decays[c]}
-                for c, named in parameters.items()
-            ],
-            lr=0.0,
-            betas=(config.adam_beta1, config.adam_beta2),
-            eps=config.adam_epsilon,
-            **options,
-        )
+        groups = [
+            {"params": list(named.values()), "names": list(named), "component": c, "weight_decay": decays[c]}
+            for c, named in parameters.items()
+        ]
+        self._optimizer: Any = self._made(groups, config)
+
+    def _made(self, groups: list[dict[str, Any]], config: TrainConfig) -> Any:
+        if self.kind not in (ADAMW, ADAMW_8BIT):
+            return Rules(groups, self.rule)
+        eight = self.kind == ADAMW_8BIT
+        cls, options = _adamw_8bit(self.all[0].device) if eight else (torch.optim.AdamW, {"fused": True})
+        betas = number(config, "adam_beta1"), number(config, "adam_beta2")
+        return cls(groups, lr=0.0, betas=betas, eps=number(config, "adam_epsilon"), **options)
+
+    def rate_factor(self) -> Any:
+        """What the rule multiplies the learning rate by, on the device, where it finds that itself."""
+        return self.rule.rate_factor()
 
     @property
     def scales(self) -> bool:
         """Whether the loss is scaled, for fp16."""
         return self.scaler.is_enabled()
 
+    @property
+    def splits(self) -> bool:
+        """Whether some weights may be updated before the others: whose gradients are there."""
+        return self.kind == ADAMW
+
     def scaled(self, loss: torch.Tensor) -> torch.Tensor:
         """What the backward pass starts from."""
         return self.scaler.scale(loss)
 
-    def step(self, lr: Mapping[str, float]) -> torch.Tensor:
-        """Clip and update from the gradients, then free them; returns their norm [], on the device.
+    def step(self, lr: Mapping[str, float], norm: torch.Tensor | None = None) -> torch.Tensor:
+        """Clip and update from the gradients, then free them; returns their norm [], on the device, which may be given.
 
         An overflow (fp16) leaves weights, moments and their count as they were, and lowers the loss scale.
         """
-        for group in self._adamw.param_groups:
+        for group in self._optimizer.param_groups:
             group["lr"] = lr[group["component"]]
-        self.scaler.unscale_(self._adamw)
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.all if p.grad is not None])
+        self.scaler.unscale_(self._optimizer)
+        if norm is None:
+            norm = torch.nn.utils.get_total_norm([p.grad for p in self.all if p.grad is not None])
         if self._max_norm > 0:
             self._clip(norm)
-        self.scaler.step(self._adamw)
+        self.scaler.step(self._optimizer)
         self.scaler.update()
-        self._adamw.zero_grad(set_to_none=True)
+        self._optimizer.zero_grad(set_to_none=True)
         return norm.detach()
 
     def _clip(self, norm: torch.Tensor) -> None:
@@ -86,52 +100,130 @@ class Optimizer:
         # Fused AdamW divides by this (where there is one, by fp16's loss scale) on its own way through the gradients.
         # So it moves 32 bytes a weight, and 36 with a division before the step: 151 ms instead of 172 for 50 million
         # weights on one core; not measured on a GPU.  `clip_grads_with_norm_` multiplies instead: other last bits.
-        self._adamw.grad_scale = ((norm + 1e-6) / self._max_norm).clamp(min=1.0)
+        self._optimizer.grad_scale = ((norm + 1e-6) / self._max_norm).clamp(min=1.0)
+
+    @contextmanager
+    def judged(self) -> Iterator[None]:
+        """Let the weights be those that are judged and used, for a while."""
+        if not isinstance(self._optimizer, Rules):
+            yield
+            return
+        with torch.no_grad(), self._optimizer.updates.judged():
+            yield
 
     def save(self, folder: Path) -> None:
-        """Write the moments and the counters."""
-        arrays, steps = {}, set()
-        for name, parameter in self.named.items():
-            for key, value in self._adamw.state.get(parameter, {}).items():
-                if key == "step":
-                    steps.add(int(value))
-                elif isinstance(value, torch.Tensor):
-                    arrays[f"{name}.{key}"] = value.detach().cpu().numpy()
+        """Write the state and the counters."""
+        own = self._kept()
+        if isinstance(self._optimizer, Rules):
+            steps = {self.rule.steps}
+        else:
+            steps = {int(state["step"]) for state in own.values() if "step" in state}
         assert len(steps) <= 1, "all parameters take every step"
-        save_optimizer(folder, arrays, Counters(self.kind, max(steps, default=0), self.scaler.state_dict()))
+        self.rule.steps = max(steps, default=0)
+        arrays = {
+            f"{name}.{key}": value.detach().cpu().numpy()
+            for name, state in own.items()
+            for key, value in state.items()
+            if key != "step" and isinstance(value, torch.Tensor)
+        }
+        save_optimizer(
+            folder, arrays if self.rule.steps else {}, counters(self.rule, self.kind, self.scaler.state_dict())
+        )
+
+    def states(self, parameters: Sequence[torch.Tensor]) -> list[Mapping[str, Any]]:
+        """What is kept of these parameters."""
+        own, names = self._kept(), {parameter: name for name, parameter in self.named.items()}
+        return [own[names[parameter]] for parameter in parameters]
+
+    def _kept(self) -> dict[str, Mapping[str, Any]]:
+        """What is kept of each parameter, by its name."""
+        if isinstance(self._optimizer, Rules):
+            return dict(zip(self.named, self._optimizer.updates.kept(), strict=True))
+        return {name: self._optimizer.state.get(parameter, {}) for name, parameter in self.named.items()}
 
     def load(self, folder: Path) -> None:
-        """Read what `save` wrote, AdamW's also from another backend.
+        """Read what `save` wrote, also from another backend, but for 8 bits.
 
         Raises:
             ConfigError: the state of another optimizer.
-            RunError: moments that are missing, left over or of another shape.
+            RunError: arrays that are missing, left over or of another shape.
         """
-        counters, file = read_counters(folder, self.kind), folder / OPTIMIZER_FILE
-        if self.kind == ADAMW:
-            shapes = {name: parameter.shape for name, parameter in self.named.items()}
-            arrays = read_moments(folder, shapes, counters)
+        if self.kind == ADAMW_8BIT:
+            found = read_counters(folder, self.kind)
+            arrays, scaler, self.rule.steps = read_safetensors(folder / OPTIMIZER_FILE), found.scaler, found.step
         else:
-            arrays = read_safetensors(file)
+            shapes = {name: parameter.shape for name, parameter in self.named.items()}
+            arrays, scaler = read_rule(folder, self.rule, self.kind, shapes)
+        if self.rule.steps:
+            self._restore(folder, arrays)
+        if self.scaler.is_enabled() and scaler:
+            self.scaler.load_state_dict(scaler)
+
+    def _restore(self, folder: Path, arrays: Arrays) -> None:
         stored: dict[str, dict[str, torch.Tensor]] = {}
         for key, array in arrays.items():
             name, _, part = key.rpartition(".")
             stored.setdefault(name, {})[part] = torch.from_numpy(array.copy())
-        if counters.step and (odd := sorted(stored.keys() ^ self.named.keys())):
-            raise RunError(f"{file}: does not fit what this run trains: {', '.join(odd[:5])}")
-        for name, state in stored.items():
-            self._adamw.state[self.named[name]] = self._restored(self.named[name], state, counters.step)
-        if self.scaler.is_enabled() and counters.scaler:
-            self.scaler.load_state_dict(counters.scaler)
+        if odd := sorted(stored.keys() ^ self.named.keys()):
+            raise RunError(f"{folder / OPTIMIZER_FILE}: does not fit what this run trains: {', '.join(odd[:5])}")
+        restored = {name: self._restored(self.named[name], own) for name, own in stored.items()}
+        if isinstance(self._optimizer, Rules):
+            with torch.no_grad():
+                self._optimizer.updates.restore([restored[name] for name in self.named])
+            return
+        for name, own in restored.items():
+            self._optimizer.state[self.named[name]] = own
 
-    def _restored(self, parameter: torch.Tensor, own: dict[str, torch.Tensor], step: int) -> dict[str, Any]:
-        if self.kind != ADAMW:
-            return {"step": step, **{k: t.to(parameter.device) for k, t in own.items()}}
-        moments = {}
-        for key, value in own.items():  # in the weight's own layout, which channels_last changes
-            moments[key] = torch.empty_like(parameter, requires_grad=False)
-            moments[key].copy_(value)
-        return {"step": torch.tensor(float(step), device=parameter.device), **moments}
+    def _restored(self, parameter: torch.Tensor, own: dict[str, torch.Tensor]) -> dict[str, Any]:
+        if self.kind == ADAMW_8BIT:
+            return {"step": self.rule.steps, **{k: t.to(parameter.device) for k, t in own.items()}}
+        made: dict[str, Any] = {}
+        for key, value in own.items():
+            if value.shape == parameter.shape:  # in the weight's own layout, which channels_last changes
+                made[key] = torch.empty_like(parameter, requires_grad=False)
+                made[key].copy_(value)
+            else:
+                made[key] = value.to(parameter.device)
+        if self.kind == ADAMW:
+            made["step"] = torch.tensor(float(self.rule.steps), device=parameter.device)
+        return made
+
+
+class Rules(torch.optim.Optimizer):
+    """Core's rule in the form of PyTorch's optimizers, as the loss scale wants it."""
+
+    def __init__(self, groups: list[dict[str, Any]], rule: Any):
+        super().__init__(groups, {"lr": 0.0})
+        self._weights = [
+            Weight(group["component"], name, parameter)
+            for group in self.param_groups
+            for name, parameter in zip(group["names"], group["params"], strict=True)
+        ]
+        decays = {group["component"]: group["weight_decay"] for group in self.param_groups}
+        self.updates: Updates[torch.Tensor] = Updates(rule, torch, self._weights, decays)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        gradients = [weight.gradient for weight in self._weights]
+        self.updates.step(gradients, {group["component"]: group["lr"] for group in self.param_groups})
+
+
+class Weight:
+    """A parameter as a rule sees it."""
+
+    def __init__(self, component: str, name: str, parameter: torch.Tensor):
+        self.component, self.name, self.shape = component, name, tuple(parameter.shape)
+        self._parameter = parameter
+
+    def get(self) -> torch.Tensor:
+        return self._parameter.detach()
+
+    def put(self, value: torch.Tensor) -> None:
+        self._parameter.copy_(value)
+
+    @property
+    def gradient(self) -> torch.Tensor | None:
+        return self._parameter.grad
 
 
 def _adamw_8bit(device: torch.device) -> tuple[Any, dict[str, Any]]:

@@ -24,12 +24,17 @@ def make_latents(
     """Latents [N, C, h, w] of the images, as the autoencoder decodes them."""
     embeddings = positive.prompt_embeds
     assert embeddings is not None
+
+    def to_tensor(array: NDArray[Any]) -> torch.Tensor:
+        """Whole numbers stay whole."""
+        return torch.from_numpy(array).to(embeddings.device, embeddings.dtype if array.dtype.kind == "f" else None)
+
     return pipelines.make_latents(
         pipelines.make_pipeline(diffusers, model, {model.family.denoiser: denoiser}, request),
         model,
         request,
         (positive, negative),
-        lambda noise: torch.from_numpy(noise).to(embeddings.device, embeddings.dtype),
+        to_tensor,
         lambda latents: latents.float().cpu().numpy(),
         raw="pt",
         generator=[torch.Generator().manual_seed(seed) for seed in request.seeds],

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,29 @@ from numpy.typing import NDArray
 
 from ..config import TrainConfig
 from ..config.common import ModelSettings
+from ..errors import ConfigError
+from ..families import AutoencoderClass
+from ..formats.embeddings import Embeddings
 from ..formats.lora import factors_for, read_factors, save_factors, save_published
+from ..formats.lora_arithmetic import added
+from ..formats.lora_pair import Pairs
 from ..formats.ppdiffusers import PUBLISHED
 from ..formats.weights import TABLE, component_file, read_exactly, read_weights, save_component, write_safetensors
+from ..io.names import EMBEDDINGS_FILE
 from ..io.progress import each
 from ..models.folder import ModelFolder
+from ..models.latent_space import autoencoder_class
 from ..models.lora_files import as_safetensors, find_lora
-from ..text.conditioning import LoadedEncoder, TextConditioner
+from ..text.conditioning import Conditioning, LoadedEncoder, TextConditioner
+from ..text.new_words import NewWords
 from .ema import EMA
 from .hooks import Hooks, T
 from .loading import Residence
-from .lora import Lora, TrainedLora, layer_shapes
+from .lora import BASE, FROZEN, Lora, TrainedLora, layer_shapes
+from .new_words import Inversion
 from .pipelines import scaled, to_pixels
 from .protocol import Batch, Float, SampleRequest, StepResult, World, cut_results
+from .quantization import methods
 
 
 class BaseBackend(Hooks[T]):
@@ -47,6 +58,8 @@ class BaseBackend(Hooks[T]):
         self.model, self.family = model, model.family
         loaded = each(model.networks, "loading the model's networks")
         parts = {name: self.load_component(model, name, self._held(settings, name)) for name in loaded}
+        for name, method in methods(settings, model).items():
+            parts[name].quantize(method)
         self.residence = Residence(parts, self.move)
         self.denoiser = parts[self.family.denoiser].network
         self.vae: Any = None if self.family.vae is None else parts[self.family.vae].network
@@ -61,13 +74,15 @@ class BaseBackend(Hooks[T]):
         self._lora: Lora | None = None
         self._factors: dict[str, Mapping[str, T]] = {}
         self._layers: dict[str, dict[str, Sequence[int]]] = {}
+        self._words: Inversion[T] | None = None
         self._ema: EMA[Any] | None = None
-        self._results: list[tuple[Any, Any]] = []
+        self._results: list[tuple[Any, ...]] = []
 
     # Text
 
     def tokenize(self, prompts: Sequence[str], encoder: int = 0) -> list[list[str]]:
-        return [list(self.text.encoders[encoder].tokenizer.tokenize(prompt)) for prompt in prompts]
+        part = self.text.encoders[encoder]
+        return [list(part.tokenizer.tokenize(part.spelt(prompt))) for prompt in prompts]
 
     def tokenizer_window(self, encoder: int = 0) -> int:
         part = self.text.encoders[encoder]
@@ -93,7 +108,8 @@ class BaseBackend(Hooks[T]):
         with self._offloading_on_failure():
             with self._evaluating():
                 positive = self.text.embeddings(request.prompts, precision)
-                negative = self.text.embeddings([request.negative_prompt] * len(request.prompts), precision)
+                unwanted = [request.negative_prompt] * len(request.prompts)
+                negative = self.text.embeddings(unwanted, precision, negative=True)
                 self._come()
                 latents = self.make_latents(request, positive, negative)
             if self.vae is None:
@@ -112,12 +128,52 @@ class BaseBackend(Hooks[T]):
             self.vae.use_tiling = False
 
     def load_lora(self, file: Path, scale: float) -> None:
-        self.apply_lora(file, scale)
+        pairs = factors_for(file, {name: layer_shapes(self.shapes(self.weights(name))) for name in self.networks})
+        if any(pair.magnitude is not None for pair in pairs.values()):
+            self.fold_lora(pairs, scale)
+        else:
+            self.apply_lora(file, scale)
         self.text.forget()
+
+    def fold_lora(self, pairs: Pairs, scale: float) -> None:
+        """Change the weights of layers by factors: W + scale · ΔW."""
+        for component in {component for component, _ in pairs}:
+            self.residence.come(component)
+            self.residence.changed.add(component)
+        for (component, layer), pair in pairs.items():
+            weight = self._kernel(component, layer)
+            changed = added(next(iter(self.arrays(weight).values())), [(pair, scale)], f"lora: {component}.{layer}")
+            self.fill(weight, dict.fromkeys(weight, changed))
+
+    def _kernel(self, component: str, layer: str) -> dict[str, T]:
+        """A layer's weight by its name, beside which factors may be."""
+        weights = self.weights(component)
+        name = next(n for n in (f"{layer}.weight", f"{layer}{BASE}.weight") if n in weights)
+        return {name: weights[name]}
+
+    def _weight(self, component: str, layer: str) -> Float:
+        return next(iter(self.arrays(self._kernel(component, layer)).values()))
+
+    def load_words(self, found: Embeddings) -> None:
+        Inversion(self, self.text.encoders, NewWords(found.words), found.rows, {})
+        self.text.forget()
+
+    def table(self, part: LoadedEncoder[T]) -> Float:
+        self.residence.come(part.description.network)
+        return next(iter(self.arrays(self._table(part)).values()))
+
+    def table_shape(self, part: LoadedEncoder[T]) -> tuple[int, ...]:
+        return next(iter(self.shapes(self._table(part)).values()))
+
+    def _table(self, part: LoadedEncoder[T]) -> dict[str, T]:
+        name = part.description.kind.table
+        if not name:
+            raise ConfigError(f"embeddings: the {part.description.network} of this model takes no new words")
+        return {name: self.weights(part.description.network)[name]}
 
     def offload(self) -> None:
         self._clear()
-        if self._trained:
+        if self.text.trains or self._trained:
             self._come()
 
     def _clear(self) -> None:
@@ -149,11 +205,14 @@ class BaseBackend(Hooks[T]):
         return {} if self.family.vae is None else {self.family.vae: self.vae}
 
     def prepare_training(self, config: TrainConfig) -> list[str]:
-        self._trained = {self.family.denoiser: self.denoiser} | self.text.prepare(config)
+        denoiser = {} if config.words_alone else {self.family.denoiser: self.denoiser}
+        self._trained = denoiser | self.text.prepare(config)
         for name in self.residence.components:
             self.residence.hold(name, self._held(config, name))
         self.place(config)
-        if config.use_lora:
+        if config.train_text_encoder_ti:
+            self._words = Inversion.first(self, self.text.encoders, config)
+        if config.use_lora and self._trained:
             self._add_lora(config)
         else:
             for name in self._trained:
@@ -162,7 +221,7 @@ class BaseBackend(Hooks[T]):
         parameters = self._parameters()
         for weights in parameters.values():
             self.require_gradients(weights)
-        for network in self._trained.values():
+        for network in self._at_work.values():
             if config.gradient_checkpointing:
                 self.recompute(network)
             if self._has_dropout:  # nothing else has dropout, so train mode would change nothing
@@ -170,7 +229,7 @@ class BaseBackend(Hooks[T]):
         self.optimizer = self.make_optimizer(parameters, config)
         if config.use_ema:
             self._ema = self.make_ema(config.ema_decay)
-        return list(self._trained)
+        return list(self._at_work)
 
     def _add_lora(self, config: TrainConfig) -> None:
         """Give the networks factors, which begin as those of a LoRA file where there is one."""
@@ -181,10 +240,12 @@ class BaseBackend(Hooks[T]):
             with as_safetensors(file, self.model) as readable:
                 pairs = factors_for(readable, self._layers)
         self._lora = lora = Lora.of(config, self.model, pairs)
+        for name in self._trained if lora.reads_weights else ():
+            self.residence.come(name)
         self._factors = {name: self.add_lora(network, name, lora) for name, network in self._trained.items()}
         if file is not None and pairs is not None:
             there = self._all_factors
-            first = lora.first_factors(file, pairs, self.shapes(there))
+            first = lora.first_factors(file, pairs, self.shapes(there), self._weight)
             self.fill({name: there[name] for name in first}, first)
 
     def train_step(self, micro_batches: Sequence[Batch], lr: Mapping[str, float]) -> None:
@@ -195,9 +256,15 @@ class BaseBackend(Hooks[T]):
                 self.set_seed(batch.seed)
             errors.append(self.backward(batch))
         norm = self.update(lr)
+        if self._words:
+            with self.inference():
+                self._words.draw_back()
         if self._ema:
             self._ema.update()
-        self._results.append((self.concat(errors, 0), norm))
+        factor = self.optimizer.rate_factor()
+        if isinstance(factor, float):  # before the first update that was applied
+            factor = self.to_device(np.array([factor], np.float32))
+        self._results.append((self.concat(errors, 0), norm, *([] if factor is None else [factor])))
 
     def loss(self, batch: Batch) -> Float:
         self._come()
@@ -207,15 +274,15 @@ class BaseBackend(Hooks[T]):
     def metrics(self) -> list[StepResult]:
         if not self._results:
             return []
-        numbers = [part for errors, norm in self._results for part in (errors, norm.reshape((1,)))]
-        rows = [len(errors) for errors, _ in self._results]
+        numbers = [part.reshape((-1,)) for measured in self._results for part in measured]
+        rows, rated = [len(errors) for errors, *_ in self._results], len(self._results[0]) > 2
         self._results.clear()
-        return cut_results(self.to_host(self.concat(numbers, 0)), rows, scales=self.optimizer.scales)
+        return cut_results(self.to_host(self.concat(numbers, 0)), rows, scales=self.optimizer.scales, rated=rated)
 
     # Files
 
     def export(self, folder: Path, *, averaged: bool) -> None:
-        with self._ema.in_place() if self._ema and averaged else nullcontext():
+        with self._judged(averaged=averaged):
             if self._lora:
                 save_published(self.arrays(self._all_factors), self._lora.scale, folder)
                 return
@@ -225,13 +292,23 @@ class BaseBackend(Hooks[T]):
     def trained_lora(self, *, averaged: bool) -> TrainedLora | None:
         if self._lora is None:
             return None
-        with self._ema.in_place() if self._ema and averaged else nullcontext():
-            return TrainedLora(self.arrays(self._all_factors), self._lora.rank, self._lora.alpha, self._layers)
+        with self._judged(averaged=averaged):
+            lora = self._lora
+            return TrainedLora(self.arrays(self._all_factors), lora.rank, lora.alpha, self._layers, lora.rslora)
+
+    def new_words(self, *, averaged: bool) -> Embeddings | None:
+        if self._words is None:
+            return None
+        with self._judged(averaged=averaged):
+            return self._words.learned()
 
     def save_state(self, folder: Path) -> None:
         self.optimizer.save(folder)
+        if (words := self.new_words(averaged=False)) is not None:
+            words.save(folder / EMBEDDINGS_FILE)
         if self._lora:
-            save_factors(self.arrays(self._all_factors), folder)
+            with self._judged(averaged=False):
+                save_factors(self.arrays(self._all_factors), folder)
         if self._ema:
             self._ema.save(folder)
 
@@ -242,6 +319,8 @@ class BaseBackend(Hooks[T]):
             for name in self._trained:
                 weights, file = self.weights(name), component_file(folder / name)
                 self.fill(weights, read_exactly(file, self.shapes(weights), "this model"))
+        if self._words:
+            self._words.fill(Embeddings.read(folder / EMBEDDINGS_FILE))
         if not reset_optimizer:
             self.optimizer.load(folder)
         if self._ema:
@@ -260,18 +339,82 @@ class BaseBackend(Hooks[T]):
 
     def inputs(self, batch: Batch) -> dict[str, Any]:
         """The denoiser's arguments; text encoders that train run for them."""
-        values = {"x": batch.x, "t": batch.t, **batch.extra}
-        given = {name: self.to_device(array) for name, array in values.items()}
-        return self.family.arguments(given | self.text.condition(batch.prompt).values())
+        words = self.text.condition(batch.prompt, batch.dropped)
+        arrays = {"x": batch.x, "t": batch.t, **batch.extra, **self.masks(batch, words)}
+        given: dict[str, Any] = {
+            name: value if isinstance(value, list) else self.to_device(value) for name, value in arrays.items()
+        }
+        given |= words.values()
+        if self.family.lists:
+            assert words.lengths is not None
+            given["x"] = [row[:, None] for row in given["x"]]
+            rows = enumerate(words.lengths.tolist())
+            given["prompt_embeds"] = [given["prompt_embeds"][row, :length] for row, length in rows]
+        return self.family.arguments(given)
 
-    def squared_error(self, answer: Any, batch: Batch) -> T:
+    def masks(self, batch: Batch, words: Conditioning[T]) -> dict[str, NDArray[Any]]:
+        """Which tokens are words and which padding, by name, where the family wants to know."""
+        tensor: Any = words.prompt_embeds
+        if words.lengths is None or not self.family.masks:
+            return {}
+        image = batch.x.shape[1] if self.family.patch > 1 else batch.x[0, 0].size
+        masks = self.family.masks.items()
+        return {name: mask(words.lengths, tensor.shape[1], image) for name, mask in masks}
+
+    def together(self, answer: Any) -> Any:
+        """The denoiser's answer as one tensor, where it is a list of films of one frame."""
+        return self.concat([one[None, :, 0] for one in answer], 0) if isinstance(answer, list) else answer
+
+    def as_film(self, planes: Float) -> Float:
+        """Images or latents [N, C, h, w] as the autoencoder is given them: [N, C, 1, h, w] where it has films."""
+        return planes[:, :, None] if self.autoencoder_class.frames else planes
+
+    def as_picture(self, planes: Float) -> Float:
+        """`as_film` undone."""
+        return planes[:, :, 0] if self.autoencoder_class.frames else planes
+
+    def answered(self, answer: Any) -> tuple[Float, Float]:
+        """Mean and deviation, each [N, C, h, w], of the autoencoder's answer; of latents alone no deviation."""
+        if not self.autoencoder_class.distribution:
+            latents = self.as_picture(self.to_host(answer.latent))
+            return latents, np.zeros_like(latents)
+        return self.as_picture(self.to_host(answer.mean)), self.as_picture(self.to_host(answer.std))
+
+    @cached_property
+    def autoencoder_class(self) -> AutoencoderClass:
+        """What is said of the autoencoder's class."""
+        return autoencoder_class(self.model)
+
+    def target(self, batch: Batch) -> T:
+        """What the network must answer, its own answers without factors where the batch asks for them."""
+        own = batch.preserved
+        if own is None:
+            return self.to_device(batch.target)
+        try:
+            for network in self._trained.values():
+                self.switch_lora(network, on=False)
+            with self.inference():
+                answer: Any = self.answer(own)
+        finally:
+            for network in self._trained.values():
+                self.switch_lora(network, on=True)
+        said = batch.target[: len(batch.target) - len(own.target)]
+        before = [self.to_device(said)] if len(said) else []
+        return self.concat([*before, answer[:, : own.target.shape[1]]], 0)
+
+    def errors(self, batch: Batch) -> T:
+        target = self.target(batch)  # first, while nothing is kept for gradients
+        return self.squared_error(self.answer(batch), target, batch.mask)
+
+    def squared_error(self, answer: Any, target: T, mask: Float | None) -> T:
         """Mean squared error of each row [B] of the denoiser's answer in float32, by methods that PyTorch's tensors and
         Paddle's have alike."""
-        if answer.shape[1] > batch.target.shape[1]:  # a variance besides
-            answer = answer[:, : batch.target.shape[1]]
-        squared = (answer - self.to_device(batch.target)).square()
-        if batch.mask is not None:
-            squared = squared * self.to_device(batch.mask)
+        wanted: Any = target
+        if answer.shape[1] > wanted.shape[1]:  # a variance besides
+            answer = answer[:, : wanted.shape[1]]
+        squared = (answer - wanted).square()
+        if mask is not None:
+            squared = squared * self.to_device(mask)
         mean: T = squared.flatten(1).mean(1)
         return mean
 
@@ -279,8 +422,14 @@ class BaseBackend(Hooks[T]):
 
     def _come(self) -> None:
         """What a pass of the denoiser needs is on the device: itself, and text encoders that train."""
-        for name in self._trained or (self.family.denoiser,):
+        for name in self._at_work:
             self.residence.come(name)
+
+    @property
+    def _at_work(self) -> dict[str, Any]:
+        """The networks of training's pass, by component: the denoiser, then text encoders that train or learn words."""
+        words = {part.description.network: part.network for part in self.text.encoders if part.trains}
+        return {self.family.denoiser: self.denoiser} | words
 
     def _held(self, settings: ModelSettings, name: str) -> Any:
         """The type in which a component's weights come: that of mixed precision, but for those that train, for the
@@ -291,7 +440,8 @@ class BaseBackend(Hooks[T]):
             precision = "no"
         if isinstance(settings, TrainConfig) and not settings.use_lora:
             words = name in encoders and bool(encoders[name].lora_layers) and settings.train_text_encoder
-            precision = "no" if words or name == self.family.denoiser else precision
+            trains = name == self.family.denoiser and not settings.words_alone
+            precision = "no" if words or trains else precision
         return self.type_of(precision)
 
     @property
@@ -304,9 +454,12 @@ class BaseBackend(Hooks[T]):
 
     def _parameters(self) -> dict[str, Mapping[str, T]]:
         """What trains, by component, then by COMPONENT.PARAMETER as published."""
+        found: dict[str, Mapping[str, T]] = dict(self._words.parameters) if self._words else {}
         if self._lora:
-            return self._factors
-        found: dict[str, Mapping[str, T]] = {}
+            return {
+                component: {name: factor for name, factor in factors.items() if not name.endswith(FROZEN)}
+                for component, factors in self._factors.items()
+            } | found
         for name in self._trained:
             unused = self.model.unused(name)
             trained = {p: w for p, w in self.weights(name).items() if p != TABLE and not p.startswith(unused)}
@@ -314,13 +467,20 @@ class BaseBackend(Hooks[T]):
         return found
 
     @contextmanager
+    def _judged(self, *, averaged: bool) -> Iterator[None]:
+        """The weights as they are judged and used: the optimizer's, or the EMA's where that is asked for."""
+        average = self._ema.in_place() if self._ema and averaged else nullcontext()
+        with average, self.optimizer.judged() if self._trained or self._words else nullcontext():
+            yield
+
+    @contextmanager
     def _evaluating(self) -> Iterator[None]:
         """The model as it is judged and used: without dropout, under its EMA where the run keeps one."""
-        training = [network for network in self._trained.values() if network.training]
+        training = [network for network in self._at_work.values() if network.training]
         try:
             for network in training:
                 self.set_mode(network, train=False)
-            with self._ema.in_place() if self._ema else nullcontext(), self.inference():
+            with self._judged(averaged=True), self.inference():
                 yield
         finally:
             for network in training:

@@ -9,6 +9,9 @@ T = TypeVar("T")
 BUCKET_BYTES = 64 * 2**20
 """What a bucket takes beside the tensors themselves."""
 
+IN_FLIGHT = 256 * 2**20
+"""Bytes that are on their way from a device to the host at most: what makes more waits."""
+
 
 def in_buckets(tensors: Iterable[T], size: Callable[[T], int], limit: int) -> Iterator[list[T]]:
     """Tensors, in order, by buckets that reach `limit` with their last one.

@@ -15,7 +15,7 @@ from ..config import TrainConfig
 from ..config.common import Precision
 from ..formats.weights import Arrays
 from ..models.folder import ModelFolder
-from ..text.conditioning import Conditioning, TextHooks
+from ..text.conditioning import Conditioning, LoadedEncoder, TextHooks
 from .ema import EMA
 from .loading import Component
 from .lora import Lora
@@ -113,6 +113,28 @@ class Hooks(TextHooks[T]):
 
     @staticmethod
     @abstractmethod
+    def switch_lora(network: Any, *, on: bool) -> None:
+        """Let a network answer with the factors that train, or without."""
+
+    @abstractmethod
+    def table(self, part: LoadedEncoder[T]) -> Float:
+        """[tokens, width] of a text encoder's embeddings, on the host."""
+
+    @abstractmethod
+    def table_shape(self, part: LoadedEncoder[T]) -> tuple[int, ...]:
+        """Its shape."""
+
+    @abstractmethod
+    def add_rows(self, part: LoadedEncoder[T], first: int, rows: Float) -> T:
+        """Let a text encoder answer to the tokens from `first` on with rows [tokens, width] in float32, which may train
+        beside its table; returns them."""
+
+    @abstractmethod
+    def put(self, tensor: T, value: T) -> None:
+        """Let a tensor that trains hold these values."""
+
+    @staticmethod
+    @abstractmethod
     def require_gradients(weights: Mapping[str, T]) -> None:
         """Let weights train."""
 
@@ -136,6 +158,10 @@ class Hooks(TextHooks[T]):
     @abstractmethod
     def set_seed(seed: int) -> Any:
         """Seed what is random inside networks."""
+
+    @abstractmethod
+    def answer(self, batch: Batch) -> T:
+        """The denoiser's answer, in float32."""
 
     @abstractmethod
     def errors(self, batch: Batch) -> T:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..config.common import Quantization
 from ..errors import ConfigError
 from ..formats.weights import Shaped, known_names, misfit
 from ..io.progress import progress
@@ -64,6 +65,14 @@ class Component(ABC):
     @abstractmethod
     def hold(self, dtype: Any) -> None:
         """Let weights come in this type from now on; those that are there go."""
+
+    def quantize(self, method: Quantization) -> None:
+        """Keep the weights that `quantization.quantised` chooses in fewer bits; before any came.
+
+        Raises:
+            ConfigError: this backend cannot.
+        """
+        raise ConfigError(f"quantize_base: {method}: this backend keeps no weights in fewer bits; use --backend torch")
 
     @abstractmethod
     def fill(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import TrainConfig
-from ..diffusion.randomness import lora_factor
+from ..config.method import LoraMethod
 from ..errors import ConfigError
-from ..formats.lora import DOWN, UP, Pair
+from ..formats.lora import Pair
+from ..formats.lora_arithmetic import product
+from ..formats.lora_kinds import row_norms
+from ..formats.lora_raw import DOWN, MAGNITUDE, UP
 from ..formats.weights import Arrays
 from ..models.folder import ModelFolder
+from .lora_blocks import Blocks
+from .lora_first import FROZEN as FROZEN
+from .lora_first import factor_shapes, first_values
+from .lora_first import initial_down as initial_down
 
+BASE = ".base_layer"
+"""What peft calls the layer that its own stands around."""
+_FACTORS = {"lora_A", "lora_B", "lora_magnitude_vector"}
 Pairs = Mapping[tuple[str, str], Pair]
 """A LoRA file's factors by (component, layer)."""
 
@@ -27,11 +37,23 @@ class TrainedLora:
     """What a LoRA run has trained."""
 
     factors: Arrays
-    """Raw, by COMPONENT.LAYER.lora_A.weight and …lora_B…"""
+    """Raw, by COMPONENT.LAYER.lora_A.weight and …lora_B…, or what else the method has (`lora_first`)."""
     rank: int
     alpha: float
     layers: Mapping[str, Mapping[str, Sequence[int]]]
     """Component -> the layers that it has -> shapes of their weights."""
+    rslora: bool = False
+
+    @property
+    def scale(self) -> float:
+        """By which the factors' product counts."""
+        return scale_of(self.alpha, self.rank, rslora=self.rslora)
+
+    @property
+    def kind(self) -> str:
+        """DoRA, LoHa or LoKr; "": what every program reads as LoRA."""
+        ends = {MAGNITUDE: "DoRA", ".hada_w1_a": "LoHa", ".lokr_w1": "LoKr"}
+        return next((kind for end, kind in ends.items() if any(name.endswith(end) for name in self.factors)), "")
 
 
 @dataclass(frozen=True)
@@ -48,6 +70,13 @@ class Lora:
     """Component -> beginnings of the published names of layers that are left as they are."""
     layers: tuple[str, ...] = ()
     """Endings of the denoiser's, in whichever block."""
+    method: LoraMethod = "lora"
+    dora: bool = False
+    rslora: bool = False
+    factor: int | None = None
+    """LoKr's."""
+    blocks: Blocks | None = None
+    """Of the denoiser; None: all."""
 
     @classmethod
     def of(cls, config: TrainConfig, model: ModelFolder, first: Pairs | None = None) -> Lora:
@@ -55,42 +84,98 @@ class Lora:
 
         Args:
             first: factors that training begins with, whose layers of text encoders get some, for no setting names them.
-
-        Raises:
-            ConfigError: a transformer block that the model has not.
         """
         alpha = config.lora_alpha if config.lora_alpha is not None else float(config.rank)
         endings = {encoder.network: encoder.lora_layers for encoder in model.text_encoders}
         endings = {name: (*usual, *_beyond(usual, name, first or {})) for name, usual in endings.items()}
         layers = tuple(config.lora_layers or model.family.lora_layers)
-        blocks = config.lora_blocks if model.schedule.prediction == "flow" else None  # of transformers
-        endings |= {model.family.denoiser: layers if blocks is None else _in_blocks(blocks, layers, model)}
+        endings |= {model.family.denoiser: layers}
         unused = {name: model.unused(name) for name in endings}
-        return cls(config.rank, alpha, config.lora_dropout, config.seed, endings, unused, layers)
+        blocks = None if config.lora_blocks is None else Blocks.of(config.lora_blocks, model.family.denoiser)
+        method = config.lora_method
+        return cls(
+            config.rank,
+            alpha,
+            config.lora_dropout if method in ("lora", "pissa") else 0.0,
+            config.seed,
+            endings,
+            unused,
+            layers,
+            method,
+            method == "lora" and config.use_dora,
+            config.use_rslora,
+            config.lokr_factor if method == "lokr" else None,
+            blocks,
+        )
 
     @property
     def scale(self) -> float:
         """By which the factors' product counts."""
-        return self.alpha / self.rank
+        return scale_of(self.alpha, self.rank, rslora=self.rslora)
+
+    @property
+    def reads_weights(self) -> bool:
+        """Whether the factors' first values depend on the weights."""
+        return self.dora or self.method == "pissa"
 
     def chosen(self, component: str, names: Iterable[str]) -> set[str]:
         """Those of a component's layers, by published name, that get factors.
 
         Raises:
-            ConfigError: none of them has such a name.
+            ConfigError: none of them has such a name, or lies in such a block.
         """
         endings, unused = tuple(f".{ending}" for ending in self.endings[component]), self.unused[component]
         found = {name for name in names if f".{name}".endswith(endings) and not name.startswith(unused)}
         if not found:
             listed = ", ".join(self.endings[component])
             raise ConfigError(f"lora_layers: {listed}: no layer of the {component} has such a name")
-        return found
+        return found if self.blocks is None else self.blocks.within(component, found)
 
-    def first_down(self, component: str, layer: str, fan_in: int) -> NDArray[np.float32]:
-        """First value [rank, fan_in] of a layer's down matrix."""
-        return initial_down(self.seed, f"{component}.{layer}", self.rank, fan_in)
+    def first(
+        self, component: str, layer: str, shape: Sequence[int], weight: Callable[[], NDArray[np.float32]]
+    ) -> Arrays:
+        """First values of a layer's factors in PyTorch's layout, by the ends of their names; those that end in `FROZEN`
+        do not train.
 
-    def first_factors(self, file: Path, pairs: Pairs, shapes: Mapping[str, Sequence[int]]) -> Arrays:
+        Args:
+            shape: of the layer's weight.
+            weight: reads it, for methods that ask for it.
+        """
+        shapes, name = self.shapes(shape), f"{component}.{layer}"
+        there = weight() if self.reads_weights else None
+        return first_values(self.method, shapes, self.seed, name, scale=self.scale, weight=there)
+
+    def shapes(self, shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
+        """Shapes of the factors of a layer whose weight has this one, by the ends of their names."""
+        return factor_shapes(self.method, shape, self.rank, dora=self.dora, factor=self.factor)
+
+    def numbers(self, shape: Sequence[int], *, frozen: bool = False) -> int:
+        """Of a layer's factors, how many train, or (`frozen`) do not."""
+        shapes = self.shapes(shape)
+        return sum(math.prod(one) for name, one in shapes.items() if name.endswith(FROZEN) == frozen)
+
+    @property
+    def between(self) -> int:
+        """Numbers of a token that a layer keeps between its factors."""
+        return {"lora": self.rank, "pissa": self.rank, "loha": self.rank**2, "lokr": 0}[self.method]
+
+    @property
+    def beside(self) -> int:
+        """Answers of a layer's width that its factors keep besides."""
+        return 2 if self.dora or self.method == "lokr" else 0
+
+    def scale_beside(self, factors: Iterable[str]) -> float:
+        """By which a layer's factors count, by the ends of their names: LoKr's without a product as they are, as others
+        read them (`lora_kinds.as_factors`)."""
+        return 1.0 if {".lokr_w1", ".lokr_w2"} <= {*factors} else self.scale
+
+    def first_factors(
+        self,
+        file: Path,
+        pairs: Pairs,
+        shapes: Mapping[str, Sequence[int]],
+        weight: Callable[[str, str], NDArray[np.float32]] | None = None,
+    ) -> Arrays:
         """First values of the layers that a LoRA file has, by COMPONENT.LAYER.lora_A.weight and …lora_B…
 
         Their product, times this run's scale, is what the file's makes: the ratio of the scales goes into the up
@@ -100,9 +185,10 @@ class Lora:
         Args:
             pairs: of the file, by (component, layer).
             shapes: of all factors of this run.
+            weight: reads a layer's, for DoRA that begins with factors which had none.
 
         Raises:
-            ConfigError: layers that this run does not train, or a larger rank.
+            ConfigError: layers that this run does not train, a larger rank, or lengths of rows without DoRA.
         """
         self._refuse_lost(file, pairs, shapes)
         found: Arrays = {}
@@ -110,12 +196,34 @@ class Lora:
             down_name, up_name = f"{component}.{layer}{DOWN}", f"{component}.{layer}{UP}"
             down_shape, up_shape, rank = shapes[down_name], shapes[up_name], len(pair.down)
             refuse_larger_rank(file, rank, self.rank)
-            down = self.first_down(component, layer, math.prod(down_shape[1:]))
+            down = initial_down(self.seed, f"{component}.{layer}", self.rank, math.prod(down_shape[1:]))
             down[:rank] = pair.down.reshape(rank, -1)
             up = np.zeros((up_shape[0], self.rank), np.float32)
             up[:, :rank] = pair.up.reshape(len(pair.up), -1).astype(np.float64) * (pair.scale / self.scale)
             found |= {down_name: down.reshape(down_shape), up_name: up.reshape(up_shape)}
+            found |= self._first_lengths(file, f"{component}.{layer}", pair, shapes, weight)
         return found
+
+    def _first_lengths(
+        self,
+        file: Path,
+        name: str,
+        pair: Pair,
+        shapes: Mapping[str, Sequence[int]],
+        weight: Callable[[str, str], NDArray[np.float32]] | None,
+    ) -> Arrays:
+        """DoRA's of a layer with a file's factors: the file's, or those that its changed weight has."""
+        if not self.dora:
+            if pair.magnitude is not None:
+                raise ConfigError(f"init_lora: {file}: {name}: is DoRA, whose lengths would be lost; give use_dora")
+            return {}
+        lengths = pair.magnitude
+        if lengths is None:
+            assert weight is not None
+            component, _, layer = name.partition(".")
+            whole = weight(component, layer)
+            lengths = row_norms(whole.astype(np.float64) + product(pair).reshape(whole.shape))
+        return {name + MAGNITUDE: lengths.astype(np.float32).reshape(tuple(shapes[name + MAGNITUDE]))}
 
     def _refuse_lost(self, file: Path, pairs: Pairs, shapes: Mapping[str, Sequence[int]]) -> None:
         """Refuse a file some of whose layers would not train, and so not be saved, naming what would train them."""
@@ -137,10 +245,18 @@ class Lora:
         )
 
 
+def scale_of(alpha: float, rank: int, *, rslora: bool) -> float:
+    """alpha/rank (arXiv 2106.09685, section 4.1), or alpha/√rank (rsLoRA, arXiv 2312.03732, theorem 3.2)."""
+    return alpha / (rank**0.5 if rslora else rank)
+
+
 def layer_shapes(weights: Mapping[str, Sequence[int]]) -> dict[str, Sequence[int]]:
-    """Shapes of the weights of layers, by the layers' names, from those of all that a network has."""
+    """Shapes of the weights of layers, by the layers' names, from those of all that a network has, factors that stand
+    beside layers left out."""
     ending = ".weight"
-    return {name.removesuffix(ending): shape for name, shape in weights.items() if name.endswith(ending)}
+    layers = {name.removesuffix(ending): shape for name, shape in weights.items() if name.endswith(ending)}
+    own = {name: shape for name, shape in layers.items() if not _FACTORS.intersection(name.split("."))}
+    return {name.removesuffix(BASE): shape for name, shape in own.items()}
 
 
 def refuse_larger_rank(file: Path, there: int, rank: int) -> None:
@@ -162,25 +278,3 @@ def _beyond(usual: Iterable[str], component: str, layers: Iterable[tuple[str, st
     others = [layer for part, layer in layers if part == component and not f".{layer}".endswith(known)]
     parts = [layer.rpartition(".") for layer in others]
     return sorted({f"{stem.rpartition('.')[2]}.{last}" if last.isdigit() else last for stem, _, last in parts})
-
-
-def _in_blocks(blocks: Sequence[str], layers: Sequence[str], model: ModelFolder) -> tuple[str, ...]:
-    """Endings of the names of layers in the transformer's blocks of these numbers."""
-    there = [str(number) for number in range(int(model.config(model.family.denoiser).get("num_layers") or 0))]
-    if unknown := [block for block in blocks if block not in there]:
-        raise ConfigError(
-            f"lora_blocks: {', '.join(unknown)}: no such block of the {model.family.denoiser}, which has 0 to "
-            f"{len(there) - 1}"
-        )
-    return tuple(f"transformer_blocks.{number}.{layer}" for number in blocks for layer in layers)
-
-
-def initial_down(seed: int, name: str, rank: int, fan_in: int) -> NDArray[np.float32]:
-    """First value [rank, fan_in] of a layer's down matrix A: uniform in ±1/√fan_in, as peft draws it.
-
-    The up matrix B starts at zero (arXiv 2106.09685, section 4.1).  `name` is COMPONENT.LAYER, so that the draw does
-    not depend on the order in which a framework walks its layers.
-    """
-    bound = fan_in**-0.5
-    draw = lora_factor(seed, name)
-    return draw.uniform(-bound, bound, (rank, fan_in)).astype(np.float32)

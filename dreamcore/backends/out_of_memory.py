@@ -161,7 +161,47 @@ def _shorter(case: Case) -> str:
 
 def _eight_bits(case: Case) -> bool:
     there = case.backend == "torch" and case.kind == "device"
-    return there and not case["use_8bit_adam"] and not case["use_lora"]
+    adamw = case["optimizer"] == "adamw" and not case["use_8bit_adam"]
+    return there and adamw and not case["use_lora"]
+
+
+def _frozen(case: Case) -> bool:
+    """Whether a denoiser's weights, which are computed with, do not train."""
+    return case.backend == "torch" and case["use_lora"] is not False and case["grid"] is not False
+
+
+def _in_8_bits(case: Case) -> bool:
+    return _frozen(case) and case["quantize_base"] is None and not case["blocks_to_swap"]
+
+
+def _in_4_bits(case: Case) -> bool:
+    return _frozen(case) and case["quantize_base"] in ("int8", "fp8")
+
+
+def _words_in_8_bits(case: Case) -> bool:
+    """Whether some text encoder does not train."""
+    from ..models.folder import ModelFolder
+
+    if case.backend != "torch" or case["quantize_text_encoders"] is not None or case["train_text_encoder_ti"]:
+        return False
+    trains = case["train_text_encoder"]
+    return any(not (trains and encoder.lora_layers) for encoder in ModelFolder.of(case.config).text_encoders)
+
+
+def _words_in_4_bits(case: Case) -> bool:
+    return case.backend == "torch" and case["quantize_text_encoders"] in ("int8", "fp8")
+
+
+def _all_on_device(case: Case) -> bool:
+    """Whether what trains, or frozen blocks, could wait on the host."""
+    moves = not case["use_lora"] or not (case["quantize_base"] or case["blocks_to_swap"] or case["compile"])
+    there = case.backend == "torch" and case.kind == "device" and case["optimizer"] != "adamw8bit"
+    return there and case["placement"] == "cuda" and not case["use_8bit_adam"] and moves
+
+
+def _placed_by_plan(case: Case) -> bool:
+    """Whether the plan, which has left some of it on the device, was wrong."""
+    return case["placement"] == "auto" and case.kind == "device" and not case["use_lora"]
 
 
 def _without_t5(case: Case) -> bool:
@@ -181,6 +221,7 @@ def _slicing(case: Case) -> bool:
 
 
 EVERYWHERE = (LOADING, CLASSES, PROMPTS, IMAGES, TRAINING, VALIDATION, SAMPLING)
+DENOISING = (LOADING, CLASSES, TRAINING, VALIDATION, SAVING, SAMPLING)
 SIDE_STEP = 64
 Change = Callable[[Case], dict[str, Any]]
 
@@ -203,7 +244,13 @@ REMEDIES: list[tuple[str | Callable[[Case], str], tuple[str, ...], Callable[[Cas
     ("--drop_t5", (LOADING, PROMPTS), _without_t5, _set(drop_t5=True)),
     (_shorter, EVERYWHERE, _half_precision, _set(mixed_precision="bf16")),
     ("--use_lora", (LOADING, TRAINING, SAVING), lambda c: c["use_lora"] is False, _set(use_lora=True)),
+    ("--quantize_base int8", DENOISING, _in_8_bits, _set(quantize_base="int8")),
+    ("--quantize_base nf4", DENOISING, _in_4_bits, _set(quantize_base="nf4")),
+    ("--quantize_text_encoders int8", (LOADING, PROMPTS), _words_in_8_bits, _set(quantize_text_encoders="int8")),
+    ("--quantize_text_encoders nf4", (LOADING, PROMPTS), _words_in_4_bits, _set(quantize_text_encoders="nf4")),
     ("--use_8bit_adam", (TRAINING,), _eight_bits, _set(use_8bit_adam=True)),
+    ("--placement auto", (*DENOISING, PROMPTS), _all_on_device, _set(placement="auto")),
+    ("--placement cpu", (TRAINING,), _placed_by_plan, _set(placement="cpu")),
     ("--no-use_ema", (LOADING, TRAINING), lambda c: c["use_ema"], _set(use_ema=False)),
     (
         "--no-train_text_encoder",

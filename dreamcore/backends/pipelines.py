@@ -7,7 +7,9 @@ So which sampler, which parts and which arguments are decided here; a backend br
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -17,7 +19,7 @@ from ..diffusion.randomness import upscaling_noise
 from ..diffusion.samplers import READ_VARIANCE, samplers
 from ..diffusion.schedule import FIXED_VARIANCE, learns_variance
 from ..errors import RunError
-from ..families.packing import pack, unpack
+from ..families.packing import pack, stacked, unpack
 
 if TYPE_CHECKING:
     from ..models.folder import ModelFolder
@@ -37,9 +39,10 @@ def make_pipeline(
     cls = getattr(library, model.index["_class_name"])
     accepted = inspect.signature(cls.__init__).parameters
     given: dict[str, Any] = {n: None for n, p in accepted.items() if p.default is p.empty and n != "self"}
+    given |= {n: value for n, value in model.index.items() if n in accepted and not isinstance(value, list)}
     given |= {n: False for n in ("requires_safety_checker", "add_watermarker") if n in accepted}
     if request is not None:
-        class_name, options = samplers(model.schedule.prediction)[request.scheduler]
+        class_name, options = samplers(model.schedule.prediction, model.schedule.solver)[request.scheduler]
         config = model.config("scheduler")
         if learns_variance(config) and not (request.learned_variance and class_name in READ_VARIANCE):
             config["variance_type"] = FIXED_VARIANCE
@@ -72,11 +75,17 @@ def make_latents(
     """
     (positive, negative), patch = words, model.family.patch
     height, width = request.noise.shape[2:4]
-    given: dict[str, Any] = dict(positive.values())
-    if model.family.classifier_free and request.guidance_scale > 1:
-        given |= {f"negative_{name}": value for name, value in negative.values().items()}
-    noise = to_tensor(pack(request.noise, patch))
-    if "latents" in inspect.signature(type(pipeline).__call__).parameters:
+    pipeline.default_sample_size = math.sqrt(height * width) * (1 + 1e-9)  # to which HiDream's brings other areas
+    given = _words(model, positive, to_tensor)
+    if model.classifier_free and request.guidance_scale > model.family.unguided:
+        given |= {f"negative_{name}": value for name, value in _words(model, negative, to_tensor).items()}
+    squares = stacked(request.noise, patch) if model.family.stacks_squares else pack(request.noise, patch)
+    noise, accepted = to_tensor(squares), inspect.signature(type(pipeline).__call__).parameters
+    if "max_area" in accepted:  # to which it would enlarge images
+        given["max_area"] = height * width * model.latent_factor**2
+    if model.family.stacks_squares:
+        _lend_statistics(pipeline, squares.shape[1], to_tensor)
+    if "latents" in accepted:
         given |= {"latents": noise, "output_type": "latent"}
     else:
         _lend_noise(pipeline, noise, to_tensor(upscaling_noise(request.seeds, request.noise.shape[1:])))
@@ -86,7 +95,8 @@ def make_latents(
     made, *_ = pipeline(
         **given,
         num_inference_steps=request.steps,
-        guidance_scale=request.guidance_scale,
+        **{model.family.guidance_argument: request.guidance_scale},
+        **model.family.pipeline_options,
         height=height * model.latent_factor,
         width=width * model.latent_factor,
         return_dict=False,
@@ -98,8 +108,31 @@ def make_latents(
             f"images: the {model.family.denoiser} answers with numbers that are not finite; its weights are damaged, "
             "or too large for this precision (--mixed_precision no)"
         )
-    shift, scale = model.latent_scaling
-    return latents / scale + shift
+    return model.latents.unscaled(latents)
+
+
+def _words(
+    model: ModelFolder, words: Conditioning[Tensor], to_tensor: Callable[[NDArray[Any]], Tensor]
+) -> dict[str, Any]:
+    """The pipeline's arguments, from what the denoiser sees of the prompts; masks leave out what only it sees."""
+    family, values = model.family, dict[str, Any](words.values())
+    embeds: Any = words.prompt_embeds
+    if words.lengths is not None:
+        if family.lists:
+            values["prompt_embeds"] = [embeds[row, :length] for row, length in enumerate(words.lengths.tolist())]
+        masks = family.masks.items()
+        values |= {name: to_tensor(mask(words.lengths, embeds.shape[1], 0)) for name, mask in masks}
+    return {argument: values[name] for argument, name in family.pipeline.items() if name in values}
+
+
+def _lend_statistics(pipeline: Any, channels: int, to_tensor: Callable[[NDArray[np.float32]], Any]) -> None:
+    """Let a pipeline that unscales latents, as Flux.2's do by their autoencoders' statistics, leave them as they are.
+
+    The statistics that it is lent are of mean 0 and variance 1: latents are unscaled here, for every pipeline alike.
+    """
+    ones = np.ones(channels, np.float32)
+    statistics = SimpleNamespace(running_mean=to_tensor(0 * ones), running_var=to_tensor(ones))
+    pipeline.vae = SimpleNamespace(bn=statistics, config=SimpleNamespace(batch_norm_eps=0.0))
 
 
 def _lend_noise(pipeline: Any, first: Any, start: Any) -> None:
@@ -123,8 +156,7 @@ def scaled(
     """
     check_autoencoder(mean, model)
     check_autoencoder(std, model)
-    shift, scale = model.latent_scaling
-    return (mean - shift) * scale, std * scale
+    return model.latents.scaled(mean, std)
 
 
 def to_pixels(decoded: NDArray[np.float32], model: ModelFolder) -> NDArray[np.uint8]:

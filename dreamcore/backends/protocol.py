@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from ..config import TrainConfig
     from ..config.common import Scheduler
+    from ..formats.embeddings import Embeddings
     from .lora import TrainedLora
 
 Float = NDArray[np.float32]
@@ -44,8 +45,13 @@ class Batch:
     """Seeds what is random inside the network (LoRA dropout)."""
     mask: Float | None = None
     """[B, 1, h, w] weights of the squared error's elements; [B, tokens, width] beside tokens."""
-    extra: Mapping[str, Float] = field(default_factory=dict)
+    extra: Mapping[str, NDArray[Any] | list[Any]] = field(default_factory=dict)
     """Inputs that only some families have, under the names of their description (`Family.extra`)."""
+    dropped: NDArray[np.bool_] | None = None
+    """[B, encoders] where zeros stand for a text encoder's answer; None: nowhere."""
+    preserved: Batch | None = None
+    """The last rows as a batch of their own, where what the network must answer to them, beside zeros in `target`, is
+    what it answers by itself: without LoRA's factors, and without a gradient."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +64,25 @@ class StepResult:
     """Euclidean norm of the whole gradient over all trained weights and devices, before clipping."""
     skipped: bool = False
     """The update was not applied (fp16 overflow)."""
+    rate_factor: float | None = None
+    """What the optimizer multiplies the next learning rate by, where it finds that itself (Prodigy)."""
 
 
-def cut_results(numbers: Float, rows: Sequence[int], *, scales: bool) -> list[StepResult]:
+def cut_results(numbers: Float, rows: Sequence[int], *, scales: bool, rated: bool = False) -> list[StepResult]:
     """Results of updates from what one copy to the host brought.
 
     Args:
-        numbers: of each update in turn its rows' errors and its gradient's norm.
+        numbers: of each update in turn its rows' errors, its gradient's norm, and, where it is `rated`, a factor.
         rows: of each update.
         scales: whether there is a loss scale, whose overflows are skipped.
+        rated: whether the optimizer finds a factor of the learning rate.
     """
-    parts = np.split(numbers, np.cumsum([n + 1 for n in rows])[:-1])
-    return [StepResult(p[:-1].copy(), float(p[-1]), skipped=scales and not np.isfinite(p[-1])) for p in parts]
+    results = []
+    for part in np.split(numbers, np.cumsum([n + 1 + rated for n in rows])[:-1]):
+        factor = float(part[-1]) if rated else None
+        errors, norm = part[: -1 - rated].copy(), float(part[-1 - rated])
+        results.append(StepResult(errors, norm, scales and not np.isfinite(norm), factor))
+    return results
 
 
 class World(Protocol):
@@ -168,7 +181,7 @@ class Backend(Protocol):
 
     def encode_images(self, pixels: Float) -> tuple[Float, Float]:
         """Mean and standard deviation, each [N, C, h, w], of the latents of [N, 3, H, W] pixels in [−1, 1], shifted and
-        scaled (`ModelFolder.latent_scaling`)."""
+        scaled (`LatentSpace`)."""
         ...
 
     def prepare_training(self, config: TrainConfig) -> list[str]:
@@ -215,8 +228,17 @@ class Backend(Protocol):
         """What a LoRA run has trained, of which `export` writes a file; None where whole networks train."""
         ...
 
+    def load_words(self, found: Embeddings) -> None:
+        """Let prompts hold new words, for sampling."""
+        ...
+
+    def new_words(self, *, averaged: bool) -> Embeddings | None:
+        """The embeddings of new words that a run has trained; None where there are none."""
+        ...
+
     def save_state(self, folder: Path) -> None:
-        """Write what continuing needs beyond `export`: `checkpoint.OPTIMIZER_FILE` and, for LoRA, the raw factors."""
+        """Write what continuing needs beyond `export`: `checkpoint.OPTIMIZER_FILE`, for LoRA the raw factors, and new
+        words' embeddings."""
         ...
 
     def load_state(self, folder: Path, *, reset_optimizer: bool = False) -> None:

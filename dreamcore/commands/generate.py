@@ -21,13 +21,15 @@ from ..config.common import Scheduler
 from ..config.used import Context, acting, refuse_idle
 from ..diffusion.randomness import first_noise
 from ..errors import ConfigError
+from ..formats.embeddings import Embeddings
 from ..hub.client import with_token
 from ..io.files import AGAIN, explain_disk_errors, numbered, usable_folder, write_new
 from ..io.images import contact_sheet, png_bytes
 from ..io.names import GENERATED, LOG, LORA_FILE, SHEET
 from ..io.progress import progress
+from ..models.embedding_files import embeddings_in, open_embeddings
 from ..models.folder import ModelFolder
-from ..models.lora_files import as_safetensors, find_lora
+from ..models.lora_files import as_safetensors, find_lora, lengths_first
 from ..models.settings import model_facts, refuse_before_fetching, sampler
 from ..track import Console, shows_progress
 from ..training.upscaling import low_resolution
@@ -70,13 +72,16 @@ def _generate(config: GenerateConfig, name: str) -> list[Path]:
     scheduler = sampler(config.scheduler, model, "scheduler")
     start = _start(config, model)
     loras = [(find_lora("lora", name), scale) for name, scale in config.loras] if config.lora is not None else []
+    words = _words(config, model, loras)
     folder = Path(config.output_dir).expanduser()
     usable_folder(folder, "output_dir")
     batch_size, wants_sheet = config.batch_size, config.contact_sheet
     config, backend = load_suggested(name, model, config, Console().message)
-    for file, scale in loras:
+    for file, scale in lengths_first(loras):
         with as_safetensors(file, model) as readable:
             backend.load_lora(readable, scale)
+    if words is not None:
+        backend.load_words(words)
     with during(PROMPTS):  # all at once, so that text encoders are gone when the denoiser comes
         backend.set_prompts(list(dict.fromkeys(text for shot in work for text in (shot.prompt, shot.negative))))
 
@@ -108,6 +113,14 @@ def _generate(config: GenerateConfig, name: str) -> list[Path]:
         content = {"settings": acting(config, context), "pictures": record}
         write_new(numbered(folder / GENERATED), json.dumps(content, indent=1, ensure_ascii=False))
     return files
+
+
+def _words(config: GenerateConfig, model: ModelFolder, loras: Sequence[tuple[Path, float]]) -> Embeddings | None:
+    """The new words that prompts may hold: those that are named, or that lie beside a LoRA file."""
+    if config.embeddings is not None:
+        return open_embeddings(config.embeddings, model)
+    beside = next((found for file, _ in loras if (found := embeddings_in(file.parent)) is not None), None)
+    return None if beside is None else open_embeddings(str(beside), model)
 
 
 def _start(config: GenerateConfig, model: ModelFolder) -> NDArray[np.float32] | None:

@@ -25,7 +25,8 @@ from ..training.training_data import open_training_data
 ALIKE = (
     *("pretrained_model_name_or_path", "resolution", "height", "width", "train_batch_size", "mixed_precision"),
     *("gradient_accumulation_steps", "gradient_checkpointing", "use_lora", "rank", "train_text_encoder", "compile"),
-    *("with_prior_preservation", "cache_latents", "backend", "device", "use_ema"),
+    *("with_prior_preservation", "diff_output_preservation", "cache_latents", "backend", "device", "use_ema"),
+    *("placement", "offload_optim_frac", "blocks_to_swap", "fused_backward_pass"),
 )
 """Settings of which an update's time is a matter: a run in which they are the same tells it."""
 

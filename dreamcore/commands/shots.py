@@ -52,7 +52,7 @@ def shots(config: GenerateConfig, model: ModelFolder) -> list[Shot]:
     """
     plain = Shot(
         "",
-        config.negative_prompt if model.family.classifier_free else "",
+        config.negative_prompt if model.classifier_free else "",
         config.seed,
         config.height or model.native_resolution,
         config.width or model.native_resolution,
@@ -107,7 +107,7 @@ def _of_line(line: str, plain: Shot, model: ModelFolder) -> Shot:
     shot = replace(plain, prompt=prompt.strip())
     for letter, value in said.items():
         name = OPTIONS[letter]
-        if name == "negative" and not model.family.classifier_free:
+        if name == "negative" and not model.classifier_free:
             raise ValueError("--n: this model is not guided by negative words; leave it out")
         kind = {"negative": str, "scale": float}.get(name, int)
         try:

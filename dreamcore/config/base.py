@@ -60,7 +60,7 @@ class Strict(BaseModel):
             raise ValueError(f"needs a value; received {value}")  # pydantic would take `rank: true` for rank 1
         if str in kinds and isinstance(value, int | float):
             value = getattr(value, "text", str(value))  # `identifier: 010` of a YAML file, as --identifier 010
-        several = list[str] in kinds or list[float] in kinds
+        several = any(typing.get_origin(of) is list and typing.get_args(of)[0] in (str, int, float) for of in kinds)
         if several:
             value = listed(value, is_path=info.field_name.endswith(PATHS))
         empty = (several and value == []) or (isinstance(value, str) and not value.strip())

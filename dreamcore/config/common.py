@@ -7,6 +7,7 @@ from typing import Literal
 from .base import Settings, setting
 
 Precision = Literal["no", "fp16", "bf16"]
+Quantization = Literal["nf4", "int8", "fp8"]
 SDVersion = Literal["1.5", "2.0", "2.0-v", "2.1", "2.1-v"]
 WeightingScheme = Literal["none", "sigma_sqrt", "logit_normal", "mode", "cosmap"]
 Like = Literal["colossalai", "structured-lora", "mindone-sd2", "mindone", "ppdiffusers", "diffusers", "kohya"]
@@ -34,6 +35,10 @@ class SourceSettings(Settings):
     """Folder of a denoiser (configuration and weights), or one file with it, to use in place of the model's own."""
     tokenizer_name: str | None = setting(None, may_change=True, example="other-model/tokenizer")
     """Folder of a tokenizer to use in place of the model's first."""
+    pretrained_text_encoder_4_name_or_path: str | None = setting(None, may_change=True, example="models/llama-3.1-8b")
+    """Folder or Hub id of the language model that HiDream is published without; meta-llama's Llama 3.1 by default."""
+    pretrained_tokenizer_4_name_or_path: str | None = setting(None, may_change=True, example="models/llama-3.1-8b")
+    """The same of its tokenizer; by default where the language model is."""
     original_config: str | None = setting(None, may_change=True, example="v1-inference.yaml")
     """What describes a model in one file where its shapes do not: a YAML file in the original layout (SD 1 and 2), or
     the folder, in diffusers layout, of a model that is built alike."""
@@ -45,6 +50,9 @@ class SourceSettings(Settings):
     """Folder for what is fetched from the Hub; the default is its own cache."""
     drop_t5: bool = setting(False)
     """Leave the large T5 text encoder out, where the family can do without (SD3): zeros stand for its words."""
+    text_encoder_out_layers: list[int] | None = setting(None, min_length=1, example=[9, 18, 27])
+    """Hidden states of the language model that make up a prompt's words, where the family has them side by side
+    (Flux.2); the family's own by default."""
 
 
 class DeviceSettings(Settings):
@@ -64,6 +72,11 @@ class DeviceSettings(Settings):
     """Let the autoencoder decode one image after the other: less memory where several are made at a time."""
     enable_vae_tiling: bool = setting(False, may_change=True)
     """Let the autoencoder decode large images tile by tile: less memory, and edges that may just show."""
+    quantize_base: Quantization | None = setting(None)
+    """Keep the frozen weights of the denoiser, under LoRA's factors, in 8 bits (int8, fp8: E4M3) or 4 (nf4, as QLoRA);
+    images are made with them too.  What is trained, and its file, are as ever."""
+    quantize_text_encoders: Quantization | None = setting(None)
+    """The same for the text encoders that do not train."""
     amp_level: Literal["O1", "O2"] | None = setting(None)
     """How far mixed precision goes on paddle: O1 (the default) casts what gains from it, O2 nearly everything."""
     mode: Literal["graph", "pynative"] | None = setting(None, may_change=True)

@@ -74,7 +74,7 @@ def type_in_words(name: str, field: FieldInfo) -> str:
     if words := choices(field):
         return f"one of {', '.join(words)}"
     several = typing.get_origin(kind(field)) is list
-    number = {int: "whole number", float: "number", list[float]: "numbers"}.get(kind(field))
+    number = {int: "whole number", float: "number", list[float]: "numbers", list[int]: "whole numbers"}.get(kind(field))
     if number:
         return ", ".join([number, *_bounds(field)])
     if kind(field) is bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..io.names import CONFIG, INDEX, LORA_FILE, lora_name
+from ..io.names import CONFIG, EMBEDDINGS_FILE, INDEX, LORA_FILE, embeddings_name, lora_name
 from .base import listed, setting
 from .common import ModelSettings, Scheduler
 from .files import read_config_file
@@ -53,6 +53,9 @@ class GenerateConfig(ModelSettings):
     """LoRA files, or run folders that hold one; the first run's own configuration then says model and size."""
     lora_scale: list[float] = setting([1.0], example=[0.8])
     """Strength of the LoRA: one number for all files, or one for each."""
+    embeddings: str | None = setting(None, example="my-dog")
+    """File of new words' embeddings (textual inversion), or the folder of a run that trained some; the default is what
+    lies in the LoRA's folder.  Prompts may then hold these words."""
     output_dir: str = setting("samples", example="pictures")
     """Folder for the images; those that are there stay, and numbers go on after them."""
     contact_sheet: bool = setting(True)
@@ -85,7 +88,8 @@ class GenerateConfig(ModelSettings):
         """What the configuration of the LoRA run says that `lora`, or the model, names: base model and size."""
         model, lora = given.get("pretrained_model_name_or_path"), given.get("lora")
         taken: dict[str, Any] = {}
-        file = next((found for name in listed(lora, is_path=True) or () if (found := _configuration_of(name))), None)
+        named = [*(listed(lora, is_path=True) or ()), given.get("embeddings")]
+        file = next((found for name in named if (found := _configuration_of(name))), None)
         if lora is None and (file := _configuration_of(model)) is not None:
             taken, model = {"lora": model}, None
         said = read_config_file(file) if file is not None else {}
@@ -105,6 +109,7 @@ BASE = (
     *("pretrained_model_name_or_path", "revision", "variant", "original_config", "sd_version", "allow_pickle"),
     "cache_dir",
     *("pretrained_vae_model_name_or_path", "pretrained_unet_name_or_path", "tokenizer_name", "drop_t5"),
+    *("pretrained_text_encoder_4_name_or_path", "pretrained_tokenizer_4_name_or_path"),
 )
 """What a run's configuration says of its model."""
 
@@ -118,14 +123,16 @@ def _same_place(one: Any, other: Any) -> bool:
 
 
 def _configuration_of(name: Any) -> Path | None:
-    """The configuration of the LoRA run that a folder, or a checkpoint in it, or its file, is of; None where it is of
-    none."""
+    """The configuration of the run of LoRA, or of new words, that a folder, or a checkpoint in it, or its file, is of;
+    None where it is of none."""
     if not isinstance(name, str) or not name.strip():
         return None
     try:
         path = Path(name).expanduser()
-        folder = path.parent if path.name in (LORA_FILE, lora_name(path.parent)) else path
-        if not (folder / LORA_FILE).is_file() or (folder / INDEX).is_file():
+        own = (LORA_FILE, lora_name(path.parent), embeddings_name(path.parent))
+        folder = path.parent if path.name in own else path
+        there = any((folder / name).is_file() for name in (LORA_FILE, EMBEDDINGS_FILE, embeddings_name(folder)))
+        if not there or (folder / INDEX).is_file():
             return None
         run = folder.parent if folder.name.startswith("checkpoint-") else folder
         return run / CONFIG if (run / CONFIG).is_file() else None

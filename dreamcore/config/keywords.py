@@ -42,6 +42,12 @@ class SourceGroupKeywords(TypedDict, total=False):
     tokenizer_name: str | Path | None
     """Folder of a tokenizer to use in place of the model's first."""
 
+    pretrained_text_encoder_4_name_or_path: str | Path | None
+    """Folder or Hub id of the language model that HiDream is published without; meta-llama's Llama 3.1 by default."""
+
+    pretrained_tokenizer_4_name_or_path: str | Path | None
+    """The same of its tokenizer; by default where the language model is."""
+
     original_config: str | Path | None
     """What describes a model in one file where its shapes do not: a YAML file in the original layout (SD 1 and 2), or
     the folder, in diffusers layout, of a model that is built alike."""
@@ -57,6 +63,10 @@ class SourceGroupKeywords(TypedDict, total=False):
 
     drop_t5: bool
     """Leave the large T5 text encoder out, where the family can do without (SD3): zeros stand for its words."""
+
+    text_encoder_out_layers: int | Sequence[int] | None
+    """Hidden states of the language model that make up a prompt's words, where the family has them side by side
+    (Flux.2); the family's own by default."""
 
 
 class DeviceGroupKeywords(TypedDict, total=False):
@@ -79,6 +89,13 @@ class DeviceGroupKeywords(TypedDict, total=False):
 
     enable_vae_tiling: bool
     """Let the autoencoder decode large images tile by tile: less memory, and edges that may just show."""
+
+    quantize_base: Literal["nf4", "int8", "fp8"] | None
+    """Keep the frozen weights of the denoiser, under LoRA's factors, in 8 bits (int8, fp8: E4M3) or 4 (nf4, as QLoRA);
+    images are made with them too. What is trained, and its file, are as ever."""
+
+    quantize_text_encoders: Literal["nf4", "int8", "fp8"] | None
+    """The same for the text encoders that do not train."""
 
     amp_level: Literal["O1", "O2"] | None
     """How far mixed precision goes on paddle: O1 (the default) casts what gains from it, O2 nearly everything."""
@@ -168,6 +185,15 @@ class WordGroupKeywords(TypedDict, total=False):
 
     caption_dropout: float
     """Share of samples trained with empty words, which teaches unconditional prediction."""
+
+    clip_l_dropout_rate: float
+    """Share of samples for which zeros stand for what the first CLIP answers, whatever the others do (2403.03206)."""
+
+    clip_g_dropout_rate: float
+    """Share of samples for which zeros stand for what the second CLIP answers."""
+
+    t5_dropout_rate: float
+    """Share of samples for which zeros stand for what T5 answers, as they do where it is left out."""
 
 
 class ImageGroupKeywords(TypedDict, total=False):
@@ -263,12 +289,34 @@ class PriorGroupKeywords(TypedDict, total=False):
     prior_generation_precision: Literal["no", "fp32", "fp16", "bf16"] | None
     """Precision in which class images are generated (no is fp32); the default is `mixed_precision`."""
 
+    diff_output_preservation: bool
+    """LoRA: keep what the model itself, without the factors, answers to the same noisy photographs under words for the
+    class: no class images are needed, and they go with it. Captions say `class_word` in the place of the identifier."""
+
+    diff_output_preservation_multiplier: float
+    """Weight λ of that loss."""
+
 
 class LoraGroupKeywords(TypedDict, total=False):
     """Low-rank factors in place of whole weights (LoRA, arXiv 2106.09685)."""
 
     use_lora: bool
     """Train low-rank factors and not the weights themselves, which stay frozen (LoRA, arXiv 2106.09685)."""
+
+    lora_method: Literal["lora", "pissa", "loha", "lokr"]
+    """What is made of the factors: lora their product; pissa the same, begun with the weights' largest singular values
+    (arXiv 2404.02948) and published as LoRA of twice the rank; loha the product of two such products, number by number;
+    lokr a Kronecker product (LyCORIS, arXiv 2309.14859)."""
+
+    use_dora: bool
+    """Train the lengths of the weights' rows as well, and let the factors change their directions (DoRA, arXiv
+    2402.09353)."""
+
+    use_rslora: bool
+    """LoRA's scale is alpha / √rank, so that larger ranks learn as fast (rsLoRA, arXiv 2312.03732)."""
+
+    lokr_factor: int | None
+    """Side of LoKr's smaller matrix, where it divides the weight's; the default is near the root of each side."""
 
     rank: int
     """Rank of the LoRA factors; with `init_lora` the default is its file's."""
@@ -290,7 +338,9 @@ class LoraGroupKeywords(TypedDict, total=False):
     """Another name of `lora_layers`."""
 
     lora_blocks: str | Sequence[str] | None
-    """Numbers of the transformer blocks that get factors; the default is all of them."""
+    """Blocks of the denoiser that get factors, by name: up_blocks.0.attentions.1, transformer_blocks.0-7,
+    down_blocks.*.attentions; a number is that of a transformer block; of SDXL, content and style are B-LoRA's (arXiv
+    2403.14572). The default is all of them."""
 
 
 class NetworkGroupKeywords(TypedDict, total=False):
@@ -310,6 +360,31 @@ class NetworkGroupKeywords(TypedDict, total=False):
     """Decay of the moving average; it is warmed up as min(decay, (1 + update) / (10 + update))."""
 
 
+class NewWordGroupKeywords(TypedDict, total=False):
+    """New words, whose embeddings are learned: textual inversion (2208.01618), pivotal tuning beside the denoiser."""
+
+    train_text_encoder_ti: bool
+    """Train embeddings of new words, which stand in prompts for the subject, in place of the text encoders' weights."""
+
+    token_abstraction: str
+    """The new words, as prompts and captions have them: "TOK", or several with commas."""
+
+    num_new_tokens_per_abstraction: int | None
+    """Tokens that each of them is spelt with; the default is 2."""
+
+    initializer_concept: str | None
+    """Words whose embeddings the new ones begin as, in as many tokens; otherwise they begin at random."""
+
+    train_text_encoder_ti_frac: float
+    """Share of the updates, from the first, in which the new words train."""
+
+    train_transformer_frac: float
+    """Share of the updates, from the first, in which the denoiser trains beside new words; with 0 they train alone."""
+
+    enable_t5_ti: bool
+    """Train the new words in T5 too, and not in CLIP alone."""
+
+
 class MemoryGroupKeywords(TypedDict, total=False):
     """Memory against time."""
 
@@ -321,6 +396,21 @@ class MemoryGroupKeywords(TypedDict, total=False):
 
     compile: bool
     """Compile the networks that train: minutes at the start of training, then faster updates."""
+
+    placement: Literal["cuda", "cpu", "auto"]
+    """Where what trains lies: cuda all on the device; cpu the weights on the device in the precision of the arithmetic,
+    their float32 originals and the optimizer's state on the host, updated there; auto as much on the device as the plan
+    of memory says fits."""
+
+    offload_optim_frac: float
+    """Placement cpu: the share of the originals and the optimizer's state that lies on the host."""
+
+    blocks_to_swap: int
+    """LoRA: blocks of the denoiser, the largest first, that wait on the host and come to the device for their turn."""
+
+    fused_backward_pass: bool
+    """Update weights while gradients arrive, so that never all gradients are there; without clipping, accumulation and
+    fp16."""
 
     ignore_memory_plan: bool
     """Begin although the plan of memory says that it does not suffice (`dreambooth plan`): it is a prediction."""
@@ -334,6 +424,10 @@ class LossGroupKeywords(TypedDict, total=False):
 
     snr_gamma: float | None
     """γ of min-SNR weighting (arXiv 2303.09556); 5 is usual. Left out: every timestep weighs the same."""
+
+    vae_encode_mode: Literal["sample", "mode"]
+    """What of the autoencoder's answer to a photograph is learnt from: a draw from its distribution, anew each time, or
+    the most likely latents (mode)."""
 
     noise_offset: float
     """Amount of noise that is constant over a channel; 0.1 is usual for very dark or bright images."""
@@ -381,12 +475,73 @@ class EncodingGroupKeywords(TypedDict, total=False):
     """DeepFloyd IF stage 2: what its denoiser is told of the low-resolution image's noise; timesteps, in any case."""
 
 
-class MethodGroupKeywords(LoraGroupKeywords, NetworkGroupKeywords, MemoryGroupKeywords, LossGroupKeywords,
-        EncodingGroupKeywords, total=False):
+class MethodGroupKeywords(LoraGroupKeywords, NetworkGroupKeywords, NewWordGroupKeywords, MemoryGroupKeywords,
+        LossGroupKeywords, EncodingGroupKeywords, total=False):
     """What is trained, and how."""
 
 
-class OptimizerGroupKeywords(TypedDict, total=False):
+class AlgorithmGroupKeywords(TypedDict, total=False):
+    """Which optimizer, and its own numbers."""
+
+    optimizer: Literal[
+        "adamw", "adamw8bit", "adamw_schedulefree", "adafactor", "came", "lion", "muon", "prodigy", "sgd"
+    ]
+    """The optimizer. prodigy finds the learning rate by itself; adafactor and came need least memory; the docs compare
+    them."""
+
+    adam_beta1: float | None
+    """Decay of the first moment, or sgd's momentum; default 0.9. adafactor has a first moment where this is given."""
+
+    adam_beta2: float | None
+    """Decay of the second moment; default 0.999, of lion's moment 0.99."""
+
+    adam_weight_decay: float | None
+    """Decoupled weight decay; default 0.01 for adamw, adamw8bit and muon, else 0."""
+
+    adam_weight_decay_text_encoder: float | None
+    """Decoupled weight decay of the text encoders; the default is `adam_weight_decay`."""
+
+    adam_epsilon: float | None
+    """What is added to the root of the second moment, ε; default 1e-8."""
+
+    use_8bit_adam: bool
+    """Keep AdamW's moments in 8 bits (bitsandbytes, on a GPU): a quarter of their memory; as optimizer adamw8bit."""
+
+    prodigy_beta3: float | None
+    """Decay of the sums that Prodigy's step size comes from; the default is the root of `adam_beta2`."""
+
+    prodigy_decouple: bool
+    """Prodigy: decay weights beside the gradient, as AdamW does, and not as part of it."""
+
+    prodigy_use_bias_correction: bool
+    """Prodigy: correct the moments' bias, as Adam does; the first steps are smaller then."""
+
+    prodigy_safeguard_warmup: bool
+    """Prodigy: leave the learning rate out of the estimate's denominator, as a warm-up wants."""
+
+    prodigy_d0: float
+    """Prodigy's first estimate of the step size."""
+
+    prodigy_d_coef: float
+    """Factor of Prodigy's estimate: the way to make its steps larger or smaller, in 0.5 … 2."""
+
+    adafactor_relative_step: bool
+    """Adafactor: take its own learning rate, the smaller of 1/√update and 0.01 (arXiv 1804.04235, section 8)."""
+
+    adafactor_scale_parameter: bool
+    """Adafactor: multiply the rate by the root mean square of the weight, or 0.001 where that is less."""
+
+    adafactor_warmup_init: bool
+    """Adafactor's own rate begins at 1e-6 times the update in place of 0.01."""
+
+    came_beta3: float
+    """CAME: decay of the instability's mean."""
+
+    muon_momentum: float
+    """Muon's momentum; `adam_beta1` and `adam_beta2` are AdamW's, which it leaves biases, norms and tables to."""
+
+
+class OptimizerGroupKeywords(AlgorithmGroupKeywords, total=False):
     """The updates: how many, how large, of how many samples."""
 
     seed: int
@@ -426,24 +581,6 @@ class OptimizerGroupKeywords(TypedDict, total=False):
 
     lr_power: float
     """Exponent of polynomial."""
-
-    adam_beta1: float
-    """Decay of AdamW's first moment."""
-
-    adam_beta2: float
-    """Decay of AdamW's second moment."""
-
-    adam_weight_decay: float
-    """AdamW's decoupled weight decay."""
-
-    adam_weight_decay_text_encoder: float | None
-    """AdamW's decoupled weight decay of the text encoders; the default is `adam_weight_decay`."""
-
-    adam_epsilon: float
-    """AdamW's ε."""
-
-    use_8bit_adam: bool
-    """Keep AdamW's moments in 8 bits (bitsandbytes, on a GPU): a quarter of their memory."""
 
     max_grad_norm: float
     """Gradients are scaled down to this norm over all trained weights; 0 turns clipping off."""
@@ -630,6 +767,10 @@ class GenerateKeywords(ModelGroupKeywords, total=False):
 
     lora_scale: float | Sequence[float]
     """Strength of the LoRA: one number for all files, or one for each."""
+
+    embeddings: str | None
+    """File of new words' embeddings (textual inversion), or the folder of a run that trained some; the default is what
+    lies in the LoRA's folder. Prompts may then hold these words."""
 
     output_dir: str | Path
     """Folder for the images; those that are there stay, and numbers go on after them."""

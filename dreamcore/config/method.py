@@ -7,6 +7,8 @@ from typing import Literal
 from .base import Settings, setting
 from .common import WeightingScheme
 
+LoraMethod = Literal["lora", "pissa", "loha", "lokr"]
+
 
 class LoraSettings(Settings):
     """Low-rank factors in place of whole weights (LoRA, arXiv 2106.09685)."""
@@ -15,6 +17,17 @@ class LoraSettings(Settings):
 
     use_lora: bool = setting(False)
     """Train low-rank factors and not the weights themselves, which stay frozen (LoRA, arXiv 2106.09685)."""
+    lora_method: LoraMethod = setting("lora")
+    """What is made of the factors: lora their product; pissa the same, begun with the weights' largest singular values
+    (arXiv 2404.02948) and published as LoRA of twice the rank; loha the product of two such products, number by number;
+    lokr a Kronecker product (LyCORIS, arXiv 2309.14859)."""
+    use_dora: bool = setting(False)
+    """Train the lengths of the weights' rows as well, and let the factors change their directions (DoRA, arXiv
+    2402.09353)."""
+    use_rslora: bool = setting(False)
+    """LoRA's scale is alpha / √rank, so that larger ranks learn as fast (rsLoRA, arXiv 2312.03732)."""
+    lokr_factor: int | None = setting(None, ge=2, example=8)
+    """Side of LoKr's smaller matrix, where it divides the weight's; the default is near the root of each side."""
     rank: int = setting(4, ge=1, example=8)
     """Rank of the LoRA factors; with `init_lora` the default is its file's."""
     lora_alpha: float | None = setting(None, gt=0, example=8)
@@ -25,8 +38,10 @@ class LoraSettings(Settings):
     """Dropout before the LoRA factors."""
     lora_layers: list[str] | None = setting(None, example=["to_q", "to_k", "to_v", "to_out.0"])
     """Endings of the denoiser's layer names that get factors; the default is the attention projections."""
-    lora_blocks: list[str] | None = setting(None, example=["7", "12", "16", "20"])
-    """Numbers of the transformer blocks that get factors; the default is all of them."""
+    lora_blocks: list[str] | None = setting(None, example=["transformer_blocks.0-7", "20"])
+    """Blocks of the denoiser that get factors, by name: up_blocks.0.attentions.1, transformer_blocks.0-7,
+    down_blocks.*.attentions; a number is that of a transformer block; of SDXL, content and style are B-LoRA's (arXiv
+    2403.14572).  The default is all of them."""
 
 
 class NetworkSettings(Settings):
@@ -45,6 +60,27 @@ class NetworkSettings(Settings):
     """Decay of the moving average; it is warmed up as min(decay, (1 + update) / (10 + update))."""
 
 
+class NewWordSettings(Settings):
+    """New words, whose embeddings are learned: textual inversion (2208.01618), pivotal tuning beside the denoiser."""
+
+    GROUP = "new-words"
+
+    train_text_encoder_ti: bool = setting(False)
+    """Train embeddings of new words, which stand in prompts for the subject, in place of the text encoders' weights."""
+    token_abstraction: str = setting("TOK", example="TOK")
+    """The new words, as prompts and captions have them: "TOK", or several with commas."""
+    num_new_tokens_per_abstraction: int | None = setting(None, ge=1, example=2)
+    """Tokens that each of them is spelt with; the default is 2."""
+    initializer_concept: str | None = setting(None, example="dog")
+    """Words whose embeddings the new ones begin as, in as many tokens; otherwise they begin at random."""
+    train_text_encoder_ti_frac: float = setting(0.5, gt=0, le=1, example=1.0)
+    """Share of the updates, from the first, in which the new words train."""
+    train_transformer_frac: float = setting(1.0, ge=0, le=1, example=0.0)
+    """Share of the updates, from the first, in which the denoiser trains beside new words; with 0 they train alone."""
+    enable_t5_ti: bool = setting(False)
+    """Train the new words in T5 too, and not in CLIP alone."""
+
+
 class MemorySettings(Settings):
     """Memory against time."""
 
@@ -56,6 +92,17 @@ class MemorySettings(Settings):
     """Keep the denoiser's images with their channels last in memory, as fast convolutions want them."""
     compile: bool = setting(False, may_change=True)
     """Compile the networks that train: minutes at the start of training, then faster updates."""
+    placement: Literal["cuda", "cpu", "auto"] = setting("cuda", may_change=True, example="cpu")
+    """Where what trains lies: cuda all on the device; cpu the weights on the device in the precision of the arithmetic,
+    their float32 originals and the optimizer's state on the host, updated there; auto as much on the device as the plan
+    of memory says fits."""
+    offload_optim_frac: float = setting(1.0, ge=0, le=1, may_change=True, example=0.5)
+    """Placement cpu: the share of the originals and the optimizer's state that lies on the host."""
+    blocks_to_swap: int = setting(0, ge=0, may_change=True, example=18)
+    """LoRA: blocks of the denoiser, the largest first, that wait on the host and come to the device for their turn."""
+    fused_backward_pass: bool = setting(False, may_change=True)
+    """Update weights while gradients arrive, so that never all gradients are there; without clipping, accumulation and
+    fp16."""
     ignore_memory_plan: bool = setting(False, may_change=True)
     """Begin although the plan of memory says that it does not suffice (`dreambooth plan`): it is a prediction."""
     enable_xformers_memory_efficient_attention: bool = setting(False, may_change=True)
@@ -69,6 +116,9 @@ class LossSettings(Settings):
 
     snr_gamma: float | None = setting(None, gt=0, example=5)
     """γ of min-SNR weighting (arXiv 2303.09556); 5 is usual. Left out: every timestep weighs the same."""
+    vae_encode_mode: Literal["sample", "mode"] = setting("sample")
+    """What of the autoencoder's answer to a photograph is learnt from: a draw from its distribution, anew each time, or
+    the most likely latents (mode)."""
     noise_offset: float = setting(0.0, ge=0, example=0.1)
     """Amount of noise that is constant over a channel; 0.1 is usual for very dark or bright images."""
     weighting_scheme: WeightingScheme | None = setting(None)
@@ -106,5 +156,5 @@ class EncodingSettings(Settings):
     """DeepFloyd IF stage 2: what its denoiser is told of the low-resolution image's noise; timesteps, in any case."""
 
 
-class MethodSettings(EncodingSettings, LossSettings, MemorySettings, NetworkSettings, LoraSettings):
+class MethodSettings(EncodingSettings, LossSettings, MemorySettings, NewWordSettings, NetworkSettings, LoraSettings):
     """What is trained, and how."""

@@ -65,6 +65,12 @@ class WordSettings(Settings):
     """Orders drawn of each caption's tags."""
     caption_dropout: float = setting(0.0, ge=0, le=1, example=0.1)
     """Share of samples trained with empty words, which teaches unconditional prediction."""
+    clip_l_dropout_rate: float = setting(0.0, ge=0, le=1, example=0.1)
+    """Share of samples for which zeros stand for what the first CLIP answers, whatever the others do (2403.03206)."""
+    clip_g_dropout_rate: float = setting(0.0, ge=0, le=1, example=0.1)
+    """Share of samples for which zeros stand for what the second CLIP answers."""
+    t5_dropout_rate: float = setting(0.0, ge=0, le=1, example=0.1)
+    """Share of samples for which zeros stand for what T5 answers, as they do where it is left out."""
 
 
 class ImageSettings(Settings):

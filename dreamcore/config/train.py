@@ -11,9 +11,11 @@ from .common import ModelSettings, Scheduler
 from .concepts import Concept
 from .files import preset_names
 from .method import MethodSettings
+from .optimizers import AlgorithmSettings, contradictions
 from .output import LoraFileSettings, OutputSettings
 from .photographs import DataSettings, ImageSettings, WordSettings
 from .places import SETTINGS, filled, lacking, place_in, places_in
+from .placing import misplaced
 
 LRScheduler = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
 
@@ -42,9 +44,15 @@ class PriorSettings(Settings):
     """Classifier-free guidance for class images; the default is the family's: 7.5 for SD and SDXL."""
     prior_generation_precision: Literal["no", "fp32", "fp16", "bf16"] | None = setting(None, may_change=True)
     """Precision in which class images are generated (no is fp32); the default is `mixed_precision`."""
+    diff_output_preservation: bool = setting(False)
+    """LoRA: keep what the model itself, without the factors, answers to the same noisy photographs under words for the
+    class: no class images are needed, and they go with it.  Captions say `class_word` in the place of the
+    identifier."""
+    diff_output_preservation_multiplier: float = setting(1.0, gt=0)
+    """Weight λ of that loss."""
 
 
-class OptimizerSettings(Settings):
+class OptimizerSettings(AlgorithmSettings):
     """The updates: how many, how large, of how many samples."""
 
     GROUP = "optimizer"
@@ -73,18 +81,6 @@ class OptimizerSettings(Settings):
     """Restarts of cosine_with_restarts."""
     lr_power: float = setting(1.0, gt=0)
     """Exponent of polynomial."""
-    adam_beta1: float = setting(0.9, ge=0, lt=1)
-    """Decay of AdamW's first moment."""
-    adam_beta2: float = setting(0.999, ge=0, lt=1)
-    """Decay of AdamW's second moment."""
-    adam_weight_decay: float = setting(1e-2, ge=0)
-    """AdamW's decoupled weight decay."""
-    adam_weight_decay_text_encoder: float | None = setting(None, ge=0, example=1e-3)
-    """AdamW's decoupled weight decay of the text encoders; the default is `adam_weight_decay`."""
-    adam_epsilon: float = setting(1e-8, gt=0)
-    """AdamW's ε."""
-    use_8bit_adam: bool = setting(False, may_change=True)
-    """Keep AdamW's moments in 8 bits (bitsandbytes, on a GPU): a quarter of their memory."""
     max_grad_norm: float = setting(1.0, ge=0)
     """Gradients are scaled down to this norm over all trained weights; 0 turns clipping off."""
 
@@ -163,19 +159,45 @@ class TrainConfig(
                 yield str(error)
         yield from self._wrong_concepts()
         yield from self._unfilled_prompts()
-        if self.pre_compute_text_embeddings and self.train_text_encoder:
-            yield (
-                "pre_compute_text_embeddings: given together with train_text_encoder, which changes the embeddings at "
-                "every update; give one or the other"
-            )
+        yield from misplaced(self)
+        yield from contradictions(self)
+        for name in ("train_text_encoder", "train_text_encoder_ti"):
+            if self.pre_compute_text_embeddings and getattr(self, name):
+                yield (
+                    f"pre_compute_text_embeddings: given together with {name}, which changes the embeddings at every "
+                    "update; give one or the other"
+                )
+        yield from self._unused_updates()
         if self.max_train_steps is not None and self.num_train_epochs is not None:
             yield "num_train_epochs: given together with max_train_steps; give one or the other"
+        if self.use_lora and self.init_lora is not None and self.lora_method != "lora":
+            yield (
+                f"init_lora: given together with lora_method {self.lora_method}, which begins with values of its own; "
+                "leave one of them out"
+            )
         if self.do_edm_style_training and self.snr_gamma is not None:
             yield "do_edm_style_training: given together with snr_gamma, which weighs otherwise; give one or the other"
         if self.checkpointing_epochs is not None and "checkpointing_steps" in self.model_fields_set:
             yield "checkpointing_epochs: given together with checkpointing_steps; give one or the other"
         if self.validation_epochs is not None and "validation_steps" in self.model_fields_set:
             yield "validation_epochs: given together with validation_steps; give one or the other"
+
+    def _unused_updates(self) -> Iterator[str]:
+        if self.train_text_encoder and self.train_text_encoder_ti:
+            yield (
+                "train_text_encoder: given together with train_text_encoder_ti, which trains new words in place of the "
+                "encoders; give one or the other"
+            )
+        if 0 < self.train_transformer_frac < 1 and self.train_text_encoder_ti_frac < 1:
+            yield (
+                f"train_transformer_frac: {self.train_transformer_frac} beside train_text_encoder_ti_frac "
+                f"{self.train_text_encoder_ti_frac}: nothing would train in the last updates; give 1 for one of them"
+            )
+
+    @property
+    def words_alone(self) -> bool:
+        """Whether new words train, and nothing else."""
+        return self.train_text_encoder_ti and self.train_transformer_frac == 0
 
     @property
     def background(self) -> tuple[int, int, int]:
@@ -186,8 +208,10 @@ class TrainConfig(
         example = '"a photo of sks dog", for instance'
         if self.concepts is None:
             yield from self.subjects()[0].contradictions()
-            if self.with_prior_preservation and not self.class_prompt:
-                yield 'class_prompt: with_prior_preservation needs one; "a photo of dog", for instance'
+            asks = "diff_output_preservation" if self.preserves_output and not self.captioned else None
+            asks = "with_prior_preservation" if self.with_prior_preservation else asks
+            if asks is not None and not self.class_prompt:
+                yield f'class_prompt: {asks} needs one; "a photo of dog", for instance'
             if self.instance_prompt is None and not self.captioned and self._words_required():
                 yield f"instance_prompt: required unless use_captions is on; {example}"
             return
@@ -201,8 +225,11 @@ class TrainConfig(
             yield from concept.contradictions(f"concepts.{number}.")
             if concept.instance_prompt is None and not self.captioned and self._words_required():
                 yield f"concepts.{number}.instance_prompt: required unless use_captions is on; {example}"
-            if concept.class_prompt is not None and not self.with_prior_preservation:
-                yield f"concepts.{number}.class_prompt: has no use without with_prior_preservation"
+            if concept.class_prompt is not None and not self.heeds_class_prompt:
+                yield (
+                    f"concepts.{number}.class_prompt: has no use without with_prior_preservation or "
+                    "diff_output_preservation"
+                )
         if self.with_prior_preservation and all(concept.class_prompt is None for concept in self.concepts):
             yield "class_prompt: with_prior_preservation needs one in at least one concept"
 
@@ -212,7 +239,7 @@ class TrainConfig(
         for number, concept in enumerate(concepts):
             name = "class_prompt" if self.concepts is None else f"concepts.{number}.class_prompt"
             wrong = lacking(name, concept.class_prompt, self.words_for(concept, concept.class_prompt))
-            if self.with_prior_preservation and wrong:
+            if self.heeds_class_prompt and wrong:
                 yield wrong
         for name in ("validation_prompt", "final_validation_prompt"):
             text = getattr(self, name)
@@ -243,8 +270,19 @@ class TrainConfig(
         if self.concepts is not None:
             return self.concepts
         names = ["instance_data_dir", "dataset_name", "dataset_config_name", "instance_prompt", "repeats"]
-        names += ["validation_data_dir", *(["class_prompt", "class_data_dir"] if self.with_prior_preservation else [])]
+        names += ["validation_data_dir", *(["class_prompt"] if self.heeds_class_prompt else [])]
+        names += ["class_data_dir"] if self.with_prior_preservation else []
         return [Concept(**{name: getattr(self, name) for name in names})]
+
+    @property
+    def heeds_class_prompt(self) -> bool:
+        """Whether anything is trained under it."""
+        return self.with_prior_preservation or self.preserves_output
+
+    @property
+    def preserves_output(self) -> bool:
+        """Whether the model's own answers are kept: where factors can be switched off."""
+        return self.use_lora and self.diff_output_preservation
 
     @property
     def captioned(self) -> bool:

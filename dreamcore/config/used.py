@@ -8,6 +8,7 @@ what the run does anyway: `--lr_warmup_steps 0` beside a constant rate is simply
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 from ..errors import ConfigError
@@ -16,8 +17,9 @@ from ..io.names import PICKLES
 from .base import Settings, shown
 from .generate import GenerateConfig
 from .identifiers import IdentifiersConfig
+from .optimizers import ADAMW, OF_SOME, RATED, RATES, reading
 from .train import TrainConfig
-from .when import Context, ModelFacts, Use, When, beside, of_model, on
+from .when import OURS, Context, ModelFacts, Use, When, beside, of_model, on
 
 __all__ = ["USED_IF", "Context", "ModelFacts", "acting", "conditions", "elsewhere", "idle", "refuse_idle"]
 
@@ -25,6 +27,11 @@ __all__ = ["USED_IF", "Context", "ModelFacts", "acting", "conditions", "elsewher
 def _schedule(*names: str) -> When:
     words = f"with lr_scheduler {' or '.join(names)}"
     return When(lambda c, _: c.lr_scheduler in names, words, f"give lr_scheduler {names[0]}, or remove it")
+
+
+def _method(*names: str) -> When:
+    words = f"with lora_method {' or '.join(names)}"
+    return When(lambda c, _: c.lora_method in names, words, f"give lora_method {names[0]}, or remove it")
 
 
 def _scheme(config: Any, context: Context) -> str | None:
@@ -63,9 +70,22 @@ RANDOM = When(
     "where photographs are cropped or flipped at random",
     "leave out center_crop, give random_flip, or remove it",
 )
+SPARING = replace(
+    on("torch"), remedy="use that backend, give gradient_checkpointing or use_lora in its place, or remove it"
+)
 PUSH = beside("push_to_hub")
 VALIDATION_IMAGES = beside("validation_prompt")
 CLASSES = beside("with_prior_preservation")
+PRIOR = When(
+    lambda c, _: c.heeds_class_prompt,
+    "with with_prior_preservation or diff_output_preservation",
+    "give with_prior_preservation, or remove it",
+)
+PRESERVES = When(
+    lambda c, _: c.use_lora,
+    "with use_lora, whose factors can be switched off (a model that trains whole would need a second copy of itself)",
+    "give use_lora, give with_prior_preservation in its place, or remove it",
+)
 VALIDATION = When(
     lambda c, _: (
         c.validation_prompt is not None or c.validation_share > 0 or any(s.validation_data_dir for s in c.subjects())
@@ -81,8 +101,13 @@ SAMPLING = When(
 FULL = When(lambda c, _: not c.use_lora, "without use_lora", "remove it")
 HEADER = When(lambda c, _: c.lora_metadata != "none", "without lora_metadata none")
 ENDS = When(lambda c, _: not c.skip_final_inference, "without skip_final_inference")
-LORA, EMA, CACHE, TEXT_ENCODER = (
-    beside(name) for name in ("use_lora", "use_ema", "cache_latents", "train_text_encoder")
+LORA, EMA, CACHE, NEW_WORDS = (
+    beside(name) for name in ("use_lora", "use_ema", "cache_latents", "train_text_encoder_ti")
+)
+TEXT_ENCODER = When(
+    lambda c, _: c.train_text_encoder or c.train_text_encoder_ti,
+    "with train_text_encoder or train_text_encoder_ti",
+    "give train_text_encoder, or remove it",
 )
 FLOW = of_model(lambda m: m.flow, "on models of flow matching (Stable Diffusion 3, Flux)")
 UPSCALED = of_model(lambda m: m.upscales, "on models that upscale images (DeepFloyd IF stage 2)")
@@ -95,11 +120,11 @@ COMPILED = When(
 
 
 def _guided(setting: str) -> When:
-    def above_one(config: Any, context: Context) -> bool:
+    def guides(config: Any, context: Context) -> bool:
         scale = getattr(config, setting)
-        return scale is None or scale > 1
+        return scale is None or scale > (context.model.unguided if context.model else 0)
 
-    return When(above_one, f"with {setting} above 1", f"raise {setting}, or remove it")
+    return When(guides, f"with {setting} above 1 (Z-Image: 0)", f"raise {setting}, or remove it")
 
 
 ONE_FILE = When(lambda c, _: str(c.pretrained_model_name_or_path).endswith(MODEL_FILES), "on a model that is one file")
@@ -107,16 +132,35 @@ PARTS = ("pretrained_model_name_or_path", "pretrained_unet_name_or_path", "pretr
 PICKLED = When(
     lambda c, _: any(str(getattr(c, name)).endswith(PICKLES) for name in PARTS), "on a model that is pickled"
 )
+KEEPS = When(
+    lambda _, r: r.backend in (None, "torch") or r.backend not in OURS,
+    "on torch",
+    "give backend torch, or mixed_precision (on paddle with amp_level O2), which halves frozen weights, or remove it",
+    of="backend",
+)
+FROZEN = When(
+    lambda c, r: not c.train_text_encoder_ti and (not c.train_text_encoder or r.model is None or r.model.frozen_words),
+    "on text encoders that do not train",
+    "leave train_text_encoder and train_text_encoder_ti out, or remove it",
+)
+ELSEWHERE = of_model(lambda m: m.words_elsewhere, "on models published without a language model (HiDream)")
 AUTOENCODER = of_model(lambda m: m.autoencoder, "on models with an autoencoder")
 MODEL: dict[str, Use] = {
     "original_config": Use(ONE_FILE),
     "sd_version": Use(ONE_FILE),
     "allow_pickle": Use(PICKLED),
     "pretrained_vae_model_name_or_path": Use(AUTOENCODER),
+    "pretrained_text_encoder_4_name_or_path": Use(ELSEWHERE),
+    "pretrained_tokenizer_4_name_or_path": Use(ELSEWHERE),
     "enable_vae_slicing": Use(AUTOENCODER),
     "enable_vae_tiling": Use(AUTOENCODER),
+    "text_encoder_out_layers": Use(
+        of_model(lambda m: m.stacked_layers, "on models whose words are several hidden states (Flux.2)")
+    ),
     "drop_t5": Use(of_model(lambda m: m.optional_encoder, "on models with a T5 that they can do without (SD 3)")),
     "allow_tf32": Use(on("torch")),
+    "quantize_base": Use(KEEPS),
+    "quantize_text_encoders": Use(KEEPS),
     # O1 is what the others' autocasting does; operator by operator is how they run
     "amp_level": Use(on("paddle"), HALF, same=lambda c: ("O1",)),
     "mode": Use(on("mindspore"), same=lambda c: ("pynative",)),
@@ -148,27 +192,42 @@ TRAIN: dict[str, Use] = {
     "latent_cache_dir": Use(CACHE),
     "prior_loss_weight": Use(CLASSES),
     "class_data_dir": Use(CLASSES),
-    "class_prompt": Use(CLASSES),
+    "class_prompt": Use(PRIOR),
+    "diff_output_preservation": Use(PRESERVES),
+    "diff_output_preservation_multiplier": Use(PRESERVES, beside("diff_output_preservation")),
     "num_class_images": Use(CLASSES),
     "sample_batch_size": Use(SAMPLING),
     "prior_num_inference_steps": Use(CLASSES),
     "prior_guidance_scale": Use(CLASSES),
     "prior_generation_precision": Use(CLASSES, on("torch"), same=_precisions),
+    "quantize_base": Use(KEEPS, LORA),
+    "quantize_text_encoders": Use(KEEPS, FROZEN),
     "rank": Use(LORA),
     "lora_alpha": Use(LORA),
     "init_lora": Use(LORA),
-    "lora_dropout": Use(LORA),
+    "lora_dropout": Use(LORA, _method("lora", "pissa")),
     "lora_layers": Use(LORA),
-    "lora_blocks": Use(LORA, of_model(lambda m: m.flow, "on transformers (Stable Diffusion 3, Flux)")),
+    "lora_blocks": Use(LORA),
+    "lora_method": Use(LORA),
+    "use_dora": Use(LORA, _method("lora")),
+    "use_rslora": Use(LORA),
+    "lokr_factor": Use(LORA, _method("lokr")),
     "do_edm_style_training": Use(of_model(lambda m: not m.flow, "on models without flow matching")),
     "channels_last": Use(on("torch")),
     "compile": Use(on("torch")),
+    "placement": Use(SPARING),
+    "offload_optim_frac": Use(
+        SPARING, When(lambda c, _: c.placement == "cpu", "with placement cpu", "give placement cpu, or remove it")
+    ),
+    "blocks_to_swap": Use(SPARING, LORA),
+    "fused_backward_pass": Use(SPARING),
     "ema_decay": Use(EMA),
     "weighting_scheme": Use(FLOW, same=lambda c: ("none",)),
     "logit_mean": Use(FLOW, _weighted("logit_normal")),
     "logit_std": Use(FLOW, _weighted("logit_normal")),
     "mode_scale": Use(FLOW, _weighted("mode")),
     "precondition_outputs": Use(FLOW),
+    "vae_encode_mode": Use(AUTOENCODER),
     "resolution_shift": Use(FLOW),
     "guidance_scale": Use(of_model(lambda m: m.embeds_guidance, "on models that are told it in training (Flux.1 dev)")),
     "max_sequence_length": Use(
@@ -180,9 +239,30 @@ TRAIN: dict[str, Use] = {
     "class_labels_conditioning": Use(
         of_model(lambda m: m.class_labels, "on models that are told class labels (DeepFloyd IF stage 2)")
     ),
+    "train_text_encoder_ti": Use(of_model(lambda m: m.learns_words, "on models with CLIP, BERT or T5")),
+    **{
+        name: Use(NEW_WORDS)
+        for name in ("token_abstraction", "initializer_concept", "train_text_encoder_ti_frac", "train_transformer_frac")
+    },
+    "num_new_tokens_per_abstraction": Use(
+        NEW_WORDS, When(lambda c, _: c.initializer_concept is None, "without initializer_concept, whose tokens count")
+    ),
+    "enable_t5_ti": Use(NEW_WORDS, of_model(lambda m: "t5" in m.encoders, "on models with a T5")),
     "train_text_encoder": Use(of_model(lambda m: m.trains_words, "on models with another text encoder than T5")),
-    "text_encoder_lr": Use(TEXT_ENCODER, same=lambda c: (c.learning_rate,)),
+    "learning_rate": Use(RATED),
+    "text_encoder_lr": Use(TEXT_ENCODER, RATED, RATES, same=lambda c: (c.learning_rate,)),
+    "scale_lr": Use(RATED),
+    "lr_scheduler": Use(RATED),
     "adam_weight_decay_text_encoder": Use(TEXT_ENCODER, same=lambda c: (c.adam_weight_decay,)),
+    **{
+        f"{name}_dropout_rate": Use(
+            of_model(
+                lambda m, name=name: len(m.encoders) > 1 and name in m.encoders,  # type: ignore[misc]
+                f"on models with several text encoders, {words} among them",
+            )
+        )
+        for name, words in (("clip_l", "CLIP"), ("clip_g", "a second CLIP"), ("t5", "T5"))
+    },
     "lr_warmup_steps": Use(
         When(
             lambda c, _: c.lr_scheduler != "constant",
@@ -192,7 +272,9 @@ TRAIN: dict[str, Use] = {
     ),
     "lr_num_cycles": Use(_schedule("cosine_with_restarts")),
     "lr_power": Use(_schedule("polynomial")),
-    "use_8bit_adam": Use(on("torch")),
+    "use_8bit_adam": Use(on("torch"), ADAMW, same=lambda c: (c.optimizer == "adamw8bit",)),
+    **{name: Use(reading(name)) for name in sorted(OF_SOME)},
+    "adafactor_warmup_init": Use(reading("adafactor_warmup_init"), beside("adafactor_relative_step")),
     "validation_negative_prompt": Use(VALIDATION_IMAGES, WORDED, _guided("validation_guidance_scale")),
     "num_validation_images": Use(
         VALIDATION_IMAGES, When(lambda c, _: c.validation_images is None, "without validation_images")
@@ -225,7 +307,11 @@ USED_IF: dict[type[Settings], dict[str, Use]] = {
         "noise_level": Use(UPSCALED),
         "lora_scale": Use(beside("lora")),
     },
-    IdentifiersConfig: {**MODEL, **{n: Use(beside("grid")) for n in ("num_inference_steps", "seed", "batch_size")}},
+    IdentifiersConfig: {
+        **MODEL,
+        **{n: Use(beside("grid")) for n in ("num_inference_steps", "seed", "batch_size")},
+        "quantize_base": Use(KEEPS, beside("grid")),
+    },
 }
 """By configuration, the settings that do not always act."""
 

@@ -26,10 +26,22 @@ class ModelFacts:
     """Whether the family can do without one of its text encoders."""
     long_words: bool
     """Whether the family has a text encoder of more words beside CLIP: T5; left out, as many zeros stay."""
+    unguided: float = 1.0
+    """Up to which strength images are not guided."""
     trains_words: bool = True
     """Whether some text encoder can train."""
+    frozen_words: bool = True
+    """Whether some text encoder never trains."""
+    encoders: tuple[str, ...] = ()
+    """What other programs call its text encoders."""
+    learns_words: bool = True
+    """Whether a text encoder takes new words."""
     masks_words: bool = False
     """Whether a text encoder may look at a prompt's words alone."""
+    stacked_layers: bool = False
+    """Whether words are several hidden states of a text encoder side by side."""
+    words_elsewhere: bool = False
+    """Whether a text encoder may lie in another folder."""
     autoencoder: bool = True
     """Whether there is one: DeepFloyd IF is of pixels."""
     upscales: bool = False

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-INSTANCE, CLASS = 0, 1
-"""Kinds of images: the subject's photographs, and the class images of prior preservation."""
+INSTANCE, CLASS, PRESERVED = 0, 1, 2
+"""Kinds of images: the subject's photographs, and the class images of prior preservation; and of rows besides: a
+photograph under words for its class, to which the model is to answer as it does without what is trained."""
 
 
 class ImageSet(NamedTuple):
@@ -14,4 +15,4 @@ class ImageSet(NamedTuple):
     concept: int
     """Its place in the list of concepts."""
     kind: int
-    """`INSTANCE` or `CLASS`."""
+    """`INSTANCE` or `CLASS`; of words alone, `PRESERVED` too."""

@@ -37,10 +37,10 @@ def discrete_coefficients(prediction: Prediction, alpha_bar: Array) -> Coefficie
     return Coefficients(a, b, c, d, one)
 
 
-def flow_coefficients(sigma: Array) -> Coefficients:
-    """Coefficients at σ [B] in [0, 1] for flow matching: x = (1−σ)·z + σ·ε, y = ε − z."""
+def flow_coefficients(sigma: Array, sign: float = 1.0) -> Coefficients:
+    """Coefficients at σ [B] in [0, 1] for flow matching: x = (1−σ)·z + σ·ε, y = ε − z, or z − ε for a `sign` of −1."""
     one = np.ones_like(sigma)
-    return Coefficients(1.0 - sigma, sigma, -one, one, one)
+    return Coefficients(1.0 - sigma, sigma, -sign * one, sign * one, one)
 
 
 def edm_coefficients(sigma: Array, sigma_data: float = 0.5, sign: float = 1.0) -> Coefficients:

@@ -29,6 +29,7 @@ class Purpose(IntEnum):
     LORA_INIT = 10
     DROPOUT = 11
     SVD = 12
+    NEW_WORD = 13
 
 
 def generator(seed: int, purpose: Purpose, first: int = 0, second: int = 0, third: int = 0) -> np.random.Generator:
@@ -85,6 +86,11 @@ def prompt_of_sample(seed: int, place: int, kind: int) -> np.random.Generator:
     return generator(seed, Purpose.CAPTION, place, kind)
 
 
+def dropped_encoders(seed: int, place: int, kind: int) -> np.random.Generator:
+    """Which text encoders' words a sample goes without."""
+    return generator(seed, Purpose.CAPTION, place, kind, 1)
+
+
 def timestep(seed: int, place: int, kind: int) -> np.random.Generator:
     """A sample's timestep."""
     return generator(seed, Purpose.TIMESTEP, place, kind)
@@ -118,6 +124,11 @@ def held_out_loss(seed: int, image: int) -> np.random.Generator:
 def lora_factor(seed: int, name: str) -> np.random.Generator:
     """The first value of a layer's down matrix; `name` is COMPONENT.LAYER."""
     return generator(seed, Purpose.LORA_INIT, zlib.crc32(name.encode()))
+
+
+def new_word(seed: int, name: str) -> np.random.Generator:
+    """The first embedding of a new token; `name` is ENCODER and the token's number."""
+    return generator(seed, Purpose.NEW_WORD, zlib.crc32(name.encode()))
 
 
 def svd_probe(rows: int, columns: int) -> NDArray[np.float32]:

@@ -24,6 +24,7 @@ SAMPLERS: dict[str, dict[Scheduler, tuple[str, dict[str, Any]]]] = {
         "ddpm": ("DDPMScheduler", {}),
     },
     "flow": {"euler": ("FlowMatchEulerDiscreteScheduler", {})},
+    "solved flow": {"dpmsolver++": ("DPMSolverMultistepScheduler", DPM), "unipc": ("UniPCMultistepScheduler", {})},
     "edm": {"euler": ("EDMEulerScheduler", {}), "dpmsolver++": ("EDMDPMSolverMultistepScheduler", DPM)},
 }
 """Noise levels -> sampler, as settings name it -> class and options; the one to use by default first."""
@@ -33,6 +34,15 @@ READ_VARIANCE = ("DDPMScheduler",)
 """Classes that let a network say the variance of each step, where it answers with one."""
 
 
-def samplers(prediction: Prediction) -> Mapping[Scheduler, tuple[str, dict[str, Any]]]:
-    """The samplers that know a model's noise levels, by what it predicts."""
+def samplers(prediction: Prediction, solver: str = "") -> Mapping[Scheduler, tuple[str, dict[str, Any]]]:
+    """The samplers that know a model's noise levels, by what it predicts.
+
+    Args:
+        solver: of a flow, the class that its model names: that and those after it, for HiDream's pipeline tells all but
+            its own a shift that they do not know.
+    """
+    solvers = list(SAMPLERS["solved flow"].items())
+    own = next((i for i, (_, (name, _)) in enumerate(solvers) if name == solver), None)
+    if prediction == "flow" and own is not None:
+        return dict(solvers[own:])
     return SAMPLERS[prediction if prediction in SAMPLERS else "discrete"]

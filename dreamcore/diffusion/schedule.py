@@ -149,12 +149,14 @@ def shifted(sigma: Array, factor: float) -> Array:
 
 
 def flow_sigmas(config: Mapping[str, Any]) -> Array:
-    """σ[T], falling from 1, of a flow-matching scheduler's configuration; a shift by size is left to images.
+    """σ[T], falling from 1, of a flow-matching scheduler's configuration; a shift by size is left to images, and so are
+    the steps of Beta quantiles (2407.12173), and `flow_shift` of schedulers that solve flows among others, which
+    diffusers' scripts do not train with either.
 
     Raises:
         ConfigError: a schedule for which nobody has trained.
     """
-    for name in ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "invert_sigmas"):
+    for name in ("use_karras_sigmas", "use_exponential_sigmas", "invert_sigmas"):
         if config.get(name):
             raise ConfigError(f"scheduler_config.json: {name} is not supported for training")
     steps = int(config.get("num_train_timesteps", 1000))
@@ -172,23 +174,36 @@ class NoiseSchedule:
     sigma_data: float = 0.5
     """EDM's standard deviation of clean latents."""
     output_sign: float = 1.0
-    """Of EDM's network, whose v-prediction is of the other sign."""
+    """Of EDM's network, whose v-prediction is of the other sign, and of a flow's that answers z − ε."""
     time_scale: float = 1.0
     """Of timesteps as the network receives them."""
+    time_falls: bool = False
+    """Whether a flow's network receives 1 − σ in the place of σ."""
     flow: FlowSettings = FlowSettings()
     """Flow matching's own settings."""
     shift: ResolutionShift | None = None
     """Flow matching's shift by size, where training is to have it."""
+    solver: str = ""
+    """A flow's own class of sampler."""
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], time_scale: float = 1.0) -> NoiseSchedule:
-        """From the contents of `scheduler/scheduler_config.json`.
+    def from_config(
+        cls,
+        config: Mapping[str, Any],
+        time_scale: float = 1.0,
+        *,
+        time_falls: bool = False,
+        output_sign: float = 1.0,
+    ) -> NoiseSchedule:
+        """From the contents of `scheduler/scheduler_config.json`, and what a flow's network is given and answers.
 
         Raises:
             ConfigError: a prediction type or schedule that is not known.
         """
-        if str(config.get("_class_name", "")).startswith("FlowMatch"):
-            return cls("flow", flow_sigmas(config), time_scale=time_scale)
+        name = str(config.get("_class_name", ""))
+        if name.startswith("FlowMatch") or config.get("prediction_type") == "flow_prediction":
+            sign, falls = output_sign, time_falls
+            return cls("flow", flow_sigmas(config), 0.5, sign, time_scale, falls, solver=name)
         prediction = config.get("prediction_type", "epsilon")
         if prediction not in ("epsilon", "v_prediction", "sample"):
             raise ConfigError(
@@ -207,7 +222,7 @@ class NoiseSchedule:
     @property
     def samplers(self) -> tuple[Scheduler, ...]:
         """The samplers, as settings name them, that know such noise levels; the one to use by default first."""
-        return tuple(samplers(self.prediction))
+        return tuple(samplers(self.prediction, self.solver))
 
     def draw(self, rng: np.random.Generator) -> int:
         """A timestep to train at: an index into the table."""
@@ -226,7 +241,8 @@ class NoiseSchedule:
         if self.prediction == "edm":
             return np.asarray(self.time_scale * np.log(self.levels[timesteps]) / 4)  # c_noise of 2206.00364, table 1
         if self.prediction == "flow":
-            return np.asarray(self.time_scale * self.num_train_timesteps * self.levels[timesteps])
+            sigma = self.levels[timesteps]
+            return np.asarray(self.time_scale * self.num_train_timesteps * (1 - sigma if self.time_falls else sigma))
         return np.asarray(timesteps * self.time_scale, np.float64)
 
     def coefficients(self, timesteps: NDArray[np.int64]) -> Coefficients:
@@ -235,7 +251,7 @@ class NoiseSchedule:
         if self.prediction == "edm":
             return edm_coefficients(levels, self.sigma_data, self.output_sign)
         if self.prediction == "flow":
-            return flow_coefficients(levels)
+            return flow_coefficients(levels, self.output_sign)
         return discrete_coefficients(self.prediction, levels)
 
     def weight(self, timesteps: NDArray[np.int64]) -> Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -63,3 +65,5 @@ FLUX = Family(
     guidance_scale=3.5,
     classifier_free=False,
 )
+KONTEXT = replace(FLUX, name="Flux.1 Kontext", pipelines=("FluxKontextPipeline",))
+"""From words alone: the same."""

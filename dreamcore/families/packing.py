@@ -17,9 +17,15 @@ def pack(latents: NDArray[Any], patch: int) -> NDArray[Any]:
     return np.ascontiguousarray(squares.reshape(b, h * w // patch**2, c * patch**2))
 
 
+def stacked(latents: NDArray[Any], patch: int) -> NDArray[Any]:
+    """[B, C, h, w] as squares [B, C·p·p, h/p, w/p], each C-major."""
+    b, c, h, w = latents.shape
+    return pack(latents, patch).transpose(0, 2, 1).reshape(b, c * patch**2, h // patch, w // patch)
+
+
 def unpack(tokens: NDArray[Any], patch: int, size: tuple[int, int]) -> NDArray[Any]:
-    """`pack` undone, for latents of (h, w)."""
-    if patch == 1:
+    """`pack` undone, for latents of (h, w); those are left as they are."""
+    if tokens.ndim == 4:
         return tokens
     (h, w), (b, _, width) = size, tokens.shape
     squares = tokens.reshape(b, h // patch, w // patch, width // patch**2, patch, patch).transpose(0, 3, 1, 4, 2, 5)

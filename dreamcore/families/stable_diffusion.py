@@ -11,5 +11,6 @@ STABLE_DIFFUSION = Family(
     denoiser="unet",
     inputs={"sample": "x", "timestep": "t", "encoder_hidden_states": "prompt_embeds"},
     text_encoders=(TextEncoder("text_encoder", "tokenizer"),),
+    usual_scaling=0.18215,
     lora_layers=("to_q", "to_k", "to_v", "to_out.0"),
 )

@@ -64,6 +64,33 @@ def kohya_arrays(pairs: Mapping[tuple[str, str], Pair], pipeline: str, per_block
         found |= {f"{name}.lora_down.weight": pair.down, f"{name}.lora_up.weight": pair.up}
         if pipeline != _SD3_PIPELINE:
             found[f"{name}.alpha"] = np.array(pair.scale * pair.rank, np.float32)
+        if pair.magnitude is not None:  # as LyCORIS 3 and later shape it
+            found[f"{name}.dora_scale"] = pair.magnitude.reshape(-1, *(1,) * (pair.down.ndim - 1))
+        elif any(part.magnitude is not None for part in pairs_of.values()):
+            raise ConfigError(f"kohya: {name}: DoRA of some only of the layers that are one there; train all of them")
+    return found
+
+
+def lycoris_arrays(factors: Mapping[str, Arrays], pipeline: str, per_block: int = PER_BLOCK) -> Arrays:
+    """LoHa's or LoKr's factors in LyCORIS's names: of a UNet and of text encoders kohya's, of transformers `lycoris_`
+    and diffusers' own, as their products cannot be stacked where layers are one in the original.
+
+    Args:
+        factors: COMPONENT.LAYER -> by the ends of their names, alpha among them.
+
+    Raises:
+        ConfigError: another pipeline, or a layer that has no such name.
+    """
+    if pipeline not in _ENCODERS:
+        raise ConfigError(f"kohya: {pipeline}: kohya's trainer has no such names; it has for {', '.join(PIPELINES)}")
+    found: Arrays = {}
+    for place, own in factors.items():
+        component, _, layer = place.partition(".")
+        if component == "transformer":
+            name = f"lycoris_{layer.replace('.', '_')}"
+        else:
+            name, _ = _module(component, layer, pipeline, per_block)
+        found |= {f"{name}.{kind}": array.astype(np.float32) for kind, array in own.items()}
     return found
 
 
@@ -99,7 +126,8 @@ def _joined(parts: tuple[str, ...], there: Mapping[str, Pair]) -> Pair:
     if len(parts) == 1:
         if not swaps(parts[0], len(some.up), width):
             return some
-        return Pair(some.down, np.concatenate(np.split(some.up, 2)[::-1]), some.scale)
+        lengths = None if some.magnitude is None else np.concatenate(np.split(some.magnitude, 2)[::-1])
+        return Pair(some.down, np.concatenate(np.split(some.up, 2)[::-1]), some.scale, lengths)
     outputs = [
         len(there[part].up) if part in there else width * (MLP_RATIO if part.endswith("proj_mlp") else 1)
         for part in parts
@@ -108,4 +136,5 @@ def _joined(parts: tuple[str, ...], there: Mapping[str, Pair]) -> Pair:
 
 
 def _float(pair: Pair) -> Pair:
-    return Pair(pair.down.astype(np.float32), pair.up.astype(np.float32), pair.scale)
+    lengths = None if pair.magnitude is None else pair.magnitude.astype(np.float32)
+    return Pair(pair.down.astype(np.float32), pair.up.astype(np.float32), pair.scale, lengths)

@@ -8,25 +8,28 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import ConfigError, RunError
 from ..io.names import LORA_FACTORS_FILE, LORA_FILE
 from .lora_header import ADAPTER_METADATA, adapter_metadata
+from .lora_kinds import as_factors
 from .lora_layouts import PER_BLOCK, swaps
 from .lora_names import Kind, Place, is_flux, module_and_kind, place, refuse_other_kinds
 from .lora_pair import Pair as Pair
-from .lora_pair import Pairs, cut, reshaped
+from .lora_pair import Pairs, cut, fold, reshaped
+from .lora_raw import DOWN as DOWN
+from .lora_raw import MAGNITUDE, pairs_of, products_of
+from .lora_raw import UP as UP
 from .renaming import cast
 from .tensors import Entry, Tensors, as_float, in_order, write_tensors
 from .weights import Arrays, read_exactly, read_safetensors, write_safetensors
 
-DOWN, UP = ".lora_A.weight", ".lora_B.weight"
-"""Endings of the raw factors' names, COMPONENT.LAYER before them."""
 ADAPTER_CONFIG = "adapter_config.json"
 """Where peft itself writes them, beside its file."""
 _SETTINGS = ("lora_alpha", "alpha_pattern", "use_rslora")
@@ -88,17 +91,28 @@ def _read(file: Path, arrays: Arrays | None, per_block: int) -> Pairs:
 
 
 def _pairs(file: Path, module: str, where: Place, factors: Arrays, said: Mapping[str, Any]) -> Pairs:
-    """A module's factors by the layers that they belong to."""
-    if not {"down", "up"} <= factors.keys():
+    """A module's factors by the layers that they belong to; LoHa's and LoKr's as LoRA's of the same product."""
+    products = {kind: array for kind, array in factors.items() if kind.startswith(("hada_", "lokr_"))}
+    if products:
+        found = as_factors(products) if not {"down", "up"} & factors.keys() else None
+        if found is None:
+            raise ConfigError(
+                f"lora: {file}: {module}: {', '.join(factors)} are not the factors of a LoHa or LoKr layer"
+            )
+        rank, factors = found[2], {"down": found[0], "up": found[1], **factors}
+    elif not {"down", "up"} <= factors.keys():
         raise ConfigError(f"lora: {file}: {module}: has only {', '.join(factors)} of its factors")
+    else:
+        rank = len(factors["down"])
     down, up = factors["down"], factors["up"]
     ranks = {*up.shape[1:2], len(down)} if down.ndim in (2, 4) and up.ndim in (2, 4) else set()
     if len(ranks) != 1 or 0 in ranks or any(n != 1 for n in up.shape[2:]):
         raise ConfigError(f"lora: {file}: {module}: factors {down.shape} and {up.shape} do not fit each other")
     layers, component = where.layers, where.component
-    scale = _scale(file, module, factors, component, layers[0], said)
+    scale = 1.0 if rank is None else _scale(file, module, factors, rank, component, layers[0], said)
+    magnitude = _magnitude(file, module, factors)
     if len(layers) > 1:
-        pieces = cut(Pair(down, up, scale), len(layers))
+        pieces = cut(Pair(down, up, scale, magnitude), len(layers))
         if pieces is None:
             raise ConfigError(
                 f"lora: {file}: {module}: factors {down.shape} and {up.shape} are not those of {len(layers)} layers"
@@ -106,7 +120,22 @@ def _pairs(file: Path, module: str, where: Place, factors: Arrays, said: Mapping
         return {(component, layer): piece for layer, piece in zip(layers, pieces, strict=True)}
     if where.original and len(up) % 2 == 0 and swaps(layers[0], len(up), down.shape[1]):
         up = np.concatenate(np.split(up, 2)[::-1])
-    return {(component, layers[0]): Pair(down, up, scale)}
+        magnitude = None if magnitude is None else np.concatenate(np.split(magnitude, 2)[::-1])
+    return {(component, layers[0]): Pair(down, up, scale, magnitude)}
+
+
+def _magnitude(file: Path, module: str, factors: Arrays) -> NDArray[Any] | None:
+    """DoRA's [out], in whatever shape it is written."""
+    lycoris, outputs = factors.get("dora_scale"), len(factors["up"])
+    if (found := factors.get("magnitude", lycoris)) is None:
+        return None
+    of_inputs = lycoris is not None and found.ndim > 1 and len(found) == 1 < outputs
+    if found.size != outputs or of_inputs:
+        raise ConfigError(
+            f"lora: {file}: {module}: its magnitude {found.shape} is not one number for each of {outputs} outputs; "
+            "DoRA with one for each input is not read"
+        )
+    return found.reshape(-1)
 
 
 def _noted(file: Path, header: Mapping[str, str], names: Sequence[str]) -> Mapping[str, Any]:
@@ -126,9 +155,10 @@ def _noted(file: Path, header: Mapping[str, str], names: Sequence[str]) -> Mappi
     return said
 
 
-def _scale(file: Path, module: str, factors: Arrays, component: str, layer: str, said: Mapping[str, Any]) -> float:
+def _scale(
+    file: Path, module: str, factors: Arrays, rank: int, component: str, layer: str, said: Mapping[str, Any]
+) -> float:
     """alpha/rank of a layer: its file's own alpha, or what peft's settings say (`said`)."""
-    rank = len(factors["down"])
     if "alpha" in factors:
         if factors["alpha"].size != 1 or not np.isfinite(factors["alpha"]).all():
             raise ConfigError(f"lora: {file}: {module}.alpha: {factors['alpha']!r:.80}; expected a number")
@@ -203,13 +233,6 @@ def published_name(factor: str) -> str:
     return factor.replace(DOWN, f".{infix}.down.weight").replace(UP, f".{infix}.up.weight")
 
 
-def pairs_of(factors: Arrays, scale: float) -> Pairs:
-    """Raw factors (COMPONENT.LAYER.lora_A.weight and .lora_B.weight) by (component, layer), of scale = alpha/rank."""
-    names = [name.removesuffix(DOWN) for name in factors if name.endswith(DOWN)]
-    pairs = {name: Pair(factors[name + DOWN], factors[name + UP], scale) for name in names}
-    return {(name.partition(".")[0], name.partition(".")[2]): pair for name, pair in pairs.items()}
-
-
 def write_lora(
     file: Path, arrays: Arrays, precision: Precision = "fp32", header: Mapping[str, str] | None = None
 ) -> None:
@@ -257,12 +280,25 @@ def save_published(
     Raises:
         RunError: as `write_lora`.
     """
-    arrays = {
-        published_name(name): array * np.float32(scale) if name.endswith(UP) else array
-        for name, array in factors.items()
-    }
-    ranks = {key: pair.rank for key, pair in pairs_of(factors, scale).items()}
-    write_lora(folder / LORA_FILE, arrays, precision, {**(header or {}), **adapter_metadata(ranks, scale)})
+    pairs = pairs_of(factors, scale)
+    arrays = published_arrays(pairs)
+    for layer, own in products_of(factors, scale).items():
+        arrays |= {f"{layer}.{kind}": array for kind, array in own.items()}
+    dora = any(pair.magnitude is not None for pair in pairs.values())
+    ranks = {key: pair.rank for key, pair in pairs.items()}
+    write_lora(folder / LORA_FILE, arrays, precision, {**(header or {}), **adapter_metadata(ranks, scale, dora=dora)})
+
+
+def published_arrays(pairs: Pairs, name: Callable[[str], str] = published_name) -> Arrays:
+    """Factors under the names that diffusers publishes, or others of COMPONENT.LAYER…, the scale in the up matrices."""
+    found: Arrays = {}
+    for (component, layer), pair in pairs.items():
+        place = f"{component}.{layer}"
+        found |= {name(place + DOWN): pair.down, name(place + UP): fold(pair).up}
+        if pair.magnitude is not None:
+            ones = (1,) * (pair.down.ndim - 2)
+            found[place + MAGNITUDE] = pair.magnitude.reshape((1, -1, *ones) if ones else (-1,))
+    return found
 
 
 def save_factors(factors: Arrays, folder: Path) -> None:

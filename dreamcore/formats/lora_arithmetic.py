@@ -12,6 +12,7 @@ built; the signs of singular vectors, which it leaves open, are chosen here.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from ..diffusion.randomness import svd_probe
 from ..errors import ConfigError
+from .lora_kinds import decomposed
 from .lora_pair import Pair, Pairs
 from .renaming import cast
 from .tensors import Entry, as_float
@@ -48,7 +50,7 @@ def product(pair: Pair) -> NDArray[np.float32]:
 
 
 def added(weight: NDArray[Any], pairs: Sequence[tuple[Pair, float]], what: str) -> NDArray[np.float32]:
-    """A weight with LoRA in it: W + Σ strength · ΔW, in float32.
+    """A weight with LoRA in it: W + Σ strength · ΔW, in float32; with DoRA, ΔW = m(W + ΔW)/‖W + ΔW‖ − W.
 
     Args:
         weight: [out, in] or [out, in, kh, kw].
@@ -63,6 +65,8 @@ def added(weight: NDArray[Any], pairs: Sequence[tuple[Pair, float]], what: str) 
         change = product(pair)
         if change.size != weight.size or change.shape[:2] != weight.shape[:2]:  # 1 × 1 kernels are written or not
             raise ConfigError(f"{what}: its LoRA is for a weight {change.shape}; the model's is {weight.shape}")
+        if pair.magnitude is not None:
+            change = decomposed(weight, change, pair.magnitude) - weight.astype(np.float32)
         total += np.float32(strength) * change.reshape(weight.shape)
     return total
 
@@ -74,8 +78,14 @@ def concatenated(loras: Sequence[tuple[Pairs, float]], what: str) -> dict[tuple[
         loras: each with its strength.
 
     Raises:
-        ConfigError: factors of one layer that are for weights of different shapes.
+        ConfigError: factors of one layer that are for weights of different shapes; DoRA, which is no sum of factors.
     """
+    for pairs, _ in loras:
+        if place := next((place for place, pair in pairs.items() if pair.magnitude is not None), None):
+            raise ConfigError(
+                f"{what}: {'.'.join(place)}: DoRA is not merged into another LoRA, as it depends on the weights; give "
+                "pretrained_model_name_or_path, and it is merged into the model"
+            )
     found: dict[tuple[str, str], Pair] = {}
     for place in sorted({place for pairs, _ in loras for place in pairs}):
         parts = [(pairs[place], strength) for pairs, strength in loras if place in pairs]
@@ -103,7 +113,7 @@ def resized(pair: Pair, rank: int) -> tuple[Pair, float]:
     u, s, vt = np.linalg.svd(r1 @ r2.T)
     left, right = _with_signs(q1 @ u[:, : len(s)], vt[: len(s)] @ q2.T)
     rest = float(np.linalg.norm(s[rank:]) / norm) if (norm := float(np.linalg.norm(s))) > 0 else 0.0
-    return _balanced(left, s, right, rank, pair.down.shape[1:]), rest
+    return replace(_balanced(left, s, right, rank, pair.down.shape[1:]), magnitude=pair.magnitude), rest
 
 
 def factored(difference: NDArray[Any], rank: int) -> Pair:
@@ -134,7 +144,7 @@ def rounded(pair: Pair, dtype: str) -> Pair:
         dtype: of the file's numbers, as safetensors calls it.
     """
     down, up = (as_float(cast(Entry.of(np.asarray(factor)), dtype)) for factor in (pair.down, pair.up))
-    return Pair(down.astype(np.float32), up.astype(np.float32), pair.scale)
+    return replace(pair, down=down.astype(np.float32), up=up.astype(np.float32))
 
 
 def relative_error(wanted: Pair, found: Pair) -> float:

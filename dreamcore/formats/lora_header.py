@@ -57,6 +57,7 @@ class LoraFacts:
         base_path: where the base model lies on this machine; private.
         tag_frequency: folder -> caption -> how often; private.
         private: whether the header may hold what is marked as private.
+        module: kohya's name of the module that makes such factors; "": the one of plain LoRA.
     """
 
     pipeline: str
@@ -79,6 +80,7 @@ class LoraFacts:
     base_path: str = ""
     tag_frequency: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     private: bool = False
+    module: str = ""
 
 
 def lora_header(facts: LoraFacts) -> dict[str, str]:
@@ -100,7 +102,7 @@ def _kohya(facts: LoraFacts) -> dict[str, str]:
     fields = {
         "ss_v2": str(facts.v2),
         "ss_base_model_version": _base_version(facts),
-        "ss_network_module": _MODULES.get(facts.pipeline, "networks.lora"),
+        "ss_network_module": facts.module or _MODULES.get(facts.pipeline, "networks.lora"),
         "ss_network_dim": str(facts.rank),
         "ss_network_alpha": _number(facts.alpha),
         "ss_output_name": facts.title,
@@ -183,7 +185,7 @@ def _text(value: object) -> str:
     return _number(value) if isinstance(value, float) else str(value)
 
 
-def adapter_metadata(ranks: Mapping[tuple[str, str], int], scale: float) -> dict[str, str]:
+def adapter_metadata(ranks: Mapping[tuple[str, str], int], scale: float, *, dora: bool = False) -> dict[str, str]:
     """peft's settings as diffusers notes them, of factors with scale = alpha/rank folded into the up matrices.
 
     `r` and `lora_alpha` are the true ones.  `alpha_pattern` says of every layer that its alpha is its rank, so that
@@ -191,6 +193,7 @@ def adapter_metadata(ranks: Mapping[tuple[str, str], int], scale: float) -> dict
 
     Args:
         ranks: by component and layer as published.
+        dora: whether layers have a magnitude.
     """
     said: dict[str, object] = {}
     for component in sorted({component for component, _ in ranks}):
@@ -205,6 +208,7 @@ def adapter_metadata(ranks: Mapping[tuple[str, str], int], scale: float) -> dict
             "target_modules": sorted(own),
             "rank_pattern": others,
             "alpha_pattern": others if scale == 1 else {**others, ".*": rank},
+            **({"use_dora": True} if dora else {}),
         }
         said |= {f"{component}.{name}": value for name, value in settings.items()}
     return {ADAPTER_METADATA: json.dumps(said, indent=2, sort_keys=True)} if said else {}

@@ -13,30 +13,31 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from ..errors import ConfigError
 from .lora_layouts import PER_BLOCK, published_transformer, published_unet
 from .weights import PREFIX
 
-Kind = Literal["down", "up", "alpha"]
+Kind = str
+"""Of a factor: down, up, alpha, magnitude; LyCORIS's own names of others (`lora_kinds`)."""
 _KIND = re.compile(
     r"(?P<module>.+?)(?:"
     r"[._]lora(?:_linear_layer)?\.(?P<old>down|up)\.weight|\.lora_(?P<kohya>down|up)\.weight|"
     r"\.lora_(?P<peft>[AB])(?:(?:\.(?!weight)\w+)?\.weight)?|"
-    r"(?:[._]lora(?:_linear_layer)?)?\.(?P<alpha>alpha))"
+    r"(?:[._]lora(?:_linear_layer)?)?\.(?P<alpha>alpha)|"
+    r"\.(?P<length>lora_magnitude_vector)(?:(?:\.(?!weight)\w+)?\.weight)?|"
+    r"\.(?P<lycoris>dora_scale|hada_w[12]_[ab]|lokr_w[12](?:_[ab])?))"
 )
 _KINDS: dict[str, Kind] = {"A": "down", "B": "up", "down": "down", "up": "up", "alpha": "alpha"}
 
 _OTHERS = {
     r"^bundle_emb\.|emb_params|string_to_param": "embeddings beside its LoRA (a bundle), of which only LoRA is read",
-    r"dora_scale|lora_magnitude_vector": "DoRA, which is not read; only plain LoRA is",
-    r"\.lokr_": "LoKr, which is not read; only plain LoRA is",
-    r"\.hada_": "LoHa, which is not read; only plain LoRA is",
-    r"(^|\.)b?oft_": "OFT, which is not read; only plain LoRA is",
+    r"\.(lokr_t2|hada_t[12])$": "LoKr or LoHa with a third factor (Tucker), which is not read; without it they are",
+    r"(^|\.)b?oft_": "OFT, which is not read; LoRA, DoRA, LoHa and LoKr are",
     r"\.lora_mid\.": "LoRA in three factors (Tucker), which is not read; only LoRA in two is",
-    r"\.[ab][12]\.weight$": "GLoRA, which is not read; only plain LoRA is",
-    r"\.on_input$": "IA³, which is not read; only plain LoRA is",
+    r"\.[ab][12]\.weight$": "GLoRA, which is not read; LoRA, DoRA, LoHa and LoKr are",
+    r"\.on_input$": "IA³, which is not read; LoRA, DoRA, LoHa and LoKr are",
     r"\.lora_(B|up)\.bias$": "biases beside its LoRA, which are not read",
     r"\.(diff|diff_b|set_weight|reshape_weight|w_norm|b_norm)$": "whole weights beside its LoRA, which are not read",
 }
@@ -97,7 +98,7 @@ class Place(NamedTuple):
 
 
 def refuse_other_kinds(file: Path, names: Iterable[str]) -> None:
-    """Raise ConfigError where names are those of adapters that are not LoRA's two factors, saying what they are."""
+    """Raise ConfigError where names are those of adapters of other kinds than are read, saying what they are."""
     names = list(names)
     for part, kind in _OTHERS.items():
         name = next((name for name in names if re.search(part, name)), None)
@@ -114,6 +115,10 @@ def module_and_kind(name: str) -> tuple[str, Kind] | None:
     match = _KIND.fullmatch(name)
     if match is None:
         return None
+    if match["length"]:
+        return match["module"], "magnitude"
+    if match["lycoris"]:
+        return match["module"], match["lycoris"]
     return match["module"], _KINDS[match["old"] or match["kohya"] or match["peft"] or match["alpha"]]
 
 
@@ -157,7 +162,9 @@ def dotted(joined: str) -> str:
 
 
 def _of(part: str, layer: str, flux: bool, per_block: int) -> Place | None:
-    layer = layer.replace(".processor", "")  # as diffusers named layers of attention in 2023
+    if ".processor" in layer:  # as diffusers named layers of attention in 2023, one without its number
+        layer = layer.replace(".processor", "")
+        layer = f"{layer}.0" if layer.endswith(".to_out") else layer
     if part == "t5":
         return Place("text_encoder_2" if flux else "text_encoder_3", (layer,))
     if part.startswith("text_encoder"):
@@ -171,7 +178,7 @@ def _of(part: str, layer: str, flux: bool, per_block: int) -> Place | None:
         if first in _UNET or first in _TRANSFORMER:
             return _of("unet" if first in _UNET else "transformer", layer, flux, per_block)
         return None
-    return Place(part, (f"{layer}.0" if layer.endswith(".to_out") else layer,))  # its number was left out in 2023
+    return Place(part, (layer,))
 
 
 def _clip(layer: str) -> str:

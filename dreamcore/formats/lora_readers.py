@@ -34,6 +34,8 @@ _COMFY = (
     ".lora_up.weight", "_lora.up.weight", ".lora_B.weight", ".lora.up.weight", ".lora_linear_layer.up.weight"
 )  # fmt: skip
 """Endings of the second factor's name that ComfyUI and Forge know."""
+_PRODUCTS = ("hada_w1_a", "lokr_w1", "lokr_w1_a")
+"""By which LoHa and LoKr are known."""
 _A1111_SD3 = ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0")
 """Layers of SD 3 that A1111 finds under diffusers' names: its table misspells the others."""
 
@@ -47,6 +49,10 @@ def layers_found(
     blocks in a level.  Parts that a program gives no LoRA do not count, whatever a file has for them: in A1111, SD 3's
     text encoders; in diffusers, Flux's T5; in all of them, a text encoder that is no CLIP.
 
+    LoHa and LoKr are read by all but diffusers.  DoRA's `dora_scale` for each output is taken for inputs' by A1111, and
+    left out by diffusers, which reads `lora_magnitude_vector`; ComfyUI and Forge divide by the length of the unchanged
+    weight's row where DoRA has the changed one's: nearly the same.
+
     Args:
         names: of the file's tensors.
         pipeline: the class in model_index.json.
@@ -56,19 +62,23 @@ def layers_found(
     ups: dict[str, str] = {}
     for name in names:
         found = module_and_kind(name)
-        if found is not None and found[1] == "up":
+        if found is not None and found[1] in ("up", *_PRODUCTS):
             ups[found[0]] = name.removeprefix(found[0])
+    lycoris = any(ending.removeprefix(".") in _PRODUCTS for ending in ups.values())
+    by_inputs = any(name.endswith(".dora_scale") for name in names)
     model = {component: set(own) for component, own in layers.items()}
     counted: dict[str, tuple[int, int]] = {}
     if pipeline in (_SD, _SDXL, _SD3, _FLUX):
         for reader in ("ComfyUI", "Forge"):
             table = _comfy(model, pipeline, forge=reader == "Forge")
-            counted[reader] = _count({m for m, ending in ups.items() if ending in _COMFY}, ups, table, pipeline)
+            known = {m for m, ending in ups.items() if ending in _COMFY or ending.removeprefix(".") in _PRODUCTS}
+            counted[reader] = _count(known, ups, table, pipeline)
         if pipeline != _FLUX and per_block(model.get("unet", set())) in (None, 2):
             table = _a1111(model, pipeline, set(ups))
             broken = pipeline == _SD3 and any(name.count(".") < 2 for name in names)  # it stops at such a name
-            counted["A1111"] = _count(set() if broken else set(ups), ups, table, pipeline)
-    counted["diffusers"] = _count(set(ups), ups, _diffusers(model, pipeline, ups), pipeline)
+            counted["A1111"] = _count(set() if broken or by_inputs else set(ups), ups, table, pipeline)
+    unread = by_inputs or lycoris
+    counted["diffusers"] = _count(set() if unread else set(ups), ups, _diffusers(model, pipeline, ups), pipeline)
     return counted
 
 

@@ -34,6 +34,17 @@ PREFIX = "text_model."
 """What CLIP's published names begin with, and transformers 5 leaves out."""
 TIED = {"encoder.embed_tokens.weight": "shared.weight"}
 """The two names of T5's table, of which published files have one or both."""
+RENAMED = {
+    "model.": "model.language_model.",
+    "visual.": "model.visual.",
+    "language_model.model.": "model.language_model.",
+    "language_model.lm_head.": "lm_head.",
+    "vision_tower.": "model.vision_tower.",
+    "multi_modal_projector.": "model.multi_modal_projector.",
+}
+"""Beginnings of the names of Qwen 2.5 VL and Mistral 3 in published files, and in transformers since 4.52."""
+NEXT_WORD = "lm_head.weight"
+"""Of language models, which some networks tie to their embeddings though their files have both."""
 TABLE = "pos_embed.pos_embed"
 """SD3's positions, which are computed, and published all the same; they do not train."""
 READ_AHEAD = 64 * 2**20
@@ -242,7 +253,10 @@ def known_names(arrays: Mapping[str, T], wanted: Iterable[str]) -> dict[str, T]:
             new = PREFIX + name
         if new not in wanted:
             new = TIED.get(name, new)
-        if new not in wanted and name.endswith(IGNORED):
+        for old, now in RENAMED.items():
+            if new not in wanted and name.startswith(old):
+                new = now + name.removeprefix(old)
+        if new not in wanted and name.endswith((*IGNORED, NEXT_WORD)):
             continue
         found[new if new in wanted else name] = value
     return found

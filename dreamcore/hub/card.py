@@ -28,6 +28,15 @@ FAMILY_TAGS = {
     "StableDiffusionXLPipeline": "stable-diffusion-xl",
     "StableDiffusion3Pipeline": "sd3",
     "FluxPipeline": "flux",
+    "FluxKontextPipeline": "flux",
+    "Flux2Pipeline": "flux2",
+    "Flux2KleinPipeline": "flux2-klein",
+    "Lumina2Pipeline": "lumina2",
+    "QwenImagePipeline": "qwen-image",
+    "ZImagePipeline": "z-image",
+    "SanaPipeline": "sana",
+    "ChromaPipeline": "chroma",
+    "HiDreamImagePipeline": "hidream",
     "IFPipeline": "if",
     "IFSuperResolutionPipeline": "if",
 }
@@ -74,6 +83,37 @@ _DREAMBOOTH = "[DreamBooth](https://dreambooth.github.io/)"
 
 
 @dataclass(frozen=True)
+class Learned:
+    """New words that a model comes with."""
+
+    file: str
+    """Of their embeddings, as it is called beside the card."""
+    words: Mapping[str, Sequence[str]]
+    """Word -> the tokens that it is spelt with."""
+    encoders: Sequence[str]
+    """clip_l, clip_g, t5: those that have embeddings of their own."""
+
+    def spelt(self, prompt: str) -> str:
+        """A prompt as programs are given it that do not know the words."""
+        for word, tokens in self.words.items():
+            prompt = prompt.replace(word, "".join(tokens))
+        return prompt
+
+    def loading(self, repo_id: str, pipeline: str, local: bool) -> list[str]:
+        """Lines of code that load them into a pipeline."""
+        place = json.dumps(f"{repo_id}/{self.file}" if local else self.file, ensure_ascii=False)
+        file = place if local else f"hf_hub_download({json.dumps(repo_id)}, {place})"
+        tokens = json.dumps([token for some in self.words.values() for token in some], ensure_ascii=False)
+        ends = {"clip_g": "_2", "t5": "_2" if pipeline.startswith("Flux") else "_3"}
+        lines = [f"embeddings, tokens = load_file({file}), {tokens}"]
+        for name in self.encoders:
+            end = ends.get(name, "")
+            parts = f"text_encoder=pipeline.text_encoder{end}, tokenizer=pipeline.tokenizer{end}"
+            lines.append(f'pipeline.load_textual_inversion(embeddings["{name}"], token=tokens, {parts})')
+        return lines
+
+
+@dataclass(frozen=True)
 class Local:
     """What is said of a model that lies in its run's folder: commands of this library, given beside the folder."""
 
@@ -91,6 +131,7 @@ def model_card(
     updates: int | None = None,
     other_lora: str | None = None,
     local: Local | None = None,
+    learned: Learned | None = None,
 ) -> str:
     """The contents of README.md.
 
@@ -102,17 +143,20 @@ def model_card(
         updates: that the run made.
         other_lora: the LoRA file in kohya's names, where there is one.
         local: of the card in a run's folder; None of a published one.
+        learned: new words that it comes with.
     """
     prompts = instance_prompts(settings)
     shown = filled(settings, settings.get("validation_prompt"))
-    header = _header(pipeline, settings, prompts, shown, samples)
+    spelt = learned.spelt if learned else str
+    header = _header(pipeline, settings, [*map(spelt, prompts)], spelt(shown) if shown else shown, samples)
     parts = [
         f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True, width=10**6)}---",
         f"# {repo_id}",
         _about(settings),
-        _trigger_words(prompts),
+        _trigger_words(prompts, learned),
         _images(shown, samples),
-        "## How to load it\n\n" + _loading(repo_id, settings, shown or "\n".join(prompts[:1]), local is not None),
+        "## How to load it\n\n"
+        + _loading(repo_id, settings, shown or "\n".join(prompts[:1]), local is not None, learned, pipeline),
         _in_other_programs(other_lora) if other_lora is not None else "",
         _by_commands(repo_id, pipeline, local) if local is not None else "",
         "## Training\n\n" + _training(settings, updates),
@@ -176,7 +220,9 @@ def _one_line(text: str) -> str:
 def _about(settings: Mapping[str, Any]) -> str:
     base = _base_model(settings)
     of = f"[{base}](https://huggingface.co/{base})" if base else "a model that is not on the Hub"
-    if settings.get("use_lora"):
+    if _words_alone(settings):
+        said = f"Embeddings of new words for {of}, learned with textual inversion: they call a subject."
+    elif settings.get("use_lora"):
         said = f"LoRA weights for {of}, trained with {_DREAMBOOTH}: they teach it a subject from a few photographs."
     else:
         said = f"{of[0].upper()}{of[1:]}, fine-tuned with {_DREAMBOOTH} to know a subject from a few photographs."
@@ -184,8 +230,16 @@ def _about(settings: Mapping[str, Any]) -> str:
     return f"{said}\n\nThe base model's [licence]({link}) holds for it." if link else said
 
 
-def _trigger_words(prompts: list[str]) -> str:
-    return "## Trigger words\n\n" + "\n".join(f"- {_code(prompt)}" for prompt in prompts) if prompts else ""
+def _words_alone(settings: Mapping[str, Any]) -> bool:
+    """Whether a run has trained new words and nothing else."""
+    return bool(settings.get("train_text_encoder_ti")) and settings.get("train_transformer_frac") == 0
+
+
+def _trigger_words(prompts: list[str], learned: Learned | None) -> str:
+    lines = [f"- {_code(prompt)}" for prompt in prompts]
+    for word, tokens in learned.words.items() if learned else ():
+        lines.append(f"- {_code(word)} is a new word, and other programs know it as {_code(''.join(tokens))}")
+    return "## Trigger words\n\n" + "\n".join(lines) if lines else ""
 
 
 def _images(shown: str | None, samples: Sequence[str]) -> str:
@@ -202,9 +256,13 @@ def _code(text: str) -> str:
     return f"{marks}{space}{text}{space}{marks}"
 
 
-def _loading(repo_id: str, settings: Mapping[str, Any], prompt: str, local: bool) -> str:
+def _loading(
+    repo_id: str, settings: Mapping[str, Any], prompt: str, local: bool, learned: Learned | None, pipeline: str
+) -> str:
     """Code for the library whose layout the model is in."""
-    lora, paddle = bool(settings.get("use_lora")), _for_paddle(settings)
+    alone, paddle = _words_alone(settings), _for_paddle(settings)
+    lora = bool(settings.get("use_lora")) and not alone
+    prompt = learned.spelt(prompt) if learned else prompt
     made = f"image = pipeline({(prompt or 'a photo')!r}).images[0]"
     place, known = (json.dumps(name, ensure_ascii=False) for name in (repo_id, _base_model(settings) or UNKNOWN))
     if paddle and not lora:
@@ -217,15 +275,28 @@ def _loading(repo_id: str, settings: Mapping[str, Any], prompt: str, local: bool
         lines = [
             "import torch",
             "from diffusers import DiffusionPipeline",
+            *(["from huggingface_hub import hf_hub_download"] if learned and not local else []),
+            *(["from safetensors.torch import load_file"] if learned else []),
             "",
-            f"pipeline = DiffusionPipeline.from_pretrained({known if lora else place}, torch_dtype=torch.bfloat16)",
+            f"pipeline = DiffusionPipeline.from_pretrained("
+            f"{known if lora or alone else place}, torch_dtype=torch.bfloat16)",
             *([f'pipeline.load_lora_weights({place}, weight_name="{LORA_FILE}")'] * lora),
+            *(learned.loading(repo_id, pipeline, local) if learned else []),
             'pipeline.to("cuda")',
         ]
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", made)), default=0))
     also = f"\n\n`{PADDLE_LORA_FILE}` is the same for ppdiffusers." if paddle and lora else ""
     where = f"{_code(repo_id)} is this folder.\n\n" if local else ""
+    if lora and settings.get("lora_method") in ("loha", "lokr"):
+        where += f"diffusers does not read {_KINDS[settings['lora_method']]}: {_PLAIN}\n\n"
     return where + "\n".join([f"{fence}python", *lines, made, fence]) + also
+
+
+_KINDS = {"loha": "LoHa", "lokr": "LoKr"}
+_PLAIN = (
+    f"`dreambooth convert {LORA_FILE} plain.safetensors --to diffusers` makes plain LoRA of the same product, to be "
+    "loaded in its place."
+)
 
 
 def _in_other_programs(file: str) -> str:

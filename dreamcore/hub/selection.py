@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import ConfigError
 from ..formats.weight_files import choose_weights, variant_in
-from ..io.names import INDEX, LORA_FILE, PADDLE_LORA_FILE, SAMPLES, lora_name
+from ..io.names import INDEX, LEARNED_FILE, LORA_FILE, PADDLE_LORA_FILE, SAMPLES, embeddings_name, lora_name
 
 SAMPLE = re.compile(r"step-(\d{6,})-(\d+)\.png")
 """Names of a validation's images, by update and number."""
@@ -37,13 +37,20 @@ def published_files(folder: Path, updates: int | None = None) -> dict[str, Path]
     """
     if (folder / LORA_FILE).is_file():
         names = [name for name in (*LORA_FILES, lora_name(folder)) if (folder / name).is_file()]
+        names += _embeddings(folder)
     elif (folder / INDEX).is_file():
         names = [INDEX, *(f"{part}/{name}" for part in _components(folder) for name in _component_files(folder / part))]
-    else:
+        names += _embeddings(folder)
+    elif not (names := _embeddings(folder)):
         raise ConfigError(
             f"push_to_hub: {folder}: holds no finished model ({INDEX} or {LORA_FILE}); it is there once a run has ended"
         )
     return {name: folder / name for name in (*names, *last_samples(folder, updates))}
+
+
+def _embeddings(folder: Path) -> list[str]:
+    """The files of new words' embeddings."""
+    return [name for name in (embeddings_name(folder), LEARNED_FILE) if (folder / name).is_file()]
 
 
 def last_samples(folder: Path, updates: int | None = None) -> list[str]:

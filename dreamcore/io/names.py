@@ -12,6 +12,8 @@ ONE_FILE = (".safetensors", *PICKLES)
 """Endings of models that are one file."""
 LORA_FILE = "pytorch_lora_weights.safetensors"
 PADDLE_LORA_FILE = "paddle_lora_weights.safetensors"
+LEARNED_FILE = "learned_embeds.safetensors"
+"""A new word's embeddings where there is one text encoder, as diffusers' textual inversion calls them."""
 RESERVED = (LORA_FILE, PADDLE_LORA_FILE, "model.safetensors", "diffusion_pytorch_model.safetensors")
 PADDLE_WEIGHTS = "model_state.pdparams"
 
@@ -43,10 +45,22 @@ STATE_FILE = "state.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
 LORA_FACTORS_FILE = "lora_factors.safetensors"
 EMA_FILE = "ema.safetensors"
+EMBEDDINGS_FILE = "embeddings.safetensors"
+"""Of new words, whose finished ones have names of their own: below."""
 
 # A folder of class images, and one of generated images
 CLASS_IMAGES = "class_images.json"
 SHEET, GENERATED = "sheet.png", "pictures.json"
+
+
+def embeddings_name(run: Path) -> str:
+    """The embeddings of new words in all text encoders, as diffusers' scripts call them.
+
+    >>> embeddings_name(Path("/runs/my dog"))
+    'my dog_emb.safetensors'
+    """
+    stem = (run.resolve().name or "words").encode()[:200].decode(errors="ignore")
+    return f"{stem}_emb.safetensors"
 
 
 def lora_name(run: Path) -> str:

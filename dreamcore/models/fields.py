@@ -28,7 +28,7 @@ _BY_KIND: dict[Any, str] = {
     "hidden_size intermediate_size num_hidden_layers max_position_embeddings vocab_size projection_dim "
     "d_model d_kv d_ff num_heads relative_attention_num_buckets relative_attention_max_distance",
     Whole | list[Whole]: "layers_per_block attention_head_dim num_attention_heads cross_attention_dim out_channels",
-    Few: "block_out_channels axes_dims_rope",
+    Few: "block_out_channels axes_dims_rope all_patch_size",
     float: "norm_eps layer_norm_eps layer_norm_epsilon dropout dropout_rate attention_dropout freq_shift shift_factor "
     "mid_block_scale_factor resnet_out_scale_factor initializer_factor",
     StrictBool | list[StrictBool]: "only_cross_attention mid_block_only_cross_attention",
@@ -36,8 +36,9 @@ _BY_KIND: dict[Any, str] = {
     "dual_cross_attention use_quant_conv use_post_quant_conv mid_block_add_attention force_upcast "
     "class_embeddings_concat is_encoder_decoder use_attention_mask resnet_skip_time_act",
     str: "_class_name act_fn hidden_act mid_block_type addition_embed_type time_embedding_type feed_forward_proj "
-    "dense_act_fn qk_norm model_type resnet_time_scale_shift attention_type encoder_hid_dim_type class_embed_type "
+    "dense_act_fn model_type resnet_time_scale_shift attention_type encoder_hid_dim_type class_embed_type "
     "cross_attention_norm time_embedding_act_fn",
+    str | StrictBool: "qk_norm",
     list[str]: "down_block_types up_block_types architectures",
     list[float]: "latents_mean latents_std",
     list[int]: "dual_attention_layers",
@@ -68,19 +69,23 @@ class DenoiserFields(NetworkFields):  # type: ignore[misc]  # made above
 class AutoencoderFields(NetworkFields):  # type: ignore[misc]
     """An autoencoder's config.json, as far as latents depend on it."""
 
-    block_out_channels: Few
-    latent_channels: Whole
+    block_out_channels: Few | None = None
+    latent_channels: Whole | None = None
+    z_dim: Whole | None = None
+    temperal_downsample: list[StrictBool] | None = None
+    encoder_block_out_channels: Few | None = None
+    f_patch_size: Whole | list[Whole] | None = Field(None, alias="patch_size")
     scaling_factor: Annotated[float, Field(gt=0)] = 1.0
     latents_std: list[Above] | None = None
     latents_mean: list[float] | None = None
 
     @model_validator(mode="after")
     def _one_for_each_channel(self) -> Self:
+        name = "latent_channels" if self.z_dim is None else "z_dim"
+        channels = getattr(self, name)
         for values in (self.latents_mean, self.latents_std):
-            if values is not None and len(values) != self.latent_channels:
-                raise ValueError(
-                    f"latents_mean and latents_std need {self.latent_channels} numbers, as latent_channels says"
-                )
+            if values is not None and channels is not None and len(values) != channels:
+                raise ValueError(f"latents_mean and latents_std need {channels} numbers, as {name} says")
         return self
 
 

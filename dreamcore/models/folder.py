@@ -5,14 +5,13 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import ConfigError
@@ -34,7 +33,8 @@ from .fields import (
     read_fields,
     read_json,
 )
-from .locate import locate, locate_part, locate_tokenizer
+from .latent_space import LatentSpace
+from .locate import locate, locate_part, locate_tokenizer, locate_transformer
 
 if TYPE_CHECKING:
     from ..config.common import ModelSettings
@@ -50,6 +50,7 @@ class ModelFolder:
         variant: which variant of the weight files to read, such as fp16.
         replaced: by component, the setting that names a folder to use in place of the model's own, and that folder.
         without: optional text encoders that are left out.
+        layers: the hidden states that make up words, in place of the family's (`TextEncoder.layers`).
     """
 
     path: Path
@@ -57,6 +58,7 @@ class ModelFolder:
     variant: str | None = None
     replaced: Mapping[str, tuple[str, Path]] = field(default_factory=dict)
     without: tuple[str, ...] = ()
+    layers: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, settings: ModelSettings) -> ModelFolder:
@@ -94,8 +96,33 @@ class ModelFolder:
         if replaced:
             model = replace(model, replaced=replaced)
             model.check()
+        model = model._completed(settings)
         optional = tuple(encoder.network for encoder in model.family.text_encoders if encoder.optional)
-        return replace(model, without=optional) if optional and settings.drop_t5 else model
+        if optional and settings.drop_t5:
+            model = replace(model, without=optional)
+        if any(encoder.layers for encoder in model.family.text_encoders):
+            model = replace(model, layers=tuple(settings.text_encoder_out_layers or ()))
+            model.check_layers()
+        return model
+
+    def _completed(self, settings: ModelSettings) -> ModelFolder:
+        """With the text encoders and tokenizers that the family's models are published without, as far as they are not
+        there: of the folder or repository that the settings name, or that the family knows."""
+        index, replaced = dict(self.index), dict(self.replaced)
+        for encoder in (e for e in self.family.text_encoders if e.elsewhere):
+            usual = None
+            for component in (encoder.network, encoder.tokenizer):
+                setting = f"pretrained_{component}_name_or_path"
+                named = getattr(settings, setting) or usual
+                usual = named or (encoder.elsewhere if _is_null(index.get(component)) else None)
+                if usual:
+                    path, class_name = locate_transformer(setting, usual, component, settings.cache_dir)
+                    replaced[component], index[component] = (setting, path), ["transformers", class_name]
+        if replaced == self.replaced:
+            return self
+        model = replace(self, index=index, replaced=replaced)
+        model.check()
+        return model
 
     @classmethod
     def open(cls, name: str, revision: str | None = None, variant: str | None = None, **more: Any) -> ModelFolder:
@@ -130,10 +157,29 @@ class ModelFolder:
         for encoder in self.text_encoders:
             self.class_name(encoder.tokenizer)
             self.window(encoder)
-            words = self.folder(encoder.network) / "config.json", self.config(encoder.network)
+            words = self.folder(encoder.network) / "config.json", self._words_config(encoder)
             check_tokens(self.folder(encoder.tokenizer), *words)
             check_width(*words, *self._words_taken)
-        _ = self.schedule, self.latent_scaling
+        _ = self.schedule, self.latents
+
+    def check_layers(self) -> None:
+        """Raise ConfigError where the hidden states that make up words are not there, or not as wide together as the
+        denoiser takes words."""
+        for encoder in self.text_encoders:
+            config, where = self._words_config(encoder), self.folder(encoder.network) / "config.json"
+            there, layers = config.get("num_hidden_layers"), encoder.layers
+            if layers and there is not None and not 0 <= min(layers) <= max(layers) <= int(there):
+                raise ConfigError(
+                    f"text_encoder_out_layers: {', '.join(map(str, layers))}: {where} has {there} layers; give others"
+                )
+            width = self.config(self.family.denoiser).get("joint_attention_dim")
+            together = len(layers) * int(config.get("hidden_size") or 0)
+            if together and width is not None and together != width:
+                raise ConfigError(
+                    f"text_encoder_out_layers: {', '.join(map(str, layers))}: together {together} wide ({where}: "
+                    f"hidden_size), while the denoiser takes words of {width} (joint_attention_dim); give as many "
+                    "layers as that makes"
+                )
 
     @property
     def family(self) -> Family:
@@ -144,10 +190,18 @@ class ModelFolder:
         """Those of the family that are there and wanted."""
 
         def there(encoder: TextEncoder) -> bool:
-            null = self.index.get(encoder.network) in (None, [None, None])
+            null = _is_null(self.index.get(encoder.network))
+            if encoder.elsewhere:
+                return not null
             return not (encoder.optional and (null or encoder.network in self.without))
 
         return tuple(self._of_its_class(encoder) for encoder in self.family.text_encoders if there(encoder))
+
+    @property
+    def classifier_free(self) -> bool:
+        """Whether images are guided by a second answer, without or to negative words: not those of models distilled to
+        few steps, as model_index.json says."""
+        return self.family.classifier_free and not self.index.get("is_distilled", False)
 
     def _of_its_class(self, encoder: TextEncoder) -> TextEncoder:
         """As the index says, for a family's models need not all have the same."""
@@ -157,7 +211,8 @@ class ModelFolder:
                 f"{self.path / INDEX}: {encoder.network} is a {name}; expected a text encoder of class "
                 f"{', '.join(ENCODERS)}"
             )
-        return encoder.of_class(ENCODERS[name])
+        found = encoder.of_class(ENCODERS[name])
+        return replace(found, layers=self.layers) if self.layers and found.layers else found
 
     @property
     def absent_words(self) -> dict[int, int]:
@@ -170,7 +225,7 @@ class ModelFolder:
     def words_width(self) -> int | None:
         """Width that words are filled up to with zeros, or cut to, where groups of them follow one another."""
         groups = {e.group for e in self.family.text_encoders if e.group is not None}
-        return int(self._needed(self.family.denoiser, "joint_attention_dim")) if len(groups) > 1 else None
+        return int(self.needed(self.family.denoiser, "joint_attention_dim")) if len(groups) > 1 else None
 
     @property
     def _words_taken(self) -> tuple[str, int | None]:
@@ -231,18 +286,23 @@ class ModelFolder:
                 return read_fields(file, special.get(component, NetworkFields if name[0] == "c" else ScheduleFields))
         raise ConfigError(f"pretrained_model_name_or_path: {self.path}: {component}/config.json is missing")
 
-    def _needed(self, component: str, field: str) -> Any:
+    def needed(self, component: str, field: str) -> Any:
         """A field of a component's configuration that has no default."""
         value = self.config(component).get(field)
         if value is None:
             raise ConfigError(f"{self.folder(component) / 'config.json'}: {field}: is missing")
         return value
 
+    def _words_config(self, encoder: TextEncoder) -> dict[str, Any]:
+        """A text encoder's configuration, of a model of words and images that of its words."""
+        config, nested = self.config(encoder.network), self._of_its_class(encoder).kind.nested
+        return dict(config[nested]) if nested and isinstance(config.get(nested), dict) else config
+
     def window(self, encoder: TextEncoder) -> int:
         """Tokens of a prompt that a text encoder sees at most, begin and end marks included: as many as it has
         positions, of which T5 has none, or as its tokenizer takes."""
         usual = self._of_its_class(encoder).kind.positions or 10**6
-        positions = self.config(encoder.network).get("max_position_embeddings") or usual
+        positions = self._words_config(encoder).get("max_position_embeddings") or usual
         file = self.folder(encoder.tokenizer) / "tokenizer_config.json"
         own = read_fields(file, TokenizerFields).get("model_max_length") if file.is_file() else None
         return int(min(own or positions, positions))
@@ -269,7 +329,12 @@ class ModelFolder:
     def schedule(self) -> NoiseSchedule:
         """The noise levels of the model's own scheduler configuration."""
         with np.errstate(all="ignore"):
-            schedule = NoiseSchedule.from_config(self.config("scheduler"), self.family.time_scale)
+            schedule = NoiseSchedule.from_config(
+                self.config("scheduler") | ({} if self.family.shift is None else {"shift": self.family.shift}),
+                self.family.time_scale,
+                time_falls=self.family.time_falls,
+                output_sign=self.family.output_sign,
+            )
         least, most = schedule.levels.min(), schedule.levels.max()
         if not (least >= 0 and (np.isfinite(most) if schedule.prediction == "edm" else most <= 1)):
             raise ConfigError(
@@ -278,37 +343,33 @@ class ModelFolder:
             )
         return schedule
 
+    @cached_property
+    def latents(self) -> LatentSpace:
+        """What latents are to it."""
+        return LatentSpace.of(self)
+
     @property
     def latent_factor(self) -> int:
         """Pixels of the image along one side of a latent's pixel."""
-        return 1 if self.family.vae is None else _halved(self.config(self.family.vae)["block_out_channels"])
+        return self.latents.factor
 
     @property
     def latent_channels(self) -> int:
-        return 3 if self.family.vae is None else int(self.config(self.family.vae)["latent_channels"])
-
-    @property
-    def latent_scaling(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Shift and scale, each [C, 1, 1] or [1, 1, 1]: latents are (what the autoencoder answers − shift) · scale."""
-        none: dict[str, Any] = {"scaling_factor": 1.0}
-        config = none if self.family.vae is None else self.config(self.family.vae)
-        scale = float(config.get("scaling_factor", 0.18215))
-        mean, std = config.get("latents_mean"), config.get("latents_std")
-        shift = [config.get("shift_factor") or 0.0] if mean is None else mean
-        return _planes(shift), _planes([scale / s for s in std] if std is not None else [scale])
+        return self.latents.channels
 
     @property
     def size_step(self) -> int:
         """Pixels that the sides of an image are multiples of: latents may be of any size, but a UNet on pixels halves
         them as often as it has levels."""
         if self.family.vae is None:
-            return _halved(self._needed(self.family.denoiser, "block_out_channels"))
+            return int(2 ** (len(self.needed(self.family.denoiser, "block_out_channels")) - 1))
         return self.latent_factor * self.token_side
 
     @property
     def token_side(self) -> int:
         """Latents along a side of what is one token to the denoiser; 1 where it has none."""
-        return max(int(self.config(self.family.denoiser).get("patch_size") or 1), self.family.patch)
+        config = self.config(self.family.denoiser)
+        return max(int(config.get("patch_size") or min(config.get("all_patch_size") or [1])), self.family.patch)
 
     @property
     def native_resolution(self) -> int:
@@ -321,8 +382,10 @@ class ModelFolder:
         """Whether zeros stand for empty words, instead of what the text encoders make of them."""
         return bool(self.index.get("force_zeros_for_empty_prompt", self.family.zeroes_empty))
 
-    def without_dropout(self, component: str) -> dict[str, float]:
+    def built_with(self, component: str) -> dict[str, Any]:
         """Fields of a component's configuration, and what they are set to when its network is built."""
+        if component == self.family.denoiser:
+            return dict(self.family.built_with)
         encoders = {encoder.network: encoder for encoder in self.text_encoders}
         return dict.fromkeys(encoders[component].kind.dropout, 0.0) if component in encoders else {}
 
@@ -347,10 +410,6 @@ class ModelFolder:
         return digest.hexdigest()
 
 
-def _halved(levels: Sequence[int]) -> int:
-    """By how much a network of so many levels divides the sides of an image."""
-    return int(2 ** (len(levels) - 1))
-
-
-def _planes(values: Iterable[float]) -> NDArray[np.float32]:
-    return np.array(list(values), np.float32).reshape(-1, 1, 1)
+def _is_null(named: Any) -> bool:
+    """Whether an entry of model_index.json names no component."""
+    return named in (None, [None, None])

@@ -108,6 +108,18 @@ def locate_tokenizer(name: str, component: str, cache: str | None = None) -> Pat
     raise ConfigError(f"tokenizer_name: {path}: no tokenizer (vocab.json or tokenizer.json) there")
 
 
+def locate_transformer(setting: str, name: str, component: str, cache: str | None = None) -> tuple[Path, str]:
+    """The folder of a network or tokenizer of transformers' that a pipeline is published without, and its class;
+    arguments and errors as for `locate_part`."""
+    path, tokenizer = _part(setting, name, cache), component.startswith("tokenizer")
+    file = "tokenizer_config.json" if tokenizer else "config.json"
+    for folder in (path, path / component):
+        if (folder / file).is_file():
+            said = read_json(folder / file)
+            return folder, str(said.get("tokenizer_class") if tokenizer else (said.get("architectures") or [None])[0])
+    raise ConfigError(f"{setting}: {path}: no {component} ({file}) there")
+
+
 def _part(setting: str, name: str, cache: str | None) -> Path:
     path = Path(name).expanduser()
     if path.exists():

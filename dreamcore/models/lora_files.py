@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..errors import ConfigError
 from ..formats.lora import read_lora
+from ..formats.lora_raw import MAGNITUDE
+from ..formats.tensors import Tensors
 from ..io.names import LORA_FILE
 from .folder import ModelFolder
 from .mindone_lora import read_mindone_lora
@@ -39,6 +41,17 @@ def rank_of(file: Path, model: ModelFolder) -> int:
     """
     with as_safetensors(file, model) as readable:
         return max(pair.rank for pair in read_lora(readable).values())
+
+
+def lengths_first(loras: Sequence[tuple[Path, float]]) -> list[tuple[Path, float]]:
+    """LoRA files with their strengths, those of DoRA first: the lengths that they set are of the model's own weights,
+    whether a backend adds LoRA to weights or beside them."""
+
+    def sets_lengths(file: Path) -> bool:
+        names = Tensors(file) if file.suffix == ".safetensors" else ()
+        return any(name.endswith((".dora_scale", MAGNITUDE, f"{MAGNITUDE}.weight")) for name in names)
+
+    return sorted(loras, key=lambda lora: not sets_lengths(lora[0]))
 
 
 @contextmanager

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from ..config.output import SavePrecision
 from ..errors import ConfigError
 from ..formats.kohya_lora import PIPELINES, kohya_arrays
-from ..formats.lora import DOWN, UP, factors_for, pairs_of, published_name, read_lora, write_lora
+from ..formats.lora import factors_for, published_arrays, read_lora, write_lora
 from ..formats.lora_header import adapter_metadata
 from ..formats.lora_layouts import PER_BLOCK
 from ..formats.lora_names import module_and_kind
-from ..formats.lora_pair import Pair, Pairs, fold
+from ..formats.lora_pair import Pair, Pairs
+from ..formats.lora_raw import pairs_of
 from ..formats.lora_readers import layers_found
 from ..formats.mindone_lora import RANK, THEIR_DOWN, THEIR_UP, lora_from_mindone, lora_to_mindone
 from ..formats.mindspore_ckpt import Checkpoint, write_ckpt
@@ -33,7 +34,7 @@ from .pipeline_folder import DTYPES, component_entries, published
 
 FORMS = ("diffusers", "peft", "kohya", "paddle", "mindone")
 _BEGINNINGS = ("lora_unet_", "lora_te", "lora_transformer_", "lycoris_", "base_model.model.")
-_PARTS = (".lora_", ".lora.", "_lora.", "lora_linear_layer")
+_PARTS = (".lora_", ".lora.", "_lora.", "lora_linear_layer", ".hada_", ".lokr_")
 """What names of a LoRA file's tensors begin with, or hold."""
 HASHES = ("modelspec.hash_sha256", "sshs_model_hash", "sshs_legacy_hash")
 _PRECISIONS = {dtype: name for name, dtype in DTYPES.items()}
@@ -165,6 +166,11 @@ def write_form(
     Raises:
         ConfigError: the form has no place for these layers, or what model they are for is not known and has to be.
     """
+    if form in ("mindone", "paddle") and (place := _with_magnitude(pairs)) is not None:
+        raise ConfigError(
+            f"{what}: {place}: DoRA, which the form of {form} has no place for; merge it into its model instead "
+            "(dreambooth convert merge)"
+        )
     if form == "mindone":
         geometry = unet_geometry(model) if model is not None and model.family.denoiser == "unet" else None
         write_ckpt(target, lora_to_mindone(_as_linear(pairs), what, geometry))
@@ -176,10 +182,15 @@ def write_form(
         entries = {name: cast(Entry.of(value), DTYPES[chosen]) for name, value in swapped.items()}
         write_tensors(target, entries, {**header, "format": "pd"})
         return chosen
-    ranks = {key: pair.rank for key, pair in pairs.items()}
-    known = adapter_metadata(ranks, 1.0) if form != "kohya" else {}
+    ranks, dora = {key: pair.rank for key, pair in pairs.items()}, _with_magnitude(pairs) is not None
+    known = adapter_metadata(ranks, 1.0, dora=dora) if form != "kohya" else {}
     write_lora(target, arrays, chosen, {**header, **known})
     return chosen
+
+
+def _with_magnitude(pairs: Pairs) -> str | None:
+    """A layer of DoRA."""
+    return next((".".join(place) for place, pair in pairs.items() if pair.magnitude is not None), None)
 
 
 def readers(file: Path, model: ModelFolder, *, allow_pickle: bool = False) -> str:
@@ -203,13 +214,8 @@ def _arrays(
             raise ConfigError(f"to: kohya has no names for the layers of a {pipeline}")
         unet = model.config("unet") if model is not None and model.family.denoiser == "unet" else {}
         return kohya_arrays(pairs, pipeline, int(unet.get("layers_per_block") or PER_BLOCK))
-    named = published_name if form != "peft" else str
-    folded = {f"{component}.{layer}": fold(_widened(pair)) for (component, layer), pair in pairs.items()}
-    return {
-        named(f"{layer}{ending}"): factor
-        for layer, pair in folded.items()
-        for ending, factor in ((DOWN, pair.down), (UP, pair.up))
-    }
+    widened = {place: _widened(pair) for place, pair in pairs.items()}
+    return published_arrays(widened) if form != "peft" else published_arrays(widened, str)
 
 
 def _pipeline(pairs: Pairs, header: Mapping[str, str], what: str) -> str:
@@ -244,7 +250,8 @@ def _one_type(dtypes: set[str]) -> SavePrecision | None:
 
 def _widened(pair: Pair) -> Pair:
     """Factors in float32, which holds what narrower types hold."""
-    return Pair(pair.down.astype(np.float32), pair.up.astype(np.float32), pair.scale)
+    lengths = None if pair.magnitude is None else pair.magnitude.astype(np.float32)
+    return Pair(pair.down.astype(np.float32), pair.up.astype(np.float32), pair.scale, lengths)
 
 
 def _as_linear(pairs: Pairs) -> Pairs:

@@ -7,6 +7,8 @@ from ..config.common import ModelSettings, Scheduler
 from ..config.used import Context, ModelFacts, refuse_idle
 from ..errors import ConfigError
 from ..families import FamilyInputs, TextEncoder
+from ..families.base import short_names
+from ..families.encoders import T5
 from ..hub.client import may_be_fetched
 from .folder import ModelFolder
 
@@ -33,9 +35,22 @@ def family_inputs(config: TrainConfig, model: ModelFolder) -> FamilyInputs:
     return FamilyInputs(model.family, tokens, guidance, model.token_side**2)
 
 
+def encoder_dropout(config: TrainConfig, model: ModelFolder) -> tuple[float, ...]:
+    """How often each text encoder's words are dropped by themselves; nothing where there is one alone."""
+    names = short_names(model.text_encoders)
+    return tuple(getattr(config, f"{name}_dropout_rate", 0.0) for name in names) if len(names) > 1 else ()
+
+
+def learns_words(config: TrainConfig, encoder: TextEncoder) -> bool:
+    """Whether new words train in a text encoder."""
+    return bool(encoder.kind.table) and config.train_text_encoder_ti and (encoder.kind is not T5 or config.enable_t5_ti)
+
+
 def guidance(given: float | None, model: ModelFolder) -> float:
-    """The strength of images' guidance: the one given, else the family's."""
-    return model.family.guidance_scale if given is None else given
+    """The strength of images' guidance: the one given, else the family's, or 1 for models that take none."""
+    if given is not None:
+        return given
+    return 1.0 if model.family.classifier_free and not model.classifier_free else model.family.guidance_scale
 
 
 def refuse_before_fetching(config: ModelSettings, backend: str) -> None:
@@ -55,11 +70,17 @@ def model_facts(model: ModelFolder) -> ModelFacts:
         flow=model.schedule.prediction == "flow",
         weighting_scheme=family.weighting_scheme,
         embeds_guidance=bool(model.config(family.denoiser).get("guidance_embeds")),
-        classifier_free=family.classifier_free,
+        classifier_free=model.classifier_free,
+        unguided=family.unguided,
         optional_encoder=any(encoder.optional for encoder in family.text_encoders),
         long_words=any(map(_says_length, family.text_encoders)),
         trains_words=any(encoder.lora_layers for encoder in model.text_encoders),
+        frozen_words=any(not encoder.lora_layers for encoder in model.text_encoders),
+        encoders=short_names(model.text_encoders),
+        learns_words=any(encoder.kind.table for encoder in model.text_encoders),
         masks_words=any(encoder.sees_padding is not None for encoder in model.text_encoders),
+        stacked_layers=any(encoder.layers for encoder in model.text_encoders),
+        words_elsewhere=any(encoder.elsewhere for encoder in family.text_encoders),
         autoencoder=family.vae is not None,
         upscales=family.upscales,
         class_labels="class_labels" in family.inputs,

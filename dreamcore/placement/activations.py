@@ -7,9 +7,14 @@ Which of these were measured, and where, stands beside them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import ConfigError
 from ..models.folder import ModelFolder
+from .flux_2 import pass_flux_2
+from .hidream import pass_hidream
+from .one_row import pass_lumina_2, pass_qwen_image, pass_z_image
+from .sana import pass_sana
 from .tape import Tape
 from .transformer import pass_transformer
 from .unet import pass_unet
@@ -23,6 +28,17 @@ PLANES, PLANES_ON_CPU = 3, 5
 """Planes of an image at full size in float32, times channels, that the autoencoder holds: a layer's input, its
 normalisation and its activation (decoding 512² so takes 0.81 GB; derived, not measured on a GPU); on a CPU, whose
 convolutions copy both sides into an order of their own, as measured (PyTorch 2.13, oneDNN: 0.16 GiB at 256²)."""
+
+
+WALKS = {
+    "Flux2Transformer2DModel": pass_flux_2,
+    "HiDreamImageTransformer2DModel": pass_hidream,
+    "Lumina2Transformer2DModel": pass_lumina_2,
+    "QwenImageTransformer2DModel": pass_qwen_image,
+    "SanaTransformer2DModel": pass_sana,
+    "ZImageTransformer2DModel": pass_z_image,
+}
+"""By a transformer's class, the pass through it; others are Stable Diffusion 3's or Flux.1's."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +79,7 @@ def denoiser_pass(
     trains: bool = False,
     factors: tuple[str, ...] = (),
     rank: int = 0,
+    beside: int = 0,
     recomputes: bool = False,
 ) -> Pass:
     """Of one sample.
@@ -72,12 +89,14 @@ def denoiser_pass(
         tokens: of the words.
         trains: whether the denoiser's own weights do.
         factors: endings of the names of its layers that have LoRA factors.
+        rank, beside: what those keep (`Tape`).
     """
     config = model.config(model.family.denoiser)
     norms = 4 if arithmetic.norms or not arithmetic.half else None
-    tape = Tape(compute=arithmetic.each, norms=norms, trains=trains, factors=factors, rank=rank, recomputes=recomputes)
-    walk = pass_unet if model.family.denoiser == "unet" else pass_transformer
+    own: dict[str, Any] = {"trains": trains, "factors": factors, "rank": rank, "beside": beside}
+    tape = Tape(compute=arithmetic.each, norms=norms, recomputes=recomputes, **own)
     name = model.class_name(model.family.denoiser)
+    walk = WALKS.get(name, pass_unet if model.family.denoiser == "unet" else pass_transformer)
     try:
         walk(tape, {"_class_name": name} | config, *size, tokens)
     except (LookupError, TypeError, ValueError, ArithmeticError) as error:
@@ -106,4 +125,6 @@ def encoding(model: ModelFolder, height: int, width: int, *, on_cpu: bool) -> in
 def _channels(model: ModelFolder) -> list[int]:
     if model.family.vae is None:
         return [0]
-    return [int(c) for c in model.config(model.family.vae)["block_out_channels"]]
+    config = model.config(model.family.vae)
+    widths = config.get("block_out_channels") or config.get("encoder_block_out_channels")
+    return [int(c) for c in widths or (int(config["base_dim"]) * int(m) for m in config["dim_mult"])]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -64,6 +64,10 @@ class Plan:
     """Of an update, as an earlier run of such settings in the output folder measured it; None where there is none."""
     updates: int | None = None
     """Of the run, where that is known."""
+    placing: Mapping[str, Any] = field(default_factory=dict)
+    """What placement auto comes to, as settings."""
+    placed: str = ""
+    """That, in words."""
 
     def worst(self, place: Place) -> Stage:
         """The stage that takes most; the first such."""
@@ -114,7 +118,7 @@ class Plan:
         ]
         whole = {"model": self.model, "backend": self.backend, "machine": asdict(self.machine)}
         measured = {"seconds_per_update": self.seconds, "updates": self.updates}
-        return whole | {"stages": stages, **measured, "notes": list(self.notes)}
+        return whole | {"placing": dict(self.placing), "stages": stages, **measured, "notes": list(self.notes)}
 
     def rows(self) -> Iterator[tuple[str, str, str, str]]:
         """What, device, host, basis: of each stage a line, and one for each thing below it."""

@@ -7,22 +7,35 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from ..backends.lora import Lora
+from ..backends.bucketing import BUCKET_BYTES, IN_FLIGHT
+from ..backends.lora import Lora, layer_shapes
+from ..backends.optimizers import rule_for, state_bytes
 from ..backends.out_of_memory import CLASSES, IMAGES, LOADING, PROMPTS, SAVING, TRAINING, VALIDATION
+from ..backends.quantization import methods, quantised, stored_bytes
 from ..config import TrainConfig
+from ..config.common import Quantization
+from ..config.optimizers import OPTIMIZERS, name_of
 from ..errors import ConfigError
 from ..families import TextEncoder
 from ..formats.weights import READ_AHEAD, TABLE
 from ..models.folder import ModelFolder
+from ..models.settings import learns_words
 from ..text.conditioning import ON_DEVICE
 from ..text.lengths import padded_length
 from .activations import Arithmetic, decoding, denoiser_pass, encoder_kept, encoding
+from .auto import Placing, choose_placement
+from .blocks import blocks_by_size
 from .headers import StoredWeights, stored_weights
 from .machine import Machine
 from .plan import Place, Plan, Stage
 
 HELD_BACK = 32 * 2**20
 """Bytes that networks without weights take, and that the C library keeps of what loading has freed."""
+REMADE, QUANTISING = 2, 64 * 2**20
+"""Copies of a quantised weight while it is computed with; bytes that quantising takes at a time at most, 16 for each
+number."""
+ORIGINALS = "originals of what trains"
+"""What networks compute with are copies then."""
 REORDERED = 2
 """Copies of the largest weight that convolutions on a CPU make in an order of their own (oneDNN; measured with
 PyTorch)."""
@@ -78,7 +91,14 @@ def make_plan(config: TrainConfig, model: ModelFolder, work: Workload, machine: 
     if config.drop_t5 and optional:
         model = replace(model, without=optional)
     parts = {name: stored_weights(model.weight_files(name)) for name in model.networks}
-    return _Planner(config, model, parts, work, machine, backend).plan()
+
+    def planned(changes: Placing) -> Plan:
+        return _Planner(config.model_copy(update=changes), model, parts, work, machine, backend).plan()
+
+    if config.placement != "auto" or backend != "torch":
+        return planned({})
+    blocks = len(blocks_by_size(parts[model.family.denoiser].shapes))
+    return choose_placement(config, blocks, planned)
 
 
 @dataclass(frozen=True)
@@ -132,11 +152,20 @@ class _Planner:
     def trained(self) -> tuple[str, ...]:
         """The components that train, or whose factors do."""
         encoders = [e.network for e in self.model.text_encoders if self.config.train_text_encoder and e.lora_layers]
-        return self.model.family.denoiser, *encoders
+        return *(() if self.config.words_alone else (self.model.family.denoiser,)), *encoders
+
+    @cached_property
+    def at_work(self) -> tuple[str, ...]:
+        """The components of training's pass: those and the text encoders that learn new words."""
+        learning = [e.network for e in self.model.text_encoders if learns_words(self.config, e)]
+        return tuple(dict.fromkeys((self.model.family.denoiser, *self.trained, *learning)))
 
     @cached_property
     def factors(self) -> int:
-        """Numbers of the LoRA factors."""
+        """Numbers of the LoRA factors that train."""
+        return self._numbers(frozen=False)
+
+    def _numbers(self, *, frozen: bool) -> int:
         if not self.config.use_lora:
             return 0
         lora, found = Lora.of(self.config, self.model), 0
@@ -146,8 +175,16 @@ class _Planner:
                 chosen = lora.chosen(name, shapes)
             except ConfigError:  # the backend, which sees layers, says so
                 continue
-            found += sum(lora.rank * (shapes[n][0] + math.prod(shapes[n][1:])) for n in chosen)
+            found += sum(lora.numbers(shapes[n], frozen=frozen) for n in chosen)
         return found
+
+    def _factored(self, lora: Lora) -> tuple[str, ...]:
+        """Endings of the names of the denoiser's layers that have factors, as `denoiser_pass` names layers: of a
+        transformer in full, of a UNet in whichever block."""
+        denoiser = self.model.family.denoiser
+        if lora.blocks is None or denoiser == "unet" or not self.parts[denoiser].shapes:
+            return lora.endings[denoiser]
+        return tuple(lora.chosen(denoiser, layer_shapes(self.parts[denoiser].shapes)))
 
     @cached_property
     def parameters(self) -> int:
@@ -155,6 +192,16 @@ class _Planner:
         if self.config.use_lora:
             return self.factors
         return sum(self._trainable(name) for name in self.trained)
+
+    @cached_property
+    def _optimizer_state(self) -> int:
+        """Bytes that the optimizer keeps; of LoRA's factors at the most."""
+        shapes: dict[str, tuple[int, ...]] = {"factors": (self.factors,)} if self.config.use_lora else {}
+        for name in () if self.config.use_lora else self.trained:
+            unused = (*self.model.unused(name), TABLE)
+            known = {n: s for n, s in self.parts[name].shapes.items() if not n.startswith(unused)}
+            shapes |= {f"{name}.{n}": s for n, s in known.items()} or {name: (self.parts[name].count,)}
+        return state_bytes(self.config, shapes)
 
     def _trainable(self, name: str) -> int:
         unused, shapes = (*self.model.unused(name), TABLE), self.parts[name].shapes
@@ -166,8 +213,68 @@ class _Planner:
         own = name in self.trained and not self.config.use_lora
         fits = {e.network: e.fits_fp16 for e in self.model.text_encoders}.get(name, True)
         halves = self.backend == "torch" or (self.backend == "paddle" and self.config.amp_level == "O2")
+        own = own and not self._offloads
         kept = own or name == self.model.family.vae or (self.config.mixed_precision == "fp16" and not fits)
         return 2 if self.half and halves and not kept else 4
+
+    @property
+    def _offloads(self) -> bool:
+        """Whether what trains are copies, whose float32 originals lie on the host, or some of them there."""
+        return self.config.placement == "cpu" and self.backend == "torch"
+
+    def _split(self, stage: Stage, what: str, size: int) -> None:
+        """What goes with the originals: as much of it is on the host."""
+        hosted = round(size * self.config.offload_optim_frac) if self._offloads else 0
+        stage.add(what, "host", hosted)
+        stage.add(what, self.here, size - hosted)
+
+    def _originals(self, stage: Stage) -> None:
+        """In float32, of the copies that train; on the device they are these themselves where these are so too."""
+        if not self._offloads:
+            return
+        hosted = round(self.parameters * self.config.offload_optim_frac)
+        stage.add(f"{ORIGINALS}, 32 bits", "host", hosted * 4)
+        if self.half and not self.config.use_lora:
+            stage.add(f"{ORIGINALS}, 32 bits", self.here, (self.parameters - hosted) * 4)
+        stage.add("gradients, then weights, on their way", "host", hosted * self._leaf)
+
+    @property
+    def _leaf(self) -> int:
+        """Bytes of a number of what trains."""
+        return 4 if self.config.use_lora else self._held(self.model.family.denoiser)
+
+    @cached_property
+    def _swapped(self) -> tuple[int, int]:
+        """Bytes of the blocks that wait on the host, and of those that are on the device in turn: one, and the next."""
+        count = self.config.blocks_to_swap if self.config.use_lora and self.backend == "torch" else 0
+        name = self.model.family.denoiser
+        sizes = [n * self._held(name) for n in list(blocks_by_size(self.parts[name].shapes).values())[:count]]
+        return sum(sizes), sum(sizes[:2])
+
+    @cached_property
+    def _quantised(self) -> dict[str, Quantization]:
+        """How components are that are kept in fewer bits."""
+        return methods(self.config, self.model)
+
+    def _weights(self, name: str) -> tuple[int, str]:
+        """Bytes of a component's weights from `place` on, and what they are."""
+        part, each = self.parts[name], self._held(name)
+        method = self._quantised.get(name)
+        if method is None:
+            return part.count * each, f"{8 * each} bits"
+        shapes = part.shapes.items()
+        stored = sum(stored_bytes(s, method) if quantised(n, s) else math.prod(s) * each for n, s in shapes)
+        return stored or stored_bytes((part.count, 1), method), f"{method} in their blocks"
+
+    def _made_whole(self, stage: Stage, names: Collection[str]) -> None:
+        """A quantised weight while it is computed with: it, and what it is made of on the way."""
+        sizes = [
+            REMADE * self._held(name) * math.prod(shape)
+            for name in names
+            for weight, shape in self.parts[name].shapes.items()
+            if name in self._quantised and quantised(weight, shape)
+        ]
+        stage.add("a weight made whole to compute with", self.here, max(sizes, default=0), "predicted")
 
     @cached_property
     def tokens(self) -> int:
@@ -186,7 +293,7 @@ class _Planner:
     @cached_property
     def embeddings(self) -> int:
         """Bytes of the embeddings of the run's prompts; nothing where text encoders train, which embed anew."""
-        if len(self.trained) > 1:
+        if len(self.at_work) > 1:
             return 0
         first = [e for e in self.model.text_encoders if e.group == 0]
         width = (
@@ -195,7 +302,10 @@ class _Planner:
             or max(map(self._width, self.model.text_encoders))
         )
         pooled = sum(self._width(e) for e in self.model.text_encoders if e.pooled)
-        return self.work.prompts * (self.tokens * width + pooled) * 4
+        stacks = [e for e in self.model.text_encoders if e.stacks]
+        depths = (int(self.model.config(e.network).get("num_hidden_layers") or 0) for e in stacks)
+        layers = sum(n * self._length(e) * self._width(e) for n, e in zip(depths, stacks, strict=True))
+        return self.work.prompts * (self.tokens * width + pooled + layers) * 4
 
     @cached_property
     def latents(self) -> int:
@@ -223,11 +333,16 @@ class _Planner:
         aside = aside or set()
         for name, part in self.parts.items():
             if name in here or name in aside:
-                each, place = self._held(name), self.here if name in here else "host"
-                stage.add(f"{name}: weights, {8 * each} bits", place, part.count * each, part.basis)
-        stage.add("LoRA factors", self.here, self.factors * 4)
+                size, kind = self._weights(name)
+                waits, turns = self._swapped if name == self.model.family.denoiser else (0, 0)
+                place: Place = self.here if name in here else "host"
+                stage.add(f"{name}: weights, {kind}", place, size - waits, part.basis)
+                stage.add(f"{name}: weights of blocks that wait, {kind}", "host", waits, part.basis)
+                stage.add(f"{name}: blocks in turn", place, turns, part.basis)
+        stage.add("LoRA factors", self.here, (self.factors + self._numbers(frozen=True)) * 4)
+        self._originals(stage)
         if self.config.use_ema:
-            stage.add("moving average", self.here, self.parameters * 4)
+            self._split(stage, "moving average", self.parameters * 4)
 
     @property
     def _autoencoder(self) -> set[str]:
@@ -242,11 +357,12 @@ class _Planner:
     def _images_made(self, stage: Stage, count: int, guidance: float | None) -> None:
         """A batch of images: the denoiser's pass, or the autoencoder's."""
         scale = self.model.family.guidance_scale if guidance is None else guidance
-        rows = count * (2 if self.model.family.classifier_free and scale > 1 else 1)
+        rows = count * (2 if self.model.classifier_free and scale > self.model.family.unguided else 1)
         factor = self.model.latent_factor
         size = self.work.height // factor, self.work.width // factor
         one = denoiser_pass(self.model, size, self.tokens, self.arithmetic).alone
         making = rows * one + self._casts
+        self._made_whole(stage, self.at_work)
         at_once = 1 if self.config.enable_vae_slicing else count
         stage.add("images in the making", self.here, max(making, at_once * self._decoding), "predicted")
 
@@ -265,12 +381,13 @@ class _Planner:
 
     @cached_property
     def _casts(self) -> int:
-        """Bytes of copies in 16 bits that autocasting keeps of weights that train."""
-        return self.parameters * 2 if self.half and not self.config.use_lora and self.backend == "torch" else 0
+        """Bytes of copies in 16 bits that autocasting keeps of weights that train; those of 16 bits need none."""
+        casts = self.half and not self.config.use_lora and self.backend == "torch" and not self._offloads
+        return self.parameters * 2 if casts else 0
 
     def _average(self, stage: Stage) -> None:
-        if self.config.use_ema:
-            stage.add("weights laid aside while their average is in their place", self.here, self.parameters * 4)
+        if self.config.use_ema or rule_for(self.config).averages:
+            self._split(stage, "weights laid aside while their average is in their place", self.parameters * 4)
 
     # The stages
 
@@ -290,18 +407,20 @@ class _Planner:
             largest = max((math.prod(shape) for shape in part.shapes.values()), default=0) * 4
             mapped = part.kind == "safetensors" or (part.kind == "bin" and self.backend == "torch")
             whole = 0 if mapped else 2 * part.file_bytes
+            whole += min(QUANTISING, 4 * largest) if name in self._quantised else 0
             most = max(most, min(part.file_bytes, READ_AHEAD) + copies * largest + whole)
         return most
 
     def _words(self) -> Stage:
         """One text encoder after the other, but for those that train; the denoiser, where it is there, steps aside."""
-        stage, trains = Stage(PROMPTS), len(self.trained) > 1
-        there = set(self.trained) if trains else self._stay
+        stage, trains = Stage(PROMPTS), len(self.at_work) > 1
+        there = set(self.at_work) if trains else self._stay
         aside = there if self.ways.parks and not trains and not self.machine.on_host else set()
         asked = [e.network for e in self.model.text_encoders if e.network not in there]
-        largest = max(asked, key=lambda name: self.parts[name].count * self._held(name), default=None)
+        largest = max(asked, key=lambda name: self._weights(name)[0], default=None)
         self._networks(stage, (there - aside) | ({largest} if largest else set()), aside)
         self._embeddings(stage)
+        self._made_whole(stage, asked)
         widest = max((self._length(e) * self._width(e) for e in self.model.text_encoders), default=0)
         stage.add("a text encoder's activations", self.here, widest * 4 * 16, "predicted")
         stage.add("what reading adds", "host", self._reading(asked) + HELD_BACK, "predicted")
@@ -309,7 +428,7 @@ class _Planner:
 
     def _classes(self) -> Stage:
         stage = Stage(CLASSES)
-        self._networks(stage, set(self.trained) | self._autoencoder)
+        self._networks(stage, set(self.at_work) | self._autoencoder)
         self._embeddings(stage)
         self._images_made(
             stage, min(self.config.sample_batch_size, self.config.num_class_images), self.config.prior_guidance_scale
@@ -320,7 +439,7 @@ class _Planner:
     def _images(self) -> Stage:
         """The autoencoder, and what is there already."""
         stage = Stage(IMAGES)
-        there = set(self.trained) if self._makes_class_images else self._stay
+        there = set(self.at_work) if self._makes_class_images else self._stay
         self._networks(stage, there | self._autoencoder)
         self._embeddings(stage)
         stage.add("latents", "host", self.latents)
@@ -330,17 +449,18 @@ class _Planner:
 
     def _resting(self, stage: Stage, *, vae: bool) -> None:
         """What lies there from the first update on."""
-        self._networks(stage, set(self.trained) | (self._autoencoder if vae else set()))
+        self._networks(stage, set(self.at_work) | (self._autoencoder if vae else set()))
         self._embeddings(stage)
         stage.add("latents", "host", self.latents)
         stage.add("what loading has left", "host", HELD_BACK, "predicted")
-        eight = self.config.use_8bit_adam and self.backend == "torch"
-        stage.add(f"AdamW's moments, {8 if eight else 32} bits", self.here, self.parameters * (2 if eight else 8))
+        name = OPTIMIZERS[name_of(self.config)].published
+        self._split(stage, f"{name}'s state", self._optimizer_state)
 
     def _training(self) -> Stage:
         stage, config = Stage(TRAINING), self.config
         self._resting(stage, vae=not config.cache_latents)
-        gradients = self.parameters * 4 * (2 if self.ways.sums else 1)
+        self._made_whole(stage, self.at_work)
+        gradients = self._gradients(stage)
         kept, more = self._activations()
         forward = kept + self._casts
         if config.gradient_accumulation_steps > 1 or self.ways.sums:
@@ -360,26 +480,44 @@ class _Planner:
             stage.add("an image in the autoencoder", self.here, self._encoding - kept - more, "predicted")
         return stage
 
+    def _gradients(self, stage: Stage) -> int:
+        """Bytes of those that gather where networks compute; others are noted where they lie."""
+        config, every = self.config, self.parameters * 4 * (2 if self.ways.sums else 1)
+        shapes = (s for name in self.trained for s in self.parts[name].shapes.values())
+        largest = max((math.prod(shape) for shape in shapes), default=0) * self._leaf
+        if config.fused_backward_pass and self.backend == "torch":
+            return min(every, BUCKET_BYTES + largest)
+        if not self._offloads:
+            return every
+        hosted = round(self.parameters * config.offload_optim_frac)
+        at_once = name_of(config) == "adamw" and config.mixed_precision != "fp16"
+        whole = config.gradient_accumulation_steps > 1 or not at_once
+        stage.add("gradients in float32", "host", hosted * 4 if whole else min(hosted * 4, BUCKET_BYTES))
+        leaving = 2 * largest + (0 if self.machine.on_host else IN_FLIGHT)
+        stage.add("gradients that leave", self.here, min(hosted * self._leaf, leaving), "predicted")
+        return (self.parameters - hosted) * 4
+
     def _activations(self) -> tuple[int, int]:
         """Bytes that a micro-batch keeps, and those that its backward pass adds."""
         config, factor = self.config, self.model.latent_factor
-        rows = config.train_batch_size * (2 if config.with_prior_preservation else 1)
-        factors: tuple[str, ...] = ()
-        if config.use_lora:
-            factors = tuple(Lora.of(config, self.model).endings[self.model.family.denoiser])
+        rows = config.train_batch_size * (1 + config.with_prior_preservation + config.preserves_output)
+        factors, lora = tuple[str, ...](), Lora.of(config, self.model) if config.use_lora else None
+        if lora is not None:
+            factors = self._factored(lora)
         one = denoiser_pass(
             self.model,
             (self.work.height // factor, self.work.width // factor),
             self.tokens,
             self.arithmetic,
-            trains=not config.use_lora,
+            trains=not config.use_lora or config.words_alone,  # for these, more than it keeps
             factors=factors,
-            rank=config.rank,
+            rank=lora.between if lora is not None else 0,
+            beside=lora.beside if lora is not None else 0,
             recomputes=config.gradient_checkpointing,
         )
         kept = rows * one.kept
         for encoder in self.model.text_encoders:
-            if encoder.network in self.trained:
+            if encoder.network in self.at_work:
                 layers = int(self.model.config(encoder.network).get("num_hidden_layers") or 12)
                 each = encoder_kept(self._width(encoder), layers, self._length(encoder), self.arithmetic)
                 kept += min(rows, self.work.prompts) * each
@@ -398,8 +536,8 @@ class _Planner:
         self._resting(stage, vae=not self.config.cache_latents)
         self._average(stage)
         if not self.machine.on_host:  # a component's weights, or all moments, on their way to a file
-            component = self.factors if self.config.use_lora else max(map(self._trainable, self.trained))
-            stage.add("arrays on their way to a file", "host", max(component * 4, self.parameters * 8))
+            component = self.factors if self.config.use_lora else max(map(self._trainable, self.trained), default=0)
+            stage.add("arrays on their way to a file", "host", max(component * 4, self._optimizer_state))
         elif self.backend != "torch":
-            stage.add("arrays on their way to a file", "host", self.parameters * 8)
+            stage.add("arrays on their way to a file", "host", self._optimizer_state)
         return stage

@@ -41,7 +41,8 @@ class Tape:
         norms: bytes of a number that normalisations answer with; None as what they are given (autocasting on a CPU).
         trains: whether the network's own weights do.
         factors: endings of the names of the layers that have LoRA factors.
-        rank: of those.
+        rank: numbers of a token between those.
+        beside: answers of a factored layer's width that are kept besides.
         recomputes: whether blocks are computed again in the backward pass.
     """
 
@@ -53,11 +54,13 @@ class Tape:
         trains: bool = True,
         factors: tuple[str, ...] = (),
         rank: int = 0,
+        beside: int = 0,
         recomputes: bool = False,
     ):
         self.compute, self._norms, self.trains, self._recomputes = compute, norms, trains, recomputes
-        self._factors, self._rank = tuple(f".{name}" for name in factors), rank
+        self._factors, self._rank, self._beside = tuple(f".{name}" for name in factors), rank, beside
         self._kept: dict[Tensor, None] = {}
+        self._whole: dict[Tensor, Tensor] = {}  # of which a tensor is a part
         self.largest = 0
         """Bytes of the largest tensor."""
         self.block = 0
@@ -77,7 +80,7 @@ class Tape:
         return made
 
     def keep(self, *tensors: Tensor) -> None:
-        self._kept.update(dict.fromkeys(tensors))
+        self._kept.update(dict.fromkeys(self._whole.get(tensor, tensor) for tensor in tensors))
 
     @contextmanager
     def segment(self, *inputs: Tensor) -> Iterator[None]:
@@ -102,6 +105,7 @@ class Tape:
             self.keep(cast)
         if factored:  # peft hands its factors a copy in float32, which autocasting casts back
             self.keep(x if self.compute == 4 else self.tensor(x.count), self.tensor(tokens * self._rank))
+            self.keep(*(self.tensor(tokens * width) for _ in range(self._beside)))
         return self.tensor(tokens * width, grad=x.grad or self.trains or factored)
 
     def conv(self, x: Tensor, count: int) -> Tensor:
@@ -143,6 +147,12 @@ class Tape:
     def part(self, x: Tensor, count: int) -> Tensor:
         """A part of a tensor, copied."""
         return self.tensor(count, x.each, grad=x.grad)
+
+    def view(self, x: Tensor, count: int) -> Tensor:
+        """A part of a tensor where it lies: whoever keeps it keeps the whole."""
+        made = Tensor(count, x.each, x.grad)
+        self._whole[made] = x
+        return made
 
     def scaled(self, x: Tensor, count: int, *, pools: bool) -> Tensor:
         """An image made larger, or (`pools`) smaller by means, which keeps what it was."""

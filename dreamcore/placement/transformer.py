@@ -1,9 +1,9 @@
-"""The pass through the transformers of Stable Diffusion 3 and Flux, without numbers."""
+"""The pass through the transformers of Stable Diffusion 3, Flux and Chroma, without numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .tape import Tape, Tensor
@@ -18,10 +18,13 @@ def pass_transformer(tape: Tape, config: Mapping[str, Any], height: int, width: 
         width: of the latent.
         tokens: of the words.
     """
-    flux = config.get("_class_name") == "FluxTransformer2DModel"
+    chroma = config.get("_class_name") == "ChromaTransformer2DModel"
+    flux = chroma or config.get("_class_name") == "FluxTransformer2DModel"
     side = 2 if flux else int(config.get("patch_size") or 2)
     heads, head = int(config.get("num_attention_heads") or 18), int(config.get("attention_head_dim") or 64)
-    net = _Transformer(tape, heads, heads * head, height * width // side**2, tokens, flux, config.get("qk_norm"))
+    net = Transformer(
+        tape, heads, heads * head, height * width // side**2, tokens, flux, config.get("qk_norm"), masked=chroma
+    )
     dim, layers = heads * head, int(config.get("num_layers") or (19 if flux else 18))
     given = tape.tensor(int(config.get("in_channels") or 64) * (net.n if flux else height * width), 4)
     x = tape.linear(given, net.n, dim, "x_embedder") if flux else tape.conv(given, net.n * dim)
@@ -38,7 +41,9 @@ def pass_transformer(tape: Tape, config: Mapping[str, Any], height: int, width: 
 
 
 @dataclass(frozen=True)
-class _Transformer:
+class Transformer:
+    """One of them, being passed."""
+
     tape: Tape
     heads: int
     dim: int
@@ -48,6 +53,8 @@ class _Transformer:
     """Tokens of the words."""
     flux: bool
     qk_norm: Any
+    masked: bool = field(default=False, kw_only=True)
+    """Whether each block makes a mask for its attention, of every token for every token."""
 
     def scaled(self, x: Tensor) -> Tensor:
         """Normalised, times (1 + scale), plus shift."""
@@ -63,8 +70,9 @@ class _Transformer:
         q, k, v = (tape.cat(a, b) for a, b in zip(theirs, mine, strict=True))
         if self.flux:
             q, k = (self._turned(t) for t in (q, k))
-        out = tape.attention(q, k, v, self.heads * (n + m))
-        image = tape.part(out, n * self.dim)
+        out = self._masked(tape.attention(q, k, v, self.heads * (n + m)))
+        cut = tape.view if self.flux else tape.part  # where it lies, or copied
+        image = cut(out, n * self.dim)
         x = tape.add(x, tape.times(tape.linear(image, n, self.dim, f"{at}attn.to_out.0")))
         if dual:
             q, k, v = self._projected(tape.times(normed), n, at, ("attn2.to_q", "attn2.to_k", "attn2.to_v"))
@@ -73,7 +81,7 @@ class _Transformer:
         x = self._forward(x, n, f"{at}ff")
         if last:
             return x, y
-        text = tape.linear(tape.part(out, m * self.dim), m, self.dim, f"{at}attn.to_add_out")
+        text = tape.linear(cut(out, m * self.dim), m, self.dim, f"{at}attn.to_add_out")
         return x, self._forward(tape.add(y, tape.times(text)), m, f"{at}ff_context")
 
     def single(self, x: Tensor, y: Tensor, at: str) -> tuple[Tensor, Tensor]:
@@ -83,7 +91,7 @@ class _Transformer:
         z = self.scaled(both)
         wide = tape.act(tape.linear(z, n, 4 * self.dim, f"{at}proj_mlp"))
         q, k, v = self._projected(z, n, at, ("attn.to_q", "attn.to_k", "attn.to_v"))
-        out = tape.attention(self._turned(q), self._turned(k), v, self.heads * n)
+        out = self._masked(tape.attention(self._turned(q), self._turned(k), v, self.heads * n))
         both = tape.add(both, tape.times(tape.linear(tape.cat(out, wide), n, self.dim, f"{at}proj_out")))
         return tape.part(both, self.n * self.dim), tape.part(both, self.m * self.dim)
 
@@ -91,6 +99,11 @@ class _Transformer:
         """Queries, keys and values; queries and keys normalised where the model does so."""
         q, k, v = (self.tape.linear(z, n, self.dim, at + name) for name in names)
         return [self._rms(q), self._rms(k), v] if self.flux or self.qk_norm else [q, k, v]
+
+    def _masked(self, out: Tensor) -> Tensor:
+        if self.masked and out.grad:
+            self.tape.keep(self.tape.tensor((self.n + self.m) ** 2))
+        return out
 
     def _rms(self, x: Tensor) -> Tensor:
         """x / √mean x², of a copy in float32, times weights: in plain products, as diffusers and a CPU have it."""

@@ -10,11 +10,12 @@ from typing import Any
 
 from ..config import read_config_file
 from ..errors import ConfigError
-from ..hub.card import Local, model_card
+from ..formats.embeddings import Embeddings
+from ..hub.card import Learned, Local, model_card
 from ..hub.seal import is_card, is_untouched, sealed
 from ..hub.selection import last_samples
 from ..io.files import numbered, write_atomically
-from ..io.names import CONFIG, INDEX, LORA_FILE, MODEL_CARD, lora_name
+from ..io.names import CONFIG, INDEX, LORA_FILE, MODEL_CARD, embeddings_name, lora_name
 from ..runs.manifest import Manifest
 from ..runs.next_steps import next_steps, told
 from ..runs.status import read_status
@@ -38,7 +39,7 @@ def write_card(folder: Path, manifest: Manifest | None, pipeline: str | None = N
         settings = read_config_file(folder / CONFIG)
     except ConfigError:
         return None
-    if not whole and not (folder / LORA_FILE).is_file():
+    if not whole and not (folder / LORA_FILE).is_file() and not (folder / embeddings_name(folder)).is_file():
         return None
     place = next(place for place in numbered(folder / MODEL_CARD) if is_card(place) or not os.path.lexists(place))
     if os.path.lexists(place) and not is_untouched(place):
@@ -63,7 +64,17 @@ def _card(folder: Path, settings: dict[str, Any], pipeline: str, whole: bool) ->
         updates,
         lora if not whole and (folder / lora).is_file() else None,
         Local("" if tells_of_folders else steps.generate, steps.convert),
+        learned_words(folder),
     )
+
+
+def learned_words(folder: Path) -> Learned | None:
+    """What a card says of the new words in a run's folder; None where it has none."""
+    file = folder / embeddings_name(folder)
+    with suppress(ConfigError, OSError, ValueError):
+        found = Embeddings.read(file)
+        return Learned(file.name, found.words, list(found.rows))
+    return None
 
 
 def _pipeline(folder: Path) -> str:

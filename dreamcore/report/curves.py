@@ -12,7 +12,11 @@ from .facts import LOSS, lowest_held_out
 
 ROWS = 9
 """Rows of the table of figures."""
-_LOSSES = (("loss_instance", "instance", "subject"), ("loss_prior", "prior", "class (prior)"))
+_LOSSES = (
+    ("loss_instance", "instance", "subject"),
+    ("loss_prior", "prior", "class (prior)"),
+    ("loss_preservation", "preservation", "class (the model's own answers)"),
+)
 
 
 def curves(data: RunData) -> str:
@@ -100,7 +104,8 @@ def _table(data: RunData) -> str:
     """The curves' numbers at a few updates, for those who cannot see the lines."""
     if not data.metrics:
         return ""
-    names = [n for n in ("loss", "loss_instance", "loss_prior", "lr", "grad_norm") if any(n in r for r in data.metrics)]
+    known = ("loss", *(name for name, *_ in _LOSSES), "lr", "grad_norm")
+    names = [name for name in known if any(name in record for record in data.metrics)]
     columns = {n: data.column(n) if n == "lr" else smooth(data.column(n)) for n in names}
     rows = np.unique(np.linspace(0, len(data.metrics) - 1, min(ROWS, len(data.metrics))).round().astype(int))
     head = "".join(f'<th scope="col">{escape(n.replace("_", " "))}</th>' for n in ("update", *names))

@@ -117,7 +117,10 @@ def _method(data: RunData) -> str | None:
 def _prior(data: RunData) -> str | None:
     if not data.config:
         return None
+    keeps, kept = (data.config.get(f"diff_output_preservation{part}") for part in ("", "_multiplier"))
+    own = f"λ = {kept:g}, the model's own answers" if keeps and is_number(kept) else ""
     if not data.config.get("with_prior_preservation"):
-        return "off"
+        return own or "off"
     weight, images = data.config.get("prior_loss_weight"), data.config.get("num_class_images")
-    return (f"λ = {weight:g}" if is_number(weight) else "on") + (f", {images} images" if images else "")
+    said = (f"λ = {weight:g}" if is_number(weight) else "on") + (f", {images} images" if images else "")
+    return f"{said}; {own}" if own else said

@@ -79,6 +79,8 @@ svg text { font-size: 12px; fill: var(--soft); }
 .instance { color: var(--instance); }
 .prior { color: var(--prior); }
 .prior:not(.faint) path { stroke-dasharray: 7 4; }
+.preservation { color: var(--warn); }
+.preservation:not(.faint) path { stroke-dasharray: 2 3; }
 .mark circle { fill: none; stroke: var(--ink); stroke-width: 2; }
 .mark text { fill: var(--ink); font-weight: 600; }
 .key {
@@ -86,6 +88,7 @@ svg text { font-size: 12px; fill: var(--soft); }
   margin-right: .35em;
 }
 .key.prior { border-top-style: dashed; }
+.key.preservation { border-top-style: dotted; }
 .legend span { margin-right: 1.2em; color: var(--ink); white-space: nowrap; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }

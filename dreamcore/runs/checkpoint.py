@@ -1,8 +1,8 @@
 """Checkpoints: complete or absent, verified when read, portable between backends.
 
-`checkpoint-N/` holds the trained weights as diffusers publishes them, `optimizer.safetensors` with AdamW's moments
-under the names `COMPONENT.PARAMETER.exp_avg` and `.exp_avg_sq`, for LoRA the raw factors, and `state.json` with the
-counters, the settings, the identity of data and model, and the SHA-256 of every file.
+`checkpoint-N/` holds the trained weights as diffusers publishes them, `optimizer.safetensors` with the optimizer's
+state under names such as `COMPONENT.PARAMETER.exp_avg`, for LoRA the raw factors, and `state.json` with the counters,
+the settings, the identity of data and model, and the SHA-256 of every file.
 """
 
 from __future__ import annotations

@@ -15,11 +15,22 @@ from typing import Any
 
 from ..config.files import read_config_file
 from ..errors import ConfigError
+from ..formats.embeddings import Embeddings
 from ..formats.single_files import LAYOUTS
 from ..hub.card import filled, instance_prompts
 from ..hub.seal import is_card
 from ..io.files import numbered
-from ..io.names import CONFIG, INDEX, LORA_FILE, MODEL_CARD, PADDLE_LORA_FILE, REPORT, REPORT_DATA, lora_name
+from ..io.names import (
+    CONFIG,
+    INDEX,
+    LORA_FILE,
+    MODEL_CARD,
+    PADDLE_LORA_FILE,
+    REPORT,
+    REPORT_DATA,
+    embeddings_name,
+    lora_name,
+)
 from ..io.system import shell_line
 from ..models.folder import ModelFolder
 from .checkpoint import list_checkpoints
@@ -83,7 +94,7 @@ def next_steps(folder: Path, called: Path | None = None) -> NextSteps:
     except ConfigError:
         settings = {}
     subjects = _subjects(folder, settings)
-    finished = (folder / LORA_FILE).is_file() or (folder / INDEX).is_file()
+    finished = any((folder / name).is_file() for name in (LORA_FILE, INDEX, embeddings_name(folder)))
     prompt = next(iter(subjects), None) or filled(settings, settings.get("validation_prompt")) or "a photo"
     model = _model(folder, called, settings)
     return NextSteps(
@@ -134,6 +145,8 @@ def _model(folder: Path, called: Path, settings: Mapping[str, Any]) -> list[str]
             denoiser = "transformer" if (folder / "transformer").is_dir() else "unet"
             return ["--model", base, "--pretrained_unet_name_or_path", _typed(called / denoiser)]
         return ["--model", _typed(called), *_size(folder, settings)]
+    if (folder / embeddings_name(folder)).is_file():
+        return ["--embeddings", _typed(called)]
     for _, checkpoint in reversed(list_checkpoints(folder)):
         if (checkpoint / LORA_FILE).is_file():
             return ["--lora", _typed(called / checkpoint.name)]
@@ -176,7 +189,15 @@ def _convert(folder: Path, called: Path) -> str:
     return ""
 
 
+def _spelt(file: Path) -> str:
+    """The tokens of each new word of a file."""
+    with suppress(ConfigError, OSError, ValueError):
+        return ", ".join(f"{word}: {''.join(tokens)}" for word, tokens in Embeddings.read(file).words.items())
+    return "?"
+
+
 def _files(folder: Path, settings: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
+    finished_model = (folder / INDEX).is_file() or (folder / LORA_FILE).is_file()
     if (folder / INDEX).is_file():
         library = "ppdiffusers" if settings.get("export_format") == "ppdiffusers" else "diffusers"
         yield (
@@ -189,7 +210,9 @@ def _files(folder: Path, settings: Mapping[str, Any]) -> Iterator[tuple[Path, st
             yield named, "the same LoRA for ComfyUI, A1111's web UI, Forge and InvokeAI"
         if (paddle := folder / PADDLE_LORA_FILE).is_file():
             yield paddle, "the same LoRA for ppdiffusers"
-    elif checkpoints := list_checkpoints(folder):
+    if (words := folder / embeddings_name(folder)).is_file():
+        yield words, f"embeddings of the new words, which other programs spell {_spelt(words)}"
+    elif not finished_model and (checkpoints := list_checkpoints(folder)):
         yield checkpoints[-1][1], "the last checkpoint, to go on training from"
     for card in numbered(folder / MODEL_CARD):
         if is_card(card):

@@ -114,7 +114,7 @@ def _written(config: TrainConfig, output: Path) -> Iterator[_Input]:
     """The folders that the run fills, its own first."""
     yield _Input("output_dir", output)
     for number, concept in enumerate(config.subjects()):
-        if concept.class_prompt is not None:
+        if config.with_prior_preservation and concept.class_prompt is not None:
             yield _Input("class_data_dir", class_folder(output, number, concept))
     if config.cache_latents and config.latent_cache_dir is not None:
         yield _Input("latent_cache_dir", Path(config.latent_cache_dir).expanduser())

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ..config import TrainConfig
+from ..config.optimizers import NUMBERS, name_of
 from ..errors import ConfigError
 from ..io.files import free_name
-from ..io.names import INDEX, LORA_FILE
+from ..io.names import INDEX, LORA_FILE, embeddings_name
 from . import checkpoint
 from .checkpoint import list_checkpoints
 from .manifest import Manifest
@@ -81,6 +82,7 @@ def find_resumed(config: TrainConfig, output: Path, warn: Callable[[str], None])
     may_change = {n for n, f in fields.items() if (f.json_schema_extra or {}).get("may_change")}  # type: ignore[union-attr]
     new = json.loads(json.dumps(config.model_dump(mode="json")))
     old = resumed.state["settings"]
+    may_change |= _of_optimizer(config, old)
     checkpoint.check_resumable(_fixed(old, may_change), _fixed(new, may_change), may_change)
     if not resumed.lies_in(output):
         if list_checkpoints(output) or _finished(output):
@@ -93,6 +95,24 @@ def find_resumed(config: TrainConfig, output: Path, warn: Callable[[str], None])
                 "them away, or choose another output_dir"
             )
     return resumed
+
+
+def _of_optimizer(config: TrainConfig, old: Mapping[str, Any]) -> frozenset[str]:
+    """The optimizer's numbers, where it starts afresh.
+
+    Raises:
+        ConfigError: it is another one than the checkpoint's, and does not start afresh.
+    """
+    if config.reset_optimizer:
+        return NUMBERS
+    eight, name = old.get("use_8bit_adam"), old.get("optimizer", "adamw")
+    then, now = "adamw8bit" if eight and name == "adamw" else name, name_of(config)
+    if then != now:
+        raise ConfigError(
+            f"resume_from_checkpoint: the checkpoint's optimizer is {then}, and this run's is {now}; go on with that "
+            "one, or give --reset_optimizer to start the optimizer afresh"
+        )
+    return frozenset()
 
 
 LENGTH = ("max_train_steps", "num_train_epochs", "export_format", "save_precision")
@@ -155,7 +175,7 @@ def _fixed(settings: Mapping[str, Any], may_change: set[str]) -> dict[str, Any]:
 
 
 def _finished(output: Path) -> bool:
-    return (output / INDEX).exists() or (output / LORA_FILE).exists()
+    return any((output / name).exists() for name in (INDEX, LORA_FILE, embeddings_name(output)))
 
 
 def set_damaged_aside(output: Path, update: int) -> None:

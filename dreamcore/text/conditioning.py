@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -19,7 +20,9 @@ from ..config import TrainConfig
 from ..families import TextEncoder
 from ..io.progress import each
 from ..models.folder import ModelFolder
+from ..models.settings import encoder_dropout, learns_words
 from .lengths import padded_length
+from .new_words import NewWords
 
 T = TypeVar("T")
 """A backend's tensors."""
@@ -31,21 +34,36 @@ ON_DEVICE = 2**30
 Diffusion 1."""
 
 
+Tokens = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""A prompt's token ids and its attention mask, each [1, length]."""
+
+
 class Conditioning(NamedTuple, Generic[T]):
     """What the denoiser is conditioned on by prompts, or one text encoder's part of it."""
 
-    prompt_embeds: T | None
+    prompt_embeds: T | None = None
     """[B, tokens, width]."""
-    pooled_prompt_embeds: T | None
+    pooled_prompt_embeds: T | None = None
     """[B, width]."""
+    layer_embeds: T | None = None
+    """[B, layers, tokens, width] every hidden state of a language model."""
+    lengths: NDArray[np.int64] | None = None
+    """[B] how many of the tokens are words, and not padding, where the family wants to know; on the host."""
+
+    @property
+    def tensors(self) -> tuple[T | None, T | None, T | None]:
+        return self.prompt_embeds, self.pooled_prompt_embeds, self.layer_embeds
 
     def values(self) -> dict[str, T]:
-        """By the names of the family's description, which are those of pipelines' arguments."""
-        return {name: value for name, value in self._asdict().items() if value is not None}
+        """The tensors by the names of the family's description, as the denoiser receives them: layers come first."""
+        layers: Any = self.layer_embeds
+        tensors = (*self.tensors[:2], None if layers is None else layers.swapaxes(0, 1))
+        return {name: t for name, t in zip(self._fields[:3], tensors, strict=True) if t is not None}
 
     def each(self, change: Callable[[T], T]) -> Conditioning[T]:
-        """With both changed."""
-        return Conditioning(*(None if t is None else change(t) for t in self))
+        """With all tensors changed."""
+        embeds, pooled, layers = (None if tensor is None else change(tensor) for tensor in self.tensors)
+        return Conditioning(embeds, pooled, layers, self.lengths)
 
 
 @dataclass
@@ -60,6 +78,8 @@ class LoadedEncoder(Generic[T]):
     max_length: int = 0
     trains: bool = False
     """Whether the network's weights, among them LoRA's, change from update to update."""
+    words: NewWords | None = None
+    """Words that prompts hold and that are spelt with tokens of their own."""
     uses_mask: bool = False
     """Whether the network is told which tokens are words."""
     ids: T | None = None
@@ -69,10 +89,12 @@ class LoadedEncoder(Generic[T]):
     """To those prompts, where it does not."""
 
     def __post_init__(self) -> None:
+        if self.description.kind.generates and self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token  # as pipelines fill Llama's words up
         self.max_length = self.description.length or self.window
         padding = self.description.sees_padding
         own = getattr(self.network.config, "use_attention_mask", None)
-        self.uses_mask = bool(own) if padding is None else not padding
+        self.uses_mask = self.description.kind.generates or (bool(own) if padding is None else not padding)
 
     def settle(self, config: TrainConfig) -> None:
         """Pad, cut and mask as the settings say."""
@@ -80,13 +102,42 @@ class LoadedEncoder(Generic[T]):
         if self.description.sees_padding is not None and config.text_encoder_use_attention_mask is not None:
             self.uses_mask = config.text_encoder_use_attention_mask
 
-    def tokens(self, prompt: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Token ids and attention mask, each [1, length]; padded with the tokenizer's own token, as its model was
-        trained (end-of-text for SD 1, "!" for SD 2)."""
-        cut = {"max_length": self.max_length, "truncation": True}
-        ids = np.array(self.tokenizer([prompt], padding="max_length", **cut)["input_ids"], np.int64)
-        words = len(self.tokenizer([prompt], **cut)["input_ids"][0])
-        return ids, (np.arange(ids.shape[1]) < words).astype(np.int64)[None]
+    def tokens(self, prompt: str, *, bare: bool = False) -> Tokens:
+        """Its token ids and attention mask; padded with the tokenizer's own token, as its model was
+        trained (end-of-text for SD 1, "!" for SD 2).
+
+        Args:
+            bare: whether the prompt stands in no template.
+        """
+        described, prompt = self.description, self.spelt(prompt)
+        if described.lowers:
+            prompt = prompt.lower().strip()
+        if described.without:
+            prompt = prompt.replace(described.without, "")
+        text = prompt if bare else templated(described, self.tokenizer, prompt)
+        cut = {"max_length": self.max_length + (0 if bare else self.dropped), "truncation": True}
+        if not described.kind.generates:
+            ids = np.array(self.tokenizer([text], padding="max_length", **cut)["input_ids"], np.int64)
+            words = len(self.tokenizer([text], **cut)["input_ids"][0])
+            return ids, (np.arange(ids.shape[1]) < words).astype(np.int64)[None]
+        side: dict[str, Any] = {"padding_side": "right"} if described.pads_right else {}
+        if text.startswith(getattr(self.tokenizer, "bos_token", None) or "\0"):  # the template has written it
+            side["add_special_tokens"] = False
+        made = self.tokenizer([text], padding="longest" if described.trims else "max_length", **side, **cut)
+        return np.array(made["input_ids"], np.int64), np.array(made["attention_mask"], np.int64)
+
+    def spelt(self, prompt: str) -> str:
+        """A prompt with its new words spelt in their tokens."""
+        return prompt if self.words is None else self.words.spelt(prompt)
+
+    @cached_property
+    def dropped(self) -> int:
+        """How many tokens of the template its words are without."""
+        described = self.description
+        if described.drops is None:
+            return 0
+        before = described.template.partition("{}")[0]
+        return described.drops(len(self.tokenizer(before)["input_ids"]))
 
 
 @dataclass(frozen=True)
@@ -152,8 +203,8 @@ class TextHooks(ABC, Generic[T]):
         """Some rows of a tensor."""
 
     @abstractmethod
-    def encode_prompt(self, part: LoadedEncoder[T], prompt: str, precision: Any) -> Conditioning[T]:
-        """`encode_tokens` of one prompt, in float32 and without gradients."""
+    def encode_prompt(self, part: LoadedEncoder[T], tokens: Tokens, precision: Any) -> Conditioning[T]:
+        """`encode_tokens` of one prompt's, in float32 and without gradients."""
 
     def begin_words(self) -> None:
         """Text encoders that do not train are about to answer."""
@@ -164,17 +215,24 @@ class TextHooks(ABC, Generic[T]):
     def encode_tokens(self, part: LoadedEncoder[T], ids: T, masks: T) -> Conditioning[T]:
         """The prompt embeddings and the pooled ones that the family's description asks for, of token ids [B, length];
         for libraries whose networks answer by name."""
-        wanted = part.description
-        out = part.network(
+        wanted, network, more = part.description, part.network, {}
+        if wanted.kind.generates:  # without the next word
+            network, more = getattr(network, "model", network), {"use_cache": False}
+        out = network(
             ids,
             attention_mask=masks if part.uses_mask else None,
-            output_hidden_states=wanted.layer is not None,
+            output_hidden_states=bool(wanted.layer is not None or wanted.layers or wanted.stacks),
             return_dict=True,
+            **more,
         )
-        found = None
-        if wanted.group is not None:
+        found = stacked = None
+        if wanted.stacks:
+            stacked = self.concat([state[:, None] for state in out.hidden_states[1:]], 1)
+        elif wanted.layers:
+            found = self.concat([out.hidden_states[layer] for layer in wanted.layers], -1)
+        elif wanted.group is not None:
             found = out.last_hidden_state if wanted.layer is None else out.hidden_states[wanted.layer]
-        return Conditioning(found, getattr(out, wanted.pooled) if wanted.pooled else None)
+        return Conditioning(found, getattr(out, wanted.pooled) if wanted.pooled else None, stacked)
 
 
 class Rows(Generic[T]):
@@ -194,7 +252,7 @@ class Rows(Generic[T]):
 
     def append(self, row: Conditioning[T]) -> None:
         """Take in the next prompt's, of one row."""
-        tensors: list[Any] = [tensor for tensor in row if tensor is not None]
+        tensors: list[Any] = [tensor for tensor in row.tensors if tensor is not None]
         self._left -= sum(4 * math.prod(tensor.shape) for tensor in tensors)
         self._rows.append(row if self._left >= 0 else row.each(self._hooks.to_host))  # type: ignore[arg-type]
 
@@ -205,7 +263,7 @@ class Rows(Generic[T]):
 
     def take(self, number: int) -> Conditioning[T]:
         """One row, which is not held any more."""
-        found, self._rows[number] = self[number], Conditioning(None, None)
+        found, self._rows[number] = self[number], Conditioning()
         return found
 
     def rows(self, numbers: NDArray[np.int64]) -> Conditioning[T]:
@@ -214,9 +272,35 @@ class Rows(Generic[T]):
 
 
 def below(conditions: Sequence[Conditioning[T]], hooks: TextHooks[T]) -> Conditioning[T]:
-    """The rows of several, one below the other."""
-    embeds, pooled = ([t for t in part if t is not None] for part in zip(*conditions, strict=True))
-    return Conditioning(hooks.concat(embeds, 0) if embeds else None, hooks.concat(pooled, 0) if pooled else None)
+    """The rows of several, one below the other; words filled up with zeros to the longest."""
+    embeds: list[Any] = [c.prompt_embeds for c in conditions if c.prompt_embeds is not None]
+    tokens = max((e.shape[1] for e in embeds), default=0)
+    for place, short in enumerate(embeds):
+        if short.shape[1] < tokens:
+            zeros = np.zeros((len(short), tokens - short.shape[1], short.shape[2]), np.float32)
+            embeds[place] = hooks.concat([short, hooks.to_device(zeros)], 1)
+    others = ([c.tensors[i] for c in conditions] for i in (1, 2))
+    pooled, layers = (
+        hooks.concat(some, 0) if (some := [t for t in all_ if t is not None]) else None for all_ in others
+    )
+    lengths = [c.lengths for c in conditions if c.lengths is not None]
+    words: T | None = hooks.concat(embeds, 0) if embeds else None
+    return Conditioning(words, pooled, layers, np.concatenate(lengths) if lengths else None)
+
+
+def templated(described: TextEncoder, tokenizer: Any, prompt: str) -> str:
+    """The text that a text encoder reads for a prompt."""
+    text = described.template.replace("{}", prompt)
+    if described.chat is None:
+        return text
+    said = [("system", described.system)] if described.system else []
+    reads_images = described.kind.nested is not None  # what it is told comes in parts
+
+    def parts(content: str) -> str | list[dict[str, str]]:
+        return [{"type": "text", "text": content}] if reads_images else content
+
+    messages = [{"role": role, "content": parts(content)} for role, content in (*said, ("user", text))]
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, **described.chat))
 
 
 class TextConditioner(Generic[T]):
@@ -234,29 +318,42 @@ class TextConditioner(Generic[T]):
         self._model, self._hooks, self._precision = model, hooks, precision
         self._cached: dict[tuple[str, Any], Conditioning[T]] = {}  # the last used at the end
         self._row: dict[tuple[str, Any], int] = {}  # of `conditions`
-        self._absent = model.absent_words
+        self._absent, self._drops = model.absent_words, False
         self.present = np.ones(0, np.float32)
-        """Of the prompts that batches number, where some encoder trains: 0 for one for which zeros stand, else 1."""
+        """Of the prompts that batches number, where encoders are asked apart: 0 where zeros stand for one, else 1."""
         self.conditions: Rows[T] = Rows(hooks)
-        """Of the prompts that batches number, where no text encoder trains."""
+        """Of the prompts that batches number, where they are not."""
 
     @property
     def trains(self) -> bool:
         """Whether some encoder does."""
         return any(part.trains for part in self.encoders)
 
+    @property
+    def apart(self) -> bool:
+        """Whether a batch's conditioning is joined anew from each encoder's answer."""
+        return self.trains or self._drops
+
+    @property
+    def erases(self) -> bool:
+        """Whether zeros may stand for an encoder's answer, where they are asked apart."""
+        return self._model.zeroes_empty or self._drops
+
     def networks(self, *, fp16: bool = False) -> dict[str, Any]:
         """The encoders, by component; for fp16 those alone that fit its range."""
         return {p.description.network: p.network for p in self.encoders if p.description.fits_fp16 or not fp16}
 
     def prepare(self, config: TrainConfig) -> dict[str, Any]:
-        """Take the lengths that the settings ask for; returns the encoders that are to train, by component."""
+        """Take the lengths that the settings ask for; returns the encoders whose weights are to train, by component."""
         for part in self.encoders:
             part.settle(config)
             part.trains = bool(part.description.lora_layers) and config.train_text_encoder
+            part.trains = part.trains or learns_words(config, part.description)
+        self._drops = any(encoder_dropout(config, self._model))
         if self._absent and config.max_sequence_length is not None:
             self._absent = dict.fromkeys(self._absent, config.max_sequence_length)
-        return {part.description.network: part.network for part in self.encoders if part.trains}
+        weighty = (part for part in self.encoders if part.trains and not learns_words(config, part.description))
+        return {part.description.network: part.network for part in weighty}
 
     def layout(self) -> Layout:
         """How the encoders' answers are joined."""
@@ -271,15 +368,18 @@ class TextConditioner(Generic[T]):
 
     def set_prompts(self, prompts: Sequence[str]) -> None:
         """The prompts that batches number: tokens where an encoder trains, its answers otherwise."""
-        if not self.trains:
+        if not self.apart:
             self._cached.clear()
             self._row.clear()
             self.conditions = Rows(self._hooks)
             for row in self._made(prompts, self._precision):
                 self.conditions.append(row)
-            self._row = {(prompt, self._precision): row for row, prompt in enumerate(prompts)}
+            bare = any(part.description.bare_negative for part in self.encoders)
+            key = (self._precision, False) if bare else self._precision
+            self._row = {(prompt, key): row for row, prompt in enumerate(prompts)}
             return
         self.present = np.array([self._says(p) for p in prompts], np.float32)
+        self._hooks.begin_words()
         for part in self.encoders:
             if part.trains:
                 ids, masks = zip(*(part.tokens(p) for p in prompts), strict=True)
@@ -288,17 +388,22 @@ class TextConditioner(Generic[T]):
                 continue
             part.answers = Rows(self._hooks)
             for prompt in each(prompts, "encoding prompts"):
-                part.answers.append(self._hooks.encode_prompt(part, prompt, self._precision))
+                part.answers.append(self._answer(part, prompt, self._precision))
             self._hooks.rest(part)
 
-    def embeddings(self, prompts: Sequence[str], precision: Any = None) -> Conditioning[T]:
-        """One row for each, by the encoders as they are now."""
+    def embeddings(self, prompts: Sequence[str], precision: Any = None, *, negative: bool = False) -> Conditioning[T]:
+        """One row for each, by the encoders as they are now.
+
+        Args:
+            negative: whether images are led away from these.
+        """
         precision = precision or self._precision
-        known = self._known(prompts, precision)
+        key = (precision, negative) if any(part.description.bare_negative for part in self.encoders) else precision
+        known = self._known(prompts, key)
         missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in known]
-        known |= dict(zip(missing, self._made(missing, precision), strict=True))
+        known |= dict(zip(missing, self._made(missing, precision, negative=negative), strict=True))
         if not self.trains:
-            self._cached |= {(prompt, precision): known[prompt] for prompt in missing}
+            self._cached |= {(prompt, key): known[prompt] for prompt in missing}
             for key in list(self._cached)[: max(0, len(self._cached) - CACHED_PROMPTS)]:
                 del self._cached[key]
         return below([known[prompt] for prompt in prompts], self._hooks)
@@ -307,20 +412,36 @@ class TextConditioner(Generic[T]):
         """[width]: the first encoder's last state at the end-of-text token, which has seen the whole prompt."""
         first = copy.copy(self.encoders[0])
         first.description = replace(first.description, layer=None, group=0)
-        states: Any = self._hooks.encode_prompt(first, prompt, self._precision).prompt_embeds
-        _, mask = first.tokens(prompt)
+        ids, mask = first.tokens(prompt)
+        states: Any = self._hooks.encode_prompt(first, (ids, mask), self._precision).prompt_embeds
         last: T = states[0, int(mask.sum()) - 1]
         return last
 
-    def condition(self, prompt: NDArray[np.int64]) -> Conditioning[T]:
-        """One row for each; text encoders that train run once for each distinct prompt of the batch."""
-        if not self.trains:
+    def condition(self, prompt: NDArray[np.int64], dropped: NDArray[np.bool_] | None = None) -> Conditioning[T]:
+        """One row for each; text encoders that train run once for each distinct prompt of the batch.
+
+        Args:
+            dropped: [B, encoders] where zeros stand for an encoder's answer.
+        """
+        if not self.apart:
             return self.conditions.rows(prompt)
         distinct, inverse = np.unique(prompt, return_inverse=True)
-        found = self.joined([self._part(part, distinct) for part in self.encoders], len(distinct))
-        if self._model.zeroes_empty:
-            found = self._zeroed(found, self.present[distinct])
-        return found.each(lambda t: self._hooks.rows(t, inverse.reshape(-1)))
+        answers = [self._part(part, distinct) for part in self.encoders]
+        answers = [self._spread(answer, inverse.reshape(-1)) for answer in answers]
+        if self.erases:
+            present = self.presence(prompt, dropped)
+            answers = [self._zeroed(answer, present[:, k]) for k, answer in enumerate(answers)]
+        return self.joined(answers, len(prompt))
+
+    def presence(self, prompt: NDArray[np.int64], dropped: NDArray[np.bool_] | None) -> NDArray[np.float32]:
+        """[B, encoders] 0 where zeros stand for an encoder's answer, else 1."""
+        present = np.repeat(self.present[prompt][:, None], len(self.encoders), 1)
+        return present if dropped is None else np.where(dropped, np.float32(0), present)
+
+    def _spread(self, answer: Conditioning[T], rows: NDArray[np.int64]) -> Conditioning[T]:
+        """Some of its rows, in this order."""
+        lengths = None if answer.lengths is None else answer.lengths[rows]
+        return answer.each(lambda tensor: self._hooks.rows(tensor, rows))._replace(lengths=lengths)
 
     def forget(self) -> None:
         """Embed anew: the encoders' weights are others now."""
@@ -337,6 +458,8 @@ class TextConditioner(Generic[T]):
                 layout, embeds, rows, hooks.concat, lambda *sizes: hooks.to_device(np.zeros(sizes, np.float32))
             ),
             hooks.concat(pooled, -1) if pooled else None,
+            next((a.layer_embeds for a in answers if a.layer_embeds is not None), None),
+            next((a.lengths for a in answers if a.lengths is not None), None),
         )
 
     def _part(self, part: LoadedEncoder[T], distinct: NDArray[np.int64]) -> Conditioning[T]:
@@ -346,18 +469,18 @@ class TextConditioner(Generic[T]):
         ids, masks = (self._hooks.rows(tensor, distinct) for tensor in (part.ids, part.masks))
         return self._hooks.encode_tokens(part, ids, masks)
 
-    def _known(self, prompts: Sequence[str], precision: Any) -> dict[str, Conditioning[T]]:
+    def _known(self, prompts: Sequence[str], how: Any) -> dict[str, Conditioning[T]]:
         """Those whose embeddings are held, as long as the text encoders do not change."""
         found: dict[str, Conditioning[T]] = {}
         for prompt in dict.fromkeys(prompts):
-            key = prompt, precision
+            key = prompt, how
             if key in self._row:
                 found[prompt] = self.conditions[self._row[key]]
             elif key in self._cached:
                 found[prompt] = self._cached[key] = self._cached.pop(key)  # the last used at the end
         return found
 
-    def _made(self, prompts: Sequence[str], precision: Any) -> Iterator[Conditioning[T]]:
+    def _made(self, prompts: Sequence[str], precision: Any, *, negative: bool = False) -> Iterator[Conditioning[T]]:
         """A row of each, encoder after encoder, so that no two need be there at once; of one prompt at a time, so that
         the bits do not depend on which others there are."""
         if not prompts:
@@ -367,11 +490,31 @@ class TextConditioner(Generic[T]):
         for part in self.encoders:
             answers.append(Rows(self._hooks))
             for prompt in each(prompts, "encoding prompts"):
-                answers[-1].append(self._hooks.encode_prompt(part, prompt, precision))
+                answers[-1].append(self._answer(part, prompt, precision, negative=negative))
             self._hooks.rest(part)
         for number, prompt in enumerate(prompts):
             found = self.joined([rows.take(number) for rows in answers], 1)
             yield found if self._says(prompt) else self._zeroed(found, np.zeros(1, np.float32))
+
+    def _answer(
+        self, part: LoadedEncoder[T], prompt: str, precision: Any, *, negative: bool = False
+    ) -> Conditioning[T]:
+        """One encoder's to one prompt, as far as the denoiser is to see it."""
+        described = part.description
+        bare = described.bare_negative and (negative or not prompt)
+        ids, mask = part.tokens(prompt, bare=bare)
+        found = self._hooks.encode_prompt(part, (ids, mask), precision)
+        dropped, first = 0 if bare else part.dropped, described.keeps_first
+        if dropped:
+
+            def kept(tensor: Any) -> T:
+                rest: T = tensor[:, first + dropped :]
+                return self._hooks.concat([tensor[:, :first], rest], 1) if first else rest
+
+            found = found.each(kept)
+        if self._model.family.masks or self._model.family.lists:
+            found = found._replace(lengths=mask.sum(1) - dropped)
+        return found
 
     def _says(self, prompt: str) -> bool:
         """Whether a prompt is more than one for which zeros stand."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -74,6 +75,54 @@ def instance_prompts(config: TrainConfig, concept: Concept, folder: ImageFolder,
     return [wordings(image, caption) for image, caption in enumerate(captions)]
 
 
+def preserved_prompts(
+    config: TrainConfig, concept: Concept, folder: ImageFolder, prompts: Sequence[Sequence[str]]
+) -> list[list[str]]:
+    """Each photograph's wordings about the class in the subject's place, under which the model's own answers are kept.
+
+    That is the class prompt; of captions, what they say with the class word where the identifier stands, as ai-toolkit
+    has it (diff_output_preservation).  None where the concept has no words for its class.
+
+    Args:
+        prompts: the photographs' wordings.
+
+    Raises:
+        ConfigError: a caption without the identifier, which would be taught and kept at once.
+    """
+    whole = config.class_words(concept)
+    identifier = concept.identifier or config.identifier if config.captioned else None
+    if whole is None and identifier is None:
+        return []
+    word = (concept.class_word or config.class_word or "") if identifier else ""
+
+    def about_class(photo: str, captioned: bool, text: str) -> str:
+        if whole is not None and not captioned:
+            return whole
+        said = _without_identifier(text, identifier, word) if identifier else text
+        if said != text:
+            return said
+        if whole is None:
+            raise ConfigError(
+                f"diff_output_preservation: {photo}: {text!r} has no {identifier!r} that the class could take the "
+                "place of; give a class_prompt, or put it there"
+            )
+        return whole
+
+    return [
+        [about_class(photo.path.name, photo.caption is not None, text) for text in wordings]
+        for photo, wordings in zip(folder.photos, prompts, strict=True)
+    ]
+
+
+def _without_identifier(text: str, identifier: str, word: str) -> str:
+    """
+    >>> _without_identifier("sks dog in snow, by sks", "sks", "dog")
+    'dog in snow, by dog'
+    """
+    ending = rf"(?:\s+{re.escape(word)}(?!\w))?" if word else r"\s*"
+    return re.sub(rf"(?<!\w){re.escape(identifier)}(?!\w){ending}", lambda _: word, text).strip()
+
+
 def subject_words(config: TrainConfig, concept: Concept, folder: ImageFolder, prompts: Sequence[Sequence[str]]) -> str:
     """A concept's words for images of it: its instance prompt, or the first of its photographs' `prompts`."""
     return prompts[0][0] if concept.instance_prompt is None else _wordings(config, concept, folder)[0].prompt(None)
@@ -102,7 +151,7 @@ def _texts(config: TrainConfig, concept: Concept, folder: ImageFolder) -> list[s
 
 def places(config: TrainConfig, concepts: Sequence[tuple[Concept, ImageFolder]]) -> frozenset[str]:
     """Which settings some text has a place for: `identifier`, `class_word`, where a concept brings none of its own."""
-    found = set[str]()
+    found = {"identifier", "class_word"} if config.preserves_output and config.captioned else set[str]()
     for concept, folder in concepts:
         texts = _texts(config, concept, folder)
         found |= {name for text in texts for name in places_in(text) if not getattr(concept, name)}
@@ -134,7 +183,8 @@ def _fillings(config: TrainConfig, concept: Concept, texts: Sequence[str]) -> tu
         class_word = concept.class_word or config.class_word
     for name in ("identifier", "class_word"):
         value = getattr(concept, name)
-        if value is not None and value not in (identifier, class_word):
+        replaced = config.preserves_output and config.captioned
+        if value is not None and value not in (identifier, class_word) and not replaced:
             raise ConfigError(f"concepts: {name}={value!r}: given, but no prompt has a place for it. Remove it.")
     return identifier, class_word
 

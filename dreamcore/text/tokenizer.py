@@ -26,7 +26,7 @@ from .wordpiece import WordPiece
 END = "</w>"
 VOCABULARY, MERGES, ONE_FILE = "vocab.json", "merges.txt", "tokenizer.json"
 """CLIP's two files, and the one that transformers 5 writes in place of them."""
-BERT, T5 = "BertTokenizer", "T5Tokenizer"
+BERT, CLIP = "BertTokenizer", "CLIPTokenizer"
 _MARKS = re.compile(r"(<\|(?:startoftext|endoftext)\|>)")
 _WORD = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[^\W\d_]+|\d|(?:[^\s\w]|_)+", re.IGNORECASE)
 
@@ -52,19 +52,20 @@ class Tokenizer:
         """A model folder's first tokenizer, of the class that the folder names.
 
         Raises:
-            ConfigError: its files are missing or damaged, or it is T5's.
+            ConfigError: its files are missing or damaged, or it is neither CLIP's nor BERT's.
         """
         encoder = model.family.text_encoders[0]
         if (tokenizer := cls.known(model)) is None:
             raise ConfigError(
-                f"pretrained_model_name_or_path: {model.folder(encoder.tokenizer)}: T5's tokenizer, in whose numbers "
-                "no word is rarer than another; take a model with CLIP's"
+                f"pretrained_model_name_or_path: {model.folder(encoder.tokenizer)}: a "
+                f"{model.class_name(encoder.tokenizer)}, whose numbers do not say which words are rare; take a model "
+                "with CLIP's tokenizer"
             )
         return tokenizer
 
     @classmethod
     def known(cls, model: ModelFolder) -> Tokenizer | WordPiece | None:
-        """As `open`; None where it is T5's."""
+        """As `open`; None where it is another's, such as T5's or a language model's."""
         encoder = model.family.text_encoders[0]
         folder, window = model.folder(encoder.tokenizer), model.window(encoder) - 2
         return read_tokenizer(model.class_name(encoder.tokenizer), folder, window)
@@ -106,15 +107,15 @@ class Tokenizer:
 
 
 def read_tokenizer(class_name: str, folder: Path, window: int = 0) -> Tokenizer | WordPiece | None:
-    """The tokenizer in a folder, of a class of transformers'; None for T5's.
+    """The tokenizer in a folder, of a class of transformers'; None for others than CLIP's and BERT's.
 
     Raises:
         ConfigError: as `read_bpe`.
     """
     kind = class_name.removesuffix("Fast")
-    if kind == T5:
-        return None
-    return WordPiece.read(folder, window) if kind == BERT else Tokenizer(*read_bpe(folder), window)
+    if kind == BERT:
+        return WordPiece.read(folder, window)
+    return Tokenizer(*read_bpe(folder), window) if kind == CLIP else None
 
 
 def read_bpe(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
@@ -149,14 +150,14 @@ def with_old_files(folder: Path) -> Iterator[Path]:
     """
     model = read_json(folder / ONE_FILE).get("model") if _is_in_one(folder) else None
     old: dict[str, str] = {}
-    if isinstance(model, dict) and "merges" in model:
+    if isinstance(model, dict) and model.get("end_of_word_suffix") == END:
         vocabulary, merges = read_bpe(folder)
         lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
         old = {VOCABULARY: json.dumps(vocabulary), MERGES: "\n".join(lines) + "\n"}
     elif isinstance(model, dict) and model.get("type") == "WordPiece":
         pieces = wordpiece.read_vocabulary(folder)
         old = {wordpiece.VOCABULARY: "\n".join(sorted(pieces, key=pieces.__getitem__)) + "\n"}
-    if not old:  # T5's is no file of text
+    if not old:  # T5's is no file of text, and language models' libraries know the new one
         yield folder
         return
     with tempfile.TemporaryDirectory() as temporary:

@@ -38,8 +38,8 @@ class Tracker(Protocol):
         ...
 
     def update(self, record: Mapping[str, float | int]) -> None:
-        """One update, in order: step (from 1), loss, loss_instance, [loss_prior], lr, [lr_text_encoder], grad_norm,
-        seconds (since the previous update), and skipped where it was."""
+        """One update, in order: step (from 1), loss, loss_instance, [loss_prior], [loss_preservation], lr,
+        [lr_text_encoder], [lr_effective], grad_norm, seconds (since the previous update), and skipped where it was."""
         ...
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:

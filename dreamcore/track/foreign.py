@@ -11,7 +11,10 @@ from typing import TextIO
 
 from .base import Level
 
-HARMLESS = ("torch: None of the inputs have requires_grad",)  # latents have none, and what trains is behind them
+HARMLESS = (
+    "torch: None of the inputs have requires_grad",  # latents have none, and what trains is behind them
+    "diffusers: `FluxPosEmbed` is deprecated",  # by Chroma's transformer, which is diffusers' own
+)
 """Beginnings of warnings, each with its library, in which there is nothing for whoever trains: they are details."""
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..backends.protocol import Batch
 from ..data import CropRecord
-from ..data.image_set import INSTANCE
+from ..data.image_set import CLASS, INSTANCE, PRESERVED, ImageSet
 from ..diffusion import randomness
 from ..diffusion.coefficients import min_snr_weight
 from ..diffusion.schedule import NoiseSchedule
@@ -31,10 +31,16 @@ class Weighting:
 
     prior_loss_weight: float = 1.0
     """Of class images, beside 1 of instance images."""
+    preservation_weight: float = 1.0
+    """Of the network's own answers that are kept (`Sample.preserves`)."""
     snr_gamma: float | None = None
     """Min-SNR's γ; None where it does not weigh."""
     noise_offset: float = 0.0
     caption_dropout: float = 0.0
+    encoder_dropout: tuple[float, ...] = ()
+    """Of each text encoder by itself; none where they are asked together."""
+    draws_latents: bool = True
+    """Whether latents are drawn from the autoencoder's distribution; otherwise they are its mean."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ class Batcher:
 
     An instance sample weighs 1/G and the class sample it brings λ/G, G being the instance samples of the whole
     update; backends sum.  So the loss is the mean over instances plus λ times the mean over class samples, however
-    the samples are split into micro-batches and devices.
+    the samples are split into micro-batches and devices; the network's own answers have a λ of theirs.
     """
 
     plan: Plan
@@ -54,9 +60,10 @@ class Batcher:
     family: FamilyInputs = PLAIN
 
     def update(self, update: int, rank: int = 0) -> tuple[list[Batch], NDArray[np.int64]]:
-        """The micro-batches of an update (from 0) on one device, and `INSTANCE` or `CLASS` of each of their rows."""
+        """The micro-batches of an update (from 0) on one device, and of each of their rows `INSTANCE`, `CLASS` or
+        `PRESERVED`."""
         rows = split_by_shape(self.plan.micro_batches(update, rank), self.latents.shape_of)
-        return [self.batch(some) for some in rows], np.array([s.kind for some in rows for s in some], np.int64)
+        return [self.batch(some) for some in rows], np.array([s.row for some in rows for s in some], np.int64)
 
     def micro_batches(self, update: int, rank: int = 0) -> list[Batch]:
         """The micro-batches of an update (from 0) on one device."""
@@ -68,8 +75,13 @@ class Batcher:
         latents = np.stack([self._latent(s, e) for s, e in zip(rows, encoded, strict=True)])
         noise = np.stack([self._noise(s, latents.shape[1:]) for s in rows])
         timesteps = np.array([self.schedule.draw(self._draw(randomness.timestep, s)) for s in rows], np.int64)
-        weight = np.array([1.0 if s.kind == INSTANCE else self.weighting.prior_loss_weight for s in rows])
-        return form_batch(
+        lambdas = {
+            INSTANCE: 1.0,
+            CLASS: self.weighting.prior_loss_weight,
+            PRESERVED: self.weighting.preservation_weight,
+        }
+        weight = np.array([lambdas[s.row] for s in rows])
+        batch = form_batch(
             self.schedule,
             latents,
             noise,
@@ -78,15 +90,43 @@ class Batcher:
             weight=weight / self.plan.samples_per_update,
             snr_gamma=self.weighting.snr_gamma,
             seed=int(self._draw(randomness.dropout, rows[0]).integers(2**31)),
-            mask=_mask([e.weights for e in encoded], latents),
+            mask=_mask([None if s.preserves else e.weights for s, e in zip(rows, encoded, strict=True)], latents),
             family=self.family,
             records=lambda: [self.latents.record(s) for s in rows],
         )
+        batch = replace(batch, dropped=self._dropped(rows))
+        return self._with_own_targets(batch, [s for s in rows if s.preserves], latents.shape[2:4])
+
+    def _with_own_targets(self, batch: Batch, rows: Sequence[Sample], latent: tuple[int, int]) -> Batch:
+        """A batch whose last rows are to be answered as the network does by itself: their target is not known yet."""
+        if not rows:
+            return batch
+        first = len(batch.x) - len(rows)
+        target = batch.target.copy()
+        target[first:] = 0
+        own = replace(
+            batch,
+            **{name: getattr(batch, name)[first:] for name in ("x", "target", "t", "prompt", "weight")},
+            mask=None,
+            dropped=None,
+            extra=self.family.extra(lambda: [self.latents.record(s) for s in rows], latent),
+        )
+        return replace(batch, target=target, preserved=own)
+
+    def _dropped(self, rows: Sequence[Sample]) -> NDArray[np.bool_] | None:
+        """[B, encoders] whose words each row goes without; class images and the network's own answers have them all."""
+        rates = np.array(self.weighting.encoder_dropout)
+        if not rates.any():
+            return None
+        drawn = np.stack([self._draw(randomness.dropped_encoders, s).random(len(rates)) for s in rows])
+        return np.array([[s.row == INSTANCE] for s in rows]) & (drawn < rates)
 
     def _draw(self, key: Callable[[int, int, int], np.random.Generator], sample: Sample) -> np.random.Generator:
         return key(self.plan.seed, sample.place, sample.kind)
 
     def _latent(self, sample: Sample, encoded: Encoded) -> Float:
+        if not self.weighting.draws_latents:
+            return encoded.mean
         drawn = self._draw(randomness.posterior, sample).standard_normal(encoded.mean.shape, np.float32)
         return np.asarray(encoded.mean + encoded.std * drawn)
 
@@ -100,10 +140,10 @@ class Batcher:
     def _prompt(self, sample: Sample) -> int:
         draw = self._draw(randomness.prompt_of_sample, sample)
         drops = self.prompts.empty is not None and sample.kind == INSTANCE
-        if drops and draw.random() < self.weighting.caption_dropout:
+        if drops and draw.random() < self.weighting.caption_dropout and not sample.preserves:
             assert self.prompts.empty is not None
             return self.prompts.empty
-        wordings = self.prompts.of_image[sample.image_set][sample.image]
+        wordings = self.prompts.of_image[ImageSet(sample.concept, sample.row)][sample.image]
         return wordings[int(draw.integers(len(wordings)))] if len(wordings) > 1 else wordings[0]
 
 

@@ -96,8 +96,8 @@ class Callback:
 
         Args:
             metrics: what metrics.jsonl has of it: `step` (from 1), `loss`, `loss_instance`, `loss_prior` with prior
-                preservation, `lr`, `lr_text_encoder` where that trains, `grad_norm`, `seconds`, and `skipped` where its
-                gradient overflowed.
+                preservation, `loss_preservation` where the model's own answers are kept, `lr`, `lr_text_encoder` where
+                that trains, `grad_norm`, `seconds`, and `skipped` where its gradient overflowed.
         """
 
     def on_validation(self, training: Training, validation: Validation) -> None:

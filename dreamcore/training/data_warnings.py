@@ -24,7 +24,7 @@ def warn_of_data(config: TrainConfig, data: TrainingData, warn: Say, note: Say) 
     for subject in data.subjects:
         for line in remarks_in_short(subject.images, subject.crops):
             warn(line)
-        if tokenizer is not None:
+        if tokenizer is not None and not config.train_text_encoder_ti:
             warn_of_identifier(config, subject, tokenizer, warn, note)
 
 

@@ -12,7 +12,7 @@ from ..diffusion.schedule import FIXED_VARIANCE, learns_variance
 from ..formats.ppdiffusers import PUBLISHED, published_index, to_ppdiffusers
 from ..formats.precision import round_weights
 from ..formats.weight_files import choose_weights
-from ..io.names import INDEX, lora_name
+from ..io.names import INDEX, LEARNED_FILE, embeddings_name, lora_name
 from ..models.folder import ModelFolder
 from .lora_export import WrittenLora, header_of, write_lora_files
 
@@ -24,7 +24,8 @@ REWRITTEN = (".bin", ".pdparams")
 
 
 def write_model(p: Prepared, folder: Path) -> WrittenLora | None:
-    """Write what a run has trained into an empty folder: LoRA files, or a whole pipeline in a library's layout.
+    """Write what a run has trained into an empty folder: LoRA files, or a whole pipeline in a library's layout; and
+    new words' embeddings.
 
     What does not train is copied byte for byte where no precision is asked for; weights in another form (.bin, a
     variant) are rewritten as plain safetensors.
@@ -36,6 +37,9 @@ def write_model(p: Prepared, folder: Path) -> WrittenLora | None:
         RunError: a number that has no place in the precision that is asked for.
     """
     resolved, written = p.resolved, None
+    _write_words(p, folder)
+    if p.config.words_alone:
+        return None
     if (trained := p.backend.trained_lora(averaged=True)) is not None:
         header = header_of(p, trained)
         written = write_lora_files(trained, p.data.model, folder, lora_name(p.folder), resolved.save_precision, header)
@@ -47,6 +51,16 @@ def write_model(p: Prepared, folder: Path) -> WrittenLora | None:
     if resolved.export_format == "ppdiffusers":
         to_ppdiffusers(folder)
     return written
+
+
+def _write_words(p: Prepared, folder: Path) -> None:
+    """Write the embeddings of new words, where a run has trained any: all in one file, and, of a model with one text
+    encoder, each by itself."""
+    words = p.backend.new_words(averaged=True) if p.config.train_text_encoder_ti else None
+    if words is not None:
+        words.save(folder / embeddings_name(p.folder))
+        if len(p.data.model.text_encoders) == 1:
+            words.save_apart(folder, LEARNED_FILE)
 
 
 def _write_pipeline(backend: Backend, model: ModelFolder, folder: Path, *, text_encoders: bool) -> None:

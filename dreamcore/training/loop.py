@@ -106,8 +106,10 @@ class _Loop:
         self.total = self.resolved.rates.total
         self.saved = prepared.first
         """The update that the newest checkpoint was written after."""
-        prior = prepared.batcher.weighting.prior_loss_weight if prepared.batcher.plan.classes else None
-        self.recorder = MetricsRecorder(prepared.backend, prior, prepared.trackers)
+        weighting, plan = prepared.batcher.weighting, prepared.batcher.plan
+        prior = weighting.prior_loss_weight if plan.classes else None
+        preserves = weighting.preservation_weight if plan.preserves else None
+        self.recorder = MetricsRecorder(prepared.backend, prior, prepared.trackers, preserves)
         self.report = RunReport(prepared, started, self.total)
         self.looking = Looking(prepared, self.total)
         self.callbacks = callbacks

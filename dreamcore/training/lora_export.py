@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from ..backends.lora import TrainedLora
+from ..config import TrainConfig
+from ..config.optimizers import OPTIMIZERS, name_of
 from ..config.output import SavePrecision
 from ..errors import ConfigError, RunError
-from ..formats.kohya_lora import PIPELINES, kohya_arrays
-from ..formats.lora import pairs_of, save_published, write_lora
+from ..formats.kohya_lora import PIPELINES, kohya_arrays, lycoris_arrays
+from ..formats.lora import save_published, write_lora
 from ..formats.lora_header import LoraFacts, lora_header
 from ..formats.lora_layouts import PER_BLOCK
+from ..formats.lora_raw import pairs_of, products_of
 from ..formats.lora_readers import layers_found
 from ..formats.tensors import Tensors
 from ..hub.card import instance_prompts
@@ -31,6 +34,13 @@ from ..models.folder import ModelFolder
 if TYPE_CHECKING:
     from .setup import Prepared
 
+_PLAIN = "dreambooth convert {} plain.safetensors --to kohya (or diffusers) makes plain LoRA of the same product"
+_INSTEAD = {
+    "DoRA": "dreambooth convert merge MODEL_FOLDER --lora {} --model MODEL makes a model with it",
+    "LoHa": _PLAIN,
+    "LoKr": _PLAIN,
+}
+"""Kind of factors -> what programs that do not read it can be given."""
 SIDE = 256
 """Longest side of a header's picture, in pixels."""
 
@@ -54,6 +64,8 @@ class WrittenLora:
     readers: list[Reader]
     problem: str = ""
     """Why there is no file in kohya's names."""
+    kind: str = ""
+    """What it is other than plain LoRA, which some programs do not read: DoRA, LoHa or LoKr."""
 
     @property
     def in_words(self) -> str:
@@ -75,18 +87,19 @@ def write_lora_files(
         name: of the file in kohya's names; of models that have none there, it is not written.
         header: what the files say of themselves.
     """
-    scale, pipeline = trained.alpha / trained.rank, model.index["_class_name"]
+    scale, pipeline, kind = trained.scale, model.index["_class_name"], trained.kind
     save_published(trained.factors, scale, folder, precision, header)
     per_block = model.config("unet").get("layers_per_block", PER_BLOCK) if "unet" in model.components else PER_BLOCK
     try:
         arrays = kohya_arrays(pairs_of(trained.factors, scale), pipeline, per_block)
+        arrays |= lycoris_arrays(products_of(trained.factors, scale), pipeline, per_block)
     except ConfigError as error:
-        return WrittenLora([], str(error).removeprefix("kohya: "))
+        return WrittenLora([], str(error).removeprefix("kohya: "), kind)
     write_lora(folder / name, arrays, precision, header)
     theirs = layers_found(arrays, pipeline, trained.layers)
     ours = layers_found(Tensors(folder / LORA_FILE), pipeline, trained.layers)
     found = theirs | {reader: counts for reader, counts in ours.items() if reader == "diffusers"}
-    return WrittenLora([Reader(reader, *counts) for reader, counts in found.items()])
+    return WrittenLora([Reader(reader, *counts) for reader, counts in found.items()], kind=kind)
 
 
 def tell_readers(written: WrittenLora, folder: Path, say: Callable[[str], None]) -> None:
@@ -99,7 +112,10 @@ def tell_readers(written: WrittenLora, folder: Path, say: Callable[[str], None])
         say(f"no {lora_name(folder)}, as ComfyUI and A1111 would look for: {written.problem}")
         return
     say(f"layers that are found in {lora_name(folder)}, and by diffusers in {LORA_FILE}: {written.in_words}")
-    if short := [str(reader) for reader in written.readers if reader.found < max(reader.of, 1)]:
+    short = [str(reader) for reader in written.readers if reader.found < max(reader.of, 1)]
+    if short and written.kind:
+        say(f"{', '.join(short)}: not all of {written.kind} is read there; {_INSTEAD[written.kind].format(folder)}")
+    elif short:
         raise RunError(
             f"{folder}: of the LoRA's layers, {', '.join(short)} would be found, and the others left out; the files "
             "are whole, and `dreambooth generate` reads all of them; for these programs, train other lora_layers"
@@ -113,10 +129,11 @@ def header_of(p: Prepared, trained: TrainedLora) -> dict[str, str] | None:
         return None
     model, base = p.data.model, p.config.pretrained_model_name_or_path
     local = Path(base).expanduser()
+    rank = trained.rank * (2 if p.config.lora_method == "pissa" else 1)
     facts = LoraFacts(
         pipeline=model.index["_class_name"],
-        rank=trained.rank,
-        alpha=trained.alpha,
+        rank=rank,
+        alpha=trained.scale * rank if trained.rslora else trained.alpha * (rank // trained.rank),
         title=said.title or Path(lora_name(p.folder)).stem,
         date=_now(),
         resolution=(p.data.crop.width, p.data.crop.height),
@@ -126,13 +143,22 @@ def header_of(p: Prepared, trained: TrainedLora) -> dict[str, str] | None:
         trigger=", ".join(instance_prompts(p.resolved.settings)),
         author=said.author or "",
         variant=_variant(model),
-        training={**_training(p), "training_comment": said.comment},
+        training={**_training(p), "network_args": _algorithm(trained, p.config), "training_comment": said.comment},
+        module="lycoris.kohya" if trained.kind else "",
         thumbnail=_thumbnail(p.folder, p.resolved.rates.total),
         base_path=str(local.resolve()) if local.exists() else "",
         tag_frequency=_captions(p) if said.private else {},
         private=said.private,
     )
     return lora_header(facts)
+
+
+def _algorithm(trained: TrainedLora, config: TrainConfig) -> dict[str, str] | None:
+    """LyCORIS's settings of other factors than plain LoRA's, as its trainer notes them."""
+    if not trained.kind:
+        return None
+    factor = {"factor": str(config.lokr_factor or -1)} if trained.kind == "LoKr" else {}
+    return {"algo": config.lora_method, **({"dora_wd": "True"} if config.use_dora else {}), **factor}
 
 
 def _now() -> str:
@@ -171,7 +197,7 @@ def _training(p: Prepared) -> dict[str, Any]:
         "learning_rate": rates.base[denoiser],
         "unet_lr": rates.base[denoiser],
         "text_encoder_lr": rates.base[encoders[0]] if encoders else None,
-        "optimizer": "AdamW8bit" if config.use_8bit_adam else "AdamW",
+        "optimizer": OPTIMIZERS[name_of(config)].published,
         "lr_scheduler": rates.schedule,
         "lr_warmup_steps": rates.shape.get("warmup"),
         "num_train_images": sum(share.instances * share.repeats for share in plan.shares),

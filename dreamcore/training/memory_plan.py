@@ -35,6 +35,7 @@ def workload(config: TrainConfig, data: TrainingData, folder: Path) -> Workload:
     """What a plan asks of the photographs, their words and the class images that are there."""
     height, width = max(data.shapes, key=lambda shape: shape[0] * shape[1])
     said = {text for subject in data.subjects for wordings in subject.prompts for text in wordings}
+    said |= {text for subject in data.subjects for wordings in subject.preserved for text in wordings}
     said |= {text for part in data.held_out for text in part.prompts}
     said |= {text for text in (config.validation_prompt, config.final_validation_prompt) if text is not None}
     said |= {""} if config.caption_dropout or config.validation_prompt is not None else set()
@@ -69,7 +70,8 @@ def keep_to_plan(
     if plan is None:
         return None
     if launch_rank(backend) == 0:
-        trackers.message(plan.line())
+        for line in filter(None, (plan.placed, plan.line())):
+            trackers.message(line)
         trackers.detail(plan.in_words())
     said = advice(config, data, folder, plan)
     if said and refuses and cannot_fit(plan):

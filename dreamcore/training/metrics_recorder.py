@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..backends.protocol import Backend, Batch, StepResult
-from ..data.image_set import INSTANCE
+from ..data.image_set import CLASS, INSTANCE, PRESERVED
 from ..errors import RunError
 from ..track import Trackers
 
@@ -25,6 +25,8 @@ class _Pending:
     seconds: float
 
 
+KINDS = {"loss_instance": INSTANCE, "loss_prior": CLASS, "loss_preservation": PRESERVED}
+"""Parts of the loss -> the rows that they are of."""
 OVERFLOWS = 30
 """So many updates in a row that overflow have halved fp16's loss scale down to nothing: it is not the scale's fault."""
 
@@ -36,10 +38,19 @@ class MetricsRecorder:
         backend: measures; its world shares out the rows.
         prior_loss_weight: λ, or None without prior preservation.
         trackers: told every record, in order.
+        preservation_weight: λ of the network's own answers, or None where they are not kept.
     """
 
-    def __init__(self, backend: Backend, prior_loss_weight: float | None, trackers: Trackers):
-        self._backend, self._lambda, self._trackers = backend, prior_loss_weight, trackers
+    def __init__(
+        self,
+        backend: Backend,
+        prior_loss_weight: float | None,
+        trackers: Trackers,
+        preservation_weight: float | None = None,
+    ):
+        self._backend, self._trackers = backend, trackers
+        lambdas = {"loss_prior": prior_loss_weight, "loss_preservation": preservation_weight}
+        self._lambdas = {name: weight for name, weight in lambdas.items() if weight is not None}
         self._pending: list[_Pending] = []
         self._last = time.monotonic()
         self.checked = 0
@@ -67,9 +78,9 @@ class MetricsRecorder:
         results = self._backend.metrics()
         waited = (time.monotonic() - waited) / max(1, len(self._pending))  # the device's share of these updates' time
         parts = [self._parts(p, r) for p, r in zip(self._pending, results, strict=True)]
-        sums = np.sum(self._backend.world.gather(np.array(parts).reshape(-1, 2)), axis=0)
-        for pending, result, (instance, prior) in zip(self._pending, results, sums, strict=True):
-            record = self._record(pending, result, float(instance), float(prior), waited)
+        sums = np.sum(self._backend.world.gather(np.array(parts).reshape(-1, len(KINDS))), axis=0)
+        for pending, result, of_kind in zip(self._pending, results, sums, strict=True):
+            record = self._record(pending, result, dict(zip(KINDS, of_kind.tolist(), strict=True)), waited)
             self._trackers.update(record)
             self._count_skipped(pending.update, result)
             if not result.skipped:
@@ -95,20 +106,21 @@ class MetricsRecorder:
             )
 
     @staticmethod
-    def _parts(pending: _Pending, result: StepResult) -> tuple[float, float]:
-        """This device's part of an update's loss: of its instance rows, and of its class rows."""
+    def _parts(pending: _Pending, result: StepResult) -> list[float]:
+        """This device's part of an update's loss: of its rows of each of `KINDS`."""
         terms = pending.weight.astype(np.float64) * result.errors.astype(np.float64)
-        instance = float(terms[pending.kind == INSTANCE].sum())
-        return instance, float(terms.sum()) - instance
+        return [float(terms[pending.kind == kind].sum()) for kind in KINDS.values()]
 
     def _record(
-        self, pending: _Pending, result: StepResult, instance: float, prior: float, waited: float
+        self, pending: _Pending, result: StepResult, parts: Mapping[str, float], waited: float
     ) -> dict[str, float]:
-        record = {"step": pending.update, "loss": instance + prior, "loss_instance": instance}
-        if self._lambda is not None:
-            record["loss_prior"] = prior / self._lambda
+        """What metrics.jsonl has of an update; `parts` of its loss are by the names of `KINDS`."""
+        record = {"step": pending.update, "loss": sum(parts.values()), "loss_instance": parts["loss_instance"]}
+        record |= {name: parts[name] / weight for name, weight in self._lambdas.items()}
         denoiser, *encoders = pending.lr
         record["lr"] = pending.lr[denoiser]
+        if result.rate_factor is not None:
+            record["lr_effective"] = pending.lr[denoiser] * result.rate_factor
         record |= {f"lr_{name}": pending.lr[name] for name in encoders}
         record |= {"grad_norm": result.grad_norm, "seconds": pending.seconds + waited}
         return record | ({"skipped": 1} if result.skipped else {})

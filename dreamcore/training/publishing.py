@@ -11,6 +11,7 @@ from ..hub.card import model_card
 from ..hub.push import check_access, push
 from ..hub.selection import last_samples
 from ..io.names import CONFIG, lora_name
+from ..report.card import learned_words
 
 
 def check_publishing(config: TrainConfig, folder: Path) -> None:
@@ -42,7 +43,9 @@ def publish(config: TrainConfig, folder: Path, pipeline: str, updates: int, say:
         folder,
         config.hub_model_id,
         private=config.hub_private_repo,
-        card=lambda repository: model_card(repository, pipeline, settings, samples, updates, other_lora),
+        card=lambda repository: model_card(
+            repository, pipeline, settings, samples, updates, other_lora, learned=learned_words(folder)
+        ),
         say=say,
         updates=updates,
         again="give the command again with --resume_from_checkpoint latest",

@@ -13,7 +13,7 @@ from ..config.output import ExportFormat, SavePrecision
 from ..config.used import Context, acting
 from ..diffusion.schedule import NoiseSchedule
 from ..families import FamilyInputs
-from ..models.settings import family_inputs, guidance, sampler
+from ..models.settings import encoder_dropout, family_inputs, guidance, sampler
 from ..runs.layout import LAYOUTS, Names
 from ..runs.overlaps import class_folder
 from ..text.prompts import places
@@ -126,7 +126,15 @@ def resolve_settings(
         intervals=Intervals.from_config(config, plan.updates_per_epoch, validates=validates),
         schedule=schedule,
         family=family_inputs(config, data.model),
-        weighting=Weighting(prior_weight, snr_bound(config, schedule), config.noise_offset, config.caption_dropout),
+        weighting=Weighting(
+            prior_weight,
+            config.diff_output_preservation_multiplier if config.preserves_output else 1.0,
+            snr_bound(config, schedule),
+            config.noise_offset,
+            config.caption_dropout,
+            encoder_dropout(config, data.model),
+            config.vae_encode_mode == "sample",
+        ),
         outside_weight=config.outside_weight if config.masked_loss else None,
         validation=validation,
         final_validation=final,
@@ -156,7 +164,7 @@ def _plan(config: TrainConfig, data: TrainingData, classes: Mapping[int, ClassPl
     return Plan(
         seed=config.seed,
         shares=tuple(
-            Share(len(s.images.photos), counts.get(number, 0), s.concept.repeats, s.concept.weight)
+            Share(len(s.images.photos), counts.get(number, 0), s.concept.repeats, s.concept.weight, bool(s.preserved))
             for number, s in enumerate(data.subjects)
         ),
         batch_size=config.train_batch_size,

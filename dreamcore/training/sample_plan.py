@@ -10,14 +10,14 @@ used equally often.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.image_set import CLASS, INSTANCE, ImageSet
+from ..data.image_set import CLASS, INSTANCE, PRESERVED, ImageSet
 from ..diffusion import randomness
 
 
@@ -34,11 +34,19 @@ class Sample:
     image: int
     variant: int | None
     concept: int = 0
+    preserves: bool = False
+    """Whether it is an instance sample once more, draws and all, under words for the class, to which the network is to
+    answer as it does by itself."""
 
     @property
     def image_set(self) -> ImageSet:
         """The images that it is one of."""
         return ImageSet(self.concept, self.kind)
+
+    @property
+    def row(self) -> int:
+        """What kind of row it makes."""
+        return PRESERVED if self.preserves else self.kind
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,8 @@ class Share:
     """Times that each instance image counts in an epoch."""
     weight: float = 1.0
     """How often the concept is drawn, beside others of weight 1."""
+    preserves: bool = False
+    """Whether the network's own answers under words for the class are kept."""
 
     @property
     def places(self) -> int:
@@ -93,6 +103,11 @@ class Plan:
         return sum(share.classes for share in self.shares)
 
     @property
+    def preserves(self) -> bool:
+        """Whether some concept keeps the network's own answers."""
+        return any(share.preserves for share in self.shares)
+
+    @property
     def samples_per_update(self) -> int:
         """G: instance samples of an update over all devices."""
         return self.batch_size * self.accumulation * self.world_size
@@ -107,16 +122,19 @@ class Plan:
         return sum(share.places for share in self.shares)
 
     def samples(self, place: int) -> list[Sample]:
-        """The rows of one place: the instance sample and, where its concept has a prior, its class sample."""
+        """The rows of one place: the instance sample and, where its concept has a prior, its class sample; where it
+        keeps the network's own answers, the instance sample once more."""
         concept, rank = self._concept(place)
         share = self.shares[concept]
         rows = [self._sample(place, INSTANCE, concept, rank, share.instances, self.instance_variants)]
         if share.classes:
             rows.append(self._sample(place, CLASS, concept, rank, share.classes, self.class_variants))
+        if share.preserves:
+            rows.append(replace(rows[0], preserves=True))
         return rows
 
     def micro_batches(self, update: int, rank: int = 0) -> list[list[Sample]]:
-        """The rows of a device's micro-batches, instance rows first.
+        """The rows of a device's micro-batches, instance rows first, those that preserve last.
 
         Micro-batch m of device r takes places u·G + (m·world + r)·B …, so the first B·world places of an update are
         its first micro-batch on every device.
@@ -125,7 +143,7 @@ class Plan:
         for m in range(self.accumulation):
             start = update * self.samples_per_update + (m * self.world_size + rank) * self.batch_size
             rows = [row for place in range(start, start + self.batch_size) for row in self.samples(place)]
-            batches.append(sorted(rows, key=lambda row: row.kind))  # a stable order: places stay as they are
+            batches.append(sorted(rows, key=lambda row: row.row))  # a stable order: places stay as they are
         return batches
 
     def images_used(self, first: int, last: int, rank: int = 0) -> Iterator[Sample]:
@@ -165,7 +183,7 @@ def split_by_shape(
     size = max(len(batch) for batch in batches)
     gathered: dict[tuple[int, tuple[int, int]], list[Sample]] = {}
     for row in rows:
-        gathered.setdefault((row.kind, shape_of(row)), []).append(row)
+        gathered.setdefault((row.row, shape_of(row)), []).append(row)
     return [same[i : i + size] for same in gathered.values() for i in range(0, len(same), size)]
 
 

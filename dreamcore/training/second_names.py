@@ -24,8 +24,21 @@ def check_layout(config: TrainConfig, model: ModelFolder) -> None:
     """Refuse, before training, a layout whose weights cannot hold what trains.
 
     Raises:
-        ConfigError: another family than Stable Diffusion 1 and 2, or LoRA beside the attentions.
+        ConfigError: another family than Stable Diffusion 1 and 2, LoRA beside the attentions, or other factors than
+            LoRA's two for a library that has no others.
     """
+    other = None
+    if config.use_lora and config.lora_method not in ("lora", "pissa"):
+        other = f"lora_method: {config.lora_method}"
+    elif config.use_lora and config.lora_method == "lora" and config.use_dora:
+        other = "use_dora"
+    if other is not None and config.export_format == "ppdiffusers":
+        raise ConfigError(f"{other}: ppdiffusers reads plain LoRA alone; leave it out, or give export_format diffusers")
+    if other is not None and LAYOUTS[config.layout].weights:
+        raise ConfigError(
+            f"{other}: the checkpoints of layout {config.layout} hold plain LoRA alone; leave it out, or give layout "
+            "mindone"
+        )
     if not LAYOUTS[config.layout].weights:
         return
     if (pipeline := model.index["_class_name"]) != PIPELINE:

@@ -16,9 +16,10 @@ from ..backends.peak_memory import PeakMemory
 from ..backends.protocol import Backend
 from ..backends.registry import load_suggested
 from ..config import TrainConfig
+from ..config.optimizers import refuse_absent, settled
 from ..config.used import Context, refuse_idle
 from ..data import ImageFolder
-from ..data.image_set import CLASS, INSTANCE, ImageSet
+from ..data.image_set import CLASS, INSTANCE, PRESERVED, ImageSet
 from ..hub.client import with_token
 from ..io.files import usable_folder
 from ..io.hashing import file_sha256
@@ -38,7 +39,7 @@ from ..version import __version__
 from .batches import Batcher
 from .data_warnings import prompt_owners, warn_of_cut_prompts, warn_of_data
 from .latents import Images, Latents
-from .learning_rate import warm_up_too_long
+from .learning_rate import idle_at_the_end, unusual_rate, warm_up_too_long
 from .memory_plan import keep_to_plan
 from .publishing import check_publishing
 from .resolved_settings import ClassPlan, ResolvedSettings, resolve_settings
@@ -46,7 +47,7 @@ from .run_status import RunStatus
 from .sample_plan import Plan
 from .second_names import check_layout
 from .settings import decided, settle_defaults, settle_length, settle_rank
-from .sharing import refuse_unlike
+from .sharing import agreed_placing, refuse_unlike
 from .training_data import TrainingData, open_training_data
 from .upscaling import check_upscaling
 from .validation import HeldOut
@@ -115,6 +116,7 @@ def begin(config: TrainConfig, stack: ExitStack) -> Begun:
 
     folder = output_folder(config.output_dir, config.layout, config.resume_from_checkpoint)
     config = config.model_copy(update={"output_dir": str(folder)})
+    refuse_absent(config, name)
     refuse_before_fetching(config, name)
     model = ModelFolder.of(config)
     config, taken = settle_defaults(config, model.family)
@@ -125,6 +127,7 @@ def begin(config: TrainConfig, stack: ExitStack) -> Begun:
     asked = places(config, [(subject.concept, subject.images) for subject in data.subjects])
     context = Context(name, model_facts(data.model), asked)
     refuse_idle(config, context)
+    config = settled(config)
     check_layout(config, data.model)
     check_upscaling(config, data.model, folder)
     resumes, overwrite = config.resume_from_checkpoint is not None, config.overwrite_output_dir
@@ -172,17 +175,19 @@ def complete(begun: Begun) -> Prepared:
     if rank == 0:
         warn_of_data(config, data, trackers.warn, trackers.message)
     plan = keep_to_plan(config, data, folder, name, trackers, refuses=not config.ignore_memory_plan)
+    placing = dict(plan.placing) if plan else {}
     memory = PeakMemory(plan.predictions() if plan else {}, trackers.detail)
     config, backend = load_suggested(name, data.model, config, trackers.message, memory.idle)
     trackers.message(f"{data.model.family.name} on {name}, {backend.device_name()}")
     with during(LOADING), progress("preparing the model for training"):
-        trained = backend.prepare_training(config)
+        trained = backend.prepare_training(config.model_copy(update=agreed_placing(placing, backend.world)))
     memory.watch(backend)
     if config.enable_xformers_memory_efficient_attention:
         trackers.message(XFORMERS)
     resolved = resolve_settings(config, data, folder, context, backend, trained)
-    if (warning := warm_up_too_long(resolved.rates)) is not None:
-        trackers.warn(warning)
+    for warning in (warm_up_too_long(resolved.rates), unusual_rate(config), idle_at_the_end(resolved.rates)):
+        if warning is not None:
+            trackers.warn(warning)
 
     identity = _identity(config, data, resolved.plan, name)
     refuse_unlike(identity, resumed.update if resumed else None, backend.world)
@@ -259,6 +264,7 @@ def _words(data: TrainingData, classes: Mapping[int, ClassPlan], *, empty: bool)
     of_image: dict[ImageSet, Sequence[Sequence[str]]] = {}
     for number, subject in enumerate(data.subjects):
         of_image[ImageSet(number, INSTANCE)] = subject.prompts
+        of_image[ImageSet(number, PRESERVED)] = subject.preserved
     for number, one in classes.items():
         of_image[ImageSet(number, CLASS)] = [[one.sampler.prompt]] * one.count
     return PromptTable.collect(of_image, [text for part in data.held_out for text in part.prompts], empty=empty)

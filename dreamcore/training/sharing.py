@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -114,3 +114,19 @@ def refuse_unlike(identity: Mapping[str, object], update: int | None, world: Wor
 def _number(fingerprint: object) -> float:
     """40 bits for a fingerprint, which every backend's `gather` keeps whole."""
     return float(int(hashlib.sha256(str(fingerprint).encode()).hexdigest()[:10], 16))
+
+
+def agreed_placing(placing: Mapping[str, Any], world: World) -> dict[str, Any]:
+    """What placement auto has come to, for all ranks alike, since they add gradients up together: the placement of the
+    rank with least room.
+
+    Args:
+        placing: this rank's, which has some where the others have.
+    """
+    if not placing:
+        return {}
+    offloads = float(placing["placement"] == "cpu")
+    mine = [offloads, placing.get("offload_optim_frac", 0.0), placing.get("blocks_to_swap", 0)]
+    host, share, blocks = np.max(world.gather(np.array(mine, np.float64)), axis=0)
+    place = "cpu" if host else "cuda"
+    return {"placement": place, "offload_optim_frac": float(share), "blocks_to_swap": int(blocks)}

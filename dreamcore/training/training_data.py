@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..config import TrainConfig
@@ -14,7 +14,8 @@ from ..errors import ConfigError
 from ..hub.datasets import find_dataset
 from ..models.folder import ModelFolder
 from ..runs.overlaps import refuse_overlaps
-from ..text.prompts import instance_prompts
+from ..text.new_words import words_of
+from ..text.prompts import instance_prompts, preserved_prompts
 from .class_images import ClassImages
 from .settings import image_size
 
@@ -28,6 +29,8 @@ class Subject:
     crops: list[Crop]
     prompts: list[list[str]]
     """Wordings of each image."""
+    preserved: list[list[str]] = field(default_factory=list)
+    """What each says of the class, where the model's own answers to that are kept."""
 
 
 @dataclass(frozen=True)
@@ -113,13 +116,30 @@ def open_subjects(
         kept, held = _parted(folder, config.validation_share, config.seed, number, prefix + concept.source[0])
         worded = concept.instance_prompt is not None or config.captioned  # `data` can look at photographs alone
         words = instance_prompts(config, concept, kept, number) if worded else [[] for _ in kept.photos]
-        subjects.append(Subject(concept, kept, _crops(kept, crop, shapes), words))
+        keeps = config.preserves_output and worded
+        about_class = preserved_prompts(config, concept, kept, words) if keeps else []
+        subjects.append(Subject(concept, kept, _crops(kept, crop, shapes), words, about_class))
         middle = replace(crop, center_crop=True, random_flip=False)
         for images in (held, open_held_out(config, concept, prefix, warn)):
             if images is not None:
                 prompts = [wordings[0] for wordings in instance_prompts(config, concept, images)] if worded else []
                 held_out.append(HeldOutImages(images, _crops(images, middle, shapes), prompts))
+    _refuse_unsaid(config, subjects)
     return subjects, held_out
+
+
+def _refuse_unsaid(config: TrainConfig, subjects: Sequence[Subject]) -> None:
+    """Refuse new words that no photograph's words hold: nothing would be learned of them."""
+    if not config.train_text_encoder_ti:
+        return
+    said = {text for subject in subjects for wordings in subject.prompts for text in wordings}
+    unsaid = [word for word in words_of(config) if not any(word in text for text in said)]
+    if said and (unsaid or not words_of(config)):
+        first = min(said, key=len)
+        raise ConfigError(
+            f"token_abstraction: {', '.join(unsaid) or repr(config.token_abstraction)}: in none of the photographs' "
+            f"words, such as {first!r}; write it where the subject's name belongs, or give the word that stands there"
+        )
 
 
 def open_photos(config: TrainConfig, concept: Concept, prefix: str, warn: Callable[[str], None]) -> ImageFolder:

@@ -53,7 +53,7 @@ class ValidationImages:
         prompt = validation_words(config, first.concept, prompt, said)
         made = ImageSampler(
             prompt,
-            config.validation_negative_prompt if data.model.family.classifier_free else "",
+            config.validation_negative_prompt if data.model.classifier_free else "",
             config.validation_num_inference_steps,
             guidance(config.validation_guidance_scale, data.model),
             sampler(config.validation_scheduler, data.model, "validation_scheduler", "dpmsolver++"),

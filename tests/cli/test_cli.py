@@ -242,7 +242,7 @@ def test_generate_reads_its_own_settings(started: list[Any], capsys: pytest.Capt
         (["train"], "pretrained_model_name_or_path: required, but not given"),
         (["train", "--model", "m"], "instance_data_dir: required, but not given"),
         (["train", "--config", "nowhere.toml"], "nowhere.toml: No such file"),
-        (["train", "--config", "sd15-lorra"], "quickstart, sd15-face, sd15-full, sd15-lora"),
+        (["train", "--config", "sd15-lorra"], "sana-lora, sd15-face, sd15-full, sd15-lora"),
         (["train", "--lr_scheduler", "cosin", *REQUIRED], "received 'cosin'"),
         (["train", "--model", "a", "--pretrained_model_name_or_path", "b"], "given twice (also as model)"),
         (["train", "--model="], "pretrained_model_name_or_path: is empty"),

@@ -31,7 +31,7 @@ CASES: dict[str, set[str]] = {
     "train photos --use_lora --rank 4 --max_gr": {"--max_grad_norm"},
     "data --learning": set(),
     "data --js": {"--json"},
-    "plan --tra": {"--train_batch_size", "--train_text_encoder", "--training_comment", "--train_data_repeats"},
+    "plan --train_d": {"--train_data_repeats"},
     "convert me": {"merge"},
     "convert own": {"own.toml"},
     "convert --lora": set(),

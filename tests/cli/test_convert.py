@@ -306,7 +306,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "strengths": (["merge", "OUT", "--lora", "LORA", "--lora_scale", "1", "2"], "lora_scale: 2 numbers for 1 LoRA"),
     "another model": (["merge", "OUT", "--lora", "OTHER", "--model", "MODEL"], "this model has no such layer"),
     "no LoRA": (["merge", "OUT", "--lora", "EMPTY"], "lora: EMPTY: no LoRA there"),
-    "LoKr": (["LOKR", "OUT", "--to", "diffusers"], "holds LoKr, which is not read; only plain LoRA is"),
+    "LoKr": (["LOKR", "OUT", "--to", "diffusers"], "lokr_w1 are not the factors of a LoHa or LoKr layer"),
     "another's flag": (["LORA", "OUT", "--learning_rate", "1"], "learning_rate: unknown setting"),
 }  # fmt: skip
 

@@ -66,7 +66,7 @@ def test_a_file_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        ({"a.toml": 'preset = "sd15-lra"'}, "a.toml: preset: 'sd15-lra': expected a preset (flux-lora, "),
+        ({"a.toml": 'preset = "sd15-lra"'}, "a.toml: preset: 'sd15-lra': expected a preset (chroma-lora, "),
         ({"a.toml": 'preset = "sd15-lra"'}, "or a file beside it; did you mean sd15-lora?"),
         ({"a.toml": "preset = 5"}, "a.toml: preset: 5: expected a preset ("),
         ({"a.toml": 'preset = "../b.toml"', "b.toml": ""}, "preset: '../b.toml': expected a preset ("),

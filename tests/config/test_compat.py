@@ -33,7 +33,7 @@ BASE = {
 TEXTS = {
     "lr_scheduler": "cosine",
     "report_to": "wandb",
-    "optim": "adam",
+    "optim": "lion",
     "optimizer": "prodigy",
     "betas": ["0.8", "0.9"],
     "version": "1.5",
@@ -46,6 +46,7 @@ TEXTS = {
     "log_level": "DEBUG",
     "output_path": "elsewhere",
     "aspect_ratio_buckets": "64,64;64,128",
+    "text_encoder_out_layers": ["1", "2"],
     "device": "cpu",
     "scale": "5.0",
     "precondition_outputs": "false",
@@ -113,7 +114,10 @@ def test_a_flag_of_theirs(system: str, command: str, flag: str, kind: str, defau
         config = load(system, command, words)
     except ConfigError as error:
         assert f"{name}: " in str(error) and "did you mean" not in str(error) and "unknown" not in str(error)
-        contradicts = any(said in str(error) for said in ("given together", "has no use without", "needs one"))
+        contradicts = any(
+            said in str(error)
+            for said in ("given together", "has no use without", "needs one", "give 1 for one of them")
+        )
         assert "refused" in words_of or contradicts or "expected" in str(error), (words_of, str(error))
         return
 

@@ -42,6 +42,8 @@ OTHER: dict[str, dict[str, Any]] = {
     "export_format": {"export_format": "ppdiffusers"},
     "weighting_scheme": {"weighting_scheme": "mode"},
     "lr_scheduler": {"lr_scheduler": "cosine"},
+    "optimizer": {"optimizer": "lion"},
+    "adafactor_warmup_init": {"adafactor_relative_step": True, "adafactor_warmup_init": True},
     "lora_layers": {"lora_layers": ["to_q"]},
     "scheduler": {"scheduler": "euler"},
     "validation_scheduler": {"validation_scheduler": "euler"},
@@ -255,8 +257,8 @@ def test_a_misspelt_name_is_told_the_nearest(name: str, near: str) -> None:
 
 OTHERS = (
     *("save_every_n_steps", "train_data_dir", "network_weights", "resume", "unet_lr", "sdpa", "steps", "data"),
-    *("xformers", "checkpoint_dir", "scale", "image_size", "placement", "optim", "betas"),
-    *("use_parallel", "train_text_encoder_ti", "use_dora", "max_data_loader_n_workers", "lr", "resol"),
+    *("xformers", "checkpoint_dir", "scale", "image_size", "optim", "betas"),
+    *("use_parallel", "max_data_loader_n_workers", "lr", "resol"),
     *("warmup_steps", "weight_decay", "sampling_steps", "plugin", "optimizer", "clip_grad", "version", "image_dir"),
 )
 """Names of other trainers for what has another name here, or none."""

@@ -11,7 +11,8 @@ import pytest
 from dreamcore.cli.flags import parse_settings
 from dreamcore.cli.main import command_of
 from dreamcore.config import TrainConfig, load_config
-from dreamcore.config.compat.kohya import KOHYA, UNET_LAYERS
+from dreamcore.config.compat.kohya import KOHYA
+from dreamcore.config.compat.kohya_networks import LAYERS, PRESETS
 from dreamcore.errors import ConfigError
 
 
@@ -26,6 +27,10 @@ BECOME: dict[str, tuple[str, dict[str, Any]]] = {
     "v2": ("--pretrained_model_name_or_path=a.ckpt", {"sd_version": "2.1"}),
     "v_parameterization": ("--v2 --pretrained_model_name_or_path=a.ckpt", {"sd_version": "2.1-v"}),
     "network_module": ("networks.lora", {"use_lora": True}),
+    "network_args": (
+        "algo=lokr,preset=attn-mlp,factor=8,rs_lora=True,conv_dim=16 --network_module=lycoris.kohya --network_dim=16",
+        {"lora_method": "lokr", "lora_layers": list(LAYERS), "lokr_factor": 8, "use_rslora": True},
+    ),
     "network_dim": ("16", {"rank": 16}),
     "network_alpha": ("8", {"lora_alpha": 8.0}),
     "network_weights": ("a.safetensors --network_dim=8", {"init_lora": "a.safetensors", "rank": 8}),
@@ -57,7 +62,8 @@ BECOME: dict[str, tuple[str, dict[str, Any]]] = {
     "mixed_precision": ("bf16", {"mixed_precision": "bf16"}),
     "seed": ("42", {"seed": 42}),
     "use_8bit_adam": ("", {"use_8bit_adam": True}),
-    "optimizer_type": ("AdamW8bit", {"use_8bit_adam": True}),
+    "optimizer_type": ("AdamW8bit", {"optimizer": "adamw8bit"}),
+    "use_lion_optimizer": ("", {"optimizer": "lion"}),
     "optimizer_args": (
         "weight_decay=0.1 betas=0.9,0.99 eps=1e-7",
         {"adam_weight_decay": 0.1, "adam_beta1": 0.9, "adam_beta2": 0.99, "adam_epsilon": 1e-7},
@@ -66,6 +72,8 @@ BECOME: dict[str, tuple[str, dict[str, Any]]] = {
     "lr_warmup_steps": ("0.1 --max_train_steps=500", {"lr_warmup_steps": 50}),
     "lr_scheduler_num_cycles": ("3", {"lr_num_cycles": 3}),
     "lr_scheduler_power": ("2", {"lr_power": 2.0}),
+    "fp8_base": ("", {"quantize_base": "fp8"}),
+    "fp8_base_unet": ("", {"quantize_base": "fp8"}),
     "prior_loss_weight": ("0.5", {"prior_loss_weight": 0.5}),
     "resolution": ("512,768", {"width": 512, "height": 768, "resolution": None}),
     "enable_bucket": ("", {"aspect_ratio_buckets": True}),
@@ -80,6 +88,7 @@ BECOME: dict[str, tuple[str, dict[str, Any]]] = {
     "shuffle_caption": ("", {"shuffle_tags": True}),
     "keep_tokens": ("2 --shuffle_caption", {"keep_tags": 2}),
     "caption_dropout_rate": ("0.1", {"caption_dropout": 0.1}),
+    "clip_l_dropout_rate": ("0.1", {"clip_l_dropout_rate": 0.1}),
     "cache_latents": ("", {"cache_latents": True}),
     "cache_latents_to_disk": ("", {"cache_latents": True}),
     "alpha_mask": ("", {"masked_loss": True, "outside_weight": 0.0}),
@@ -131,24 +140,23 @@ multires_noise_discount=0.1 sample_sampler=euler_a huber_schedule=constant huber
 dataset_repeats=3 base_weights_multiplier=0.5 lr_decay_steps=5 lr_scheduler_timescale=5 lr_scheduler_min_lr_ratio=0.1
 validation_seed=7 t5xxl_dtype=fp16 t5xxl_device=cpu save_model_as=safetensors
 loss_type=l2 model_type=flux clip_skip=1 max_token_length=75 max_timestep=1000 min_timestep=0 caption_separator=,
-initial_epoch=1 huggingface_repo_type=model dynamo_backend=inductor optimizer_type=AdamW network_dropout=0
-blocks_to_swap=0
+initial_epoch=1 huggingface_repo_type=model dynamo_backend=inductor network_dropout=0
 """)
 REFUSED = parted("""
-dim_from_weights network_train_text_encoder_only fp8_base fp8_base_unet split_mode cpu_offload_checkpointing full_fp16
+dim_from_weights network_train_text_encoder_only split_mode cpu_offload_checkpointing full_fp16
 full_bf16 no_token_padding apply_t5_attn_mask apply_lg_attn_mask enable_scaled_pos_embed debiased_estimation_loss
-scale_v_pred_loss_like_noise_pred zero_terminal_snr noise_offset_random_strength fused_backward_pass use_lion_optimizer
+scale_v_pred_loss_like_noise_pred zero_terminal_snr noise_offset_random_strength
 color_aug bucket_no_upscale enable_wildcard weighted_captions debug_dataset resume_from_huggingface output_config
 save_state_to_huggingface network_args=conv_dim=4 network_dropout=0.1 save_precision=fp8 base_weights=a
-scale_weight_norms=1 blocks_to_swap=18 clip_l=c clip_g=c t5xxl=t ae=a model_type=chroma dynamo_backend=eager
-controlnet_model_name_or_path=c max_token_length=225 pos_emb_random_crop_rate=0.1 clip_l_dropout_rate=0.1
-clip_g_dropout_rate=0.1 t5_dropout_rate=0.1 loss_type=huber v_pred_like_loss=0.1 min_timestep=10 max_timestep=900
+scale_weight_norms=1 clip_l=c clip_g=c t5xxl=t ae=a model_type=chroma dynamo_backend=eager
+controlnet_model_name_or_path=c max_token_length=225 pos_emb_random_crop_rate=0.1 loss_type=huber
+v_pred_like_loss=0.1 min_timestep=10 max_timestep=900
 adaptive_noise_scale=0.1 multires_noise_iterations=6 ip_noise_gamma=0.1 lr_scheduler_type=CosineAnnealingLR
 lr_scheduler_args=T_max=5 face_crop_aug_range=2.0,4.0 conditioning_data_dir=c caption_separator=; secondary_separator=;
 keep_tokens_separator=||| caption_dropout_every_n_epochs=2 caption_tag_dropout_rate=0.1 token_warmup_step=0.5
 in_json=a.json dataset_class=a.B max_validation_steps=4 save_n_epoch_ratio=5 save_last_n_epochs_state=1
 save_last_n_steps_state=10 initial_epoch=2 initial_step=9 huggingface_repo_type=dataset huggingface_path_in_repo=p
-log_tracker_config=c.toml wandb_api_key=abc network_module=lycoris.kohya optimizer_type=Prodigy
+log_tracker_config=c.toml wandb_api_key=abc network_module=networks.oft optimizer_type=DAdaptAdam
 optimizer_args=decouple=True lr_scheduler=adafactor save_model_as=ckpt clip_skip=2 resize_interpolation=fancy
 stop_text_encoder_training=100 unet_lr=0 save_last_n_steps=9 lr_warmup_steps=many timestep_sampling=sigma
 model_prediction_type=additive training_shift=2 caption_prefix=x caption_suffix=x caption_extension=.txt
@@ -215,15 +223,48 @@ def test_every_flag_of_the_table_is_tested() -> None:
     assert {name for name in rest if not name.startswith(same_kind)} == of_full_training | {"kohya_script"}
 
 
+LYCORIS, FLUX = "--network_module=lycoris.kohya", "--network_module=networks.lora_flux"
+
+
+@pytest.mark.parametrize(
+    ("words", "becomes"),
+    [
+        ((LYCORIS,), {"lora_layers": list(PRESETS["full"]), "lora_method": "lora", "use_dora": False}),
+        ((LYCORIS, "--network_args=algo=loha,dora_wd=False,factor=4"), {"lora_method": "loha", "lokr_factor": None}),
+        ((LYCORIS, "--network_args=algo=locon,dora_wd=True"), {"lora_method": "lora", "use_dora": True}),
+        ((FLUX, "--network_args=train_blocks=single"), {"lora_blocks": ["single_transformer_blocks"]}),
+        (
+            (FLUX, "--network_args=train_double_block_indices=0-3,train_single_block_indices=none"),
+            {"lora_blocks": ["transformer_blocks.0-3"]},
+        ),
+        ((LYCORIS, "--network_args=algo=ia3"), "algo=ia3: not trained here; lora, locon, loha, lokr are"),
+        ((LYCORIS, "--network_args=full_matrix=True"), "full_matrix: not there"),
+        (
+            (LYCORIS, "--network_args=preset=mine.toml"),
+            "preset=mine.toml: expected full, full-lin, attn-mlp, attn-only",
+        ),
+        ((LYCORIS, "--network_args=conv_dim=2"), "conv_dim: convolutions get factors"),
+    ],
+    ids=str,
+)
+def test_lycoris_and_blocks(words: tuple[str, ...], becomes: dict[str, Any] | str) -> None:
+    if isinstance(becomes, str):
+        with pytest.raises(ConfigError, match=becomes):
+            config_of(*words)
+        return
+    config = config_of(*words)
+    assert {name: getattr(config, name) for name in becomes} == becomes and config.use_lora
+
+
 def test_defaults_are_theirs() -> None:
     config = config_of("--network_module=networks.lora")
     assert (config.train_batch_size, config.max_train_steps, config.learning_rate) == (1, 1600, 2e-6)
     assert (config.rank, config.lora_alpha, config.center_crop, config.report_to) == (4, 1.0, True, "none")
-    assert (config.mixed_precision, config.max_grad_norm, config.adam_weight_decay) == ("no", 1.0, 0.01)
+    assert (config.mixed_precision, config.max_grad_norm, config.adam_weight_decay) == ("no", 1.0, None)
     assert config_of("--network_alpha=0", "--use_lora").lora_alpha is None
     sd, xl = "Stable Diffusion 1.x and 2.x", "Stable Diffusion XL"
     assert KOHYA.of_model(sd, True) == {
-        "validation_scheduler": "ddim", "train_text_encoder": True, "lora_layers": UNET_LAYERS,
+        "validation_scheduler": "ddim", "train_text_encoder": True, "lora_layers": list(LAYERS),
     }  # fmt: skip
     assert "train_text_encoder" in KOHYA.of_model(sd, False) and "train_text_encoder" not in KOHYA.of_model(xl, False)
 

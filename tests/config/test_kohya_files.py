@@ -197,7 +197,7 @@ COMMON = (
     *("--lr_scheduler=constant", "--max_train_epochs=10", "--save_every_n_epochs=1", "--gradient_checkpointing"),
 )
 LORA: dict[str, Any] = {
-    "use_lora": True, "rank": 32, "lora_alpha": 16.0, "learning_rate": 1e-4, "use_8bit_adam": True,
+    "use_lora": True, "rank": 32, "lora_alpha": 16.0, "learning_rate": 1e-4, "optimizer": "adamw8bit",
     "num_train_epochs": 10, "max_train_steps": None, "checkpointing_epochs": 1, "output_dir": str(Path("out/my_lora")),
     "gradient_checkpointing": True,
 }  # fmt: skip

@@ -27,10 +27,25 @@ from dreamcore.training.setup import prepare
 from ..support.runs import PRIOR, configuration, numbers, small_run
 from ..support.tiny import draw_photos
 from ..support.tiny_families import WRITERS
+from ..support.tiny_flux_2 import WRITERS as FLUX_2
+from ..support.tiny_hidream import WRITERS as SANA_CHROMA_HIDREAM
+from ..support.tiny_language_models import WRITERS as LANGUAGE_MODELS
 
 BACKEND = installed_backends()[0]
 PIPELINES = {"sdxl": "StableDiffusionXLPipeline", "sd3": "StableDiffusion3Pipeline", "flux": "FluxPipeline"}
 PIPELINES |= {"if1": "IFPipeline", "if2": "IFSuperResolutionPipeline"}
+NEWER = {
+    "FluxKontextPipeline": "kontext",
+    "Flux2KleinPipeline": "klein",
+    "Flux2Pipeline": "dev",
+    "Lumina2Pipeline": "lumina2",
+    "QwenImagePipeline": "qwen-image",
+    "ZImagePipeline": "z-image",
+    "SanaPipeline": "sana",
+    "ChromaPipeline": "chroma",
+    "HiDreamImagePipeline": "hidream",
+}
+"""Families whose runs are tested beside diffusers' pipelines, in `tests/torch`."""
 RUNS = [name for name, pipeline in PIPELINES.items() if BACKEND in FAMILIES[pipeline].backends]
 FEW = [name for name in RUNS if not name.startswith("if")] if BACKEND != "mindspore" else []
 """Families whose runs are tested in every respect (`test_deepfloyd_if.py` has what is other there); on MindSpore, slow
@@ -51,7 +66,9 @@ def test_every_backend_runs_a_family_or_says_why_not() -> None:
 
 def test_every_family_has_a_model() -> None:
     assert PIPELINES.keys() == WRITERS.keys()
-    assert set(PIPELINES.values()) == FAMILIES.keys() - {"StableDiffusionPipeline"}
+    assert {*PIPELINES.values()} | NEWER.keys() == FAMILIES.keys() - {"StableDiffusionPipeline"}
+    known = LANGUAGE_MODELS.keys() | FLUX_2.keys() | SANA_CHROMA_HIDREAM.keys()
+    assert {*NEWER.values()} <= known
 
 
 @pytest.mark.parametrize("family", PIPELINES)

@@ -57,9 +57,9 @@ def pair(layer: str, shape: tuple[int, ...], down: str = "lora_A.weight", up: st
         (pair(f"{UNET}.to_k", (3, 5)), r"to_k: factors \(2, 5\) and \(3, 2\) do not fit this model's"),
         ({f"{UNET}.to_k.lora_A.weight": np.ones((2, 4))}, r"attn1\.to_k: has only down of its factors"),
         ({f"{UNET}.to_k.stray": np.ones((2, 4))}, r"to_k\.stray: "),
-        ({f"{UNET}.to_k.hada_w1_a": np.ones((2, 4))}, r"hada_w1_a: holds LoHa, which is not read"),
-        ({f"{UNET}.to_q.dora_scale": np.ones((4, 1))}, r"dora_scale: holds DoRA, which is not read"),
-        ({"lora_unet_mid_block_x.lokr_w1": np.ones((4, 1))}, r"lokr_w1: holds LoKr, which is not read"),
+        ({f"{UNET}.to_k.hada_w1_a": np.ones((2, 4))}, r"to_k: hada_w1_a are not the factors of a LoHa or LoKr layer"),
+        ({f"{UNET}.to_k.dora_scale": np.ones((4, 1))}, r"to_k: has only dora_scale of its factors"),
+        ({"lora_unet_mid_block_x.lokr_w1": np.ones((4, 1))}, r"mid_block_x: lokr_w1 are not the factors of a"),
         ({"lora_unet_no_such.lora_down.weight": np.ones((4, 1))}, r"no.?such"),
     ],
 )

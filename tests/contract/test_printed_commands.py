@@ -30,6 +30,7 @@ from ..support import needs
 from ..support.ldm import CONFIG
 from ..support.paths import ROOT
 from ..support.runs import small_run
+from ..support.tables import as_parquet
 from ..support.tiny import draw_photos
 
 pytestmark = needs.backend
@@ -107,11 +108,13 @@ def places(
             "class_data_dir": str(tmp_path / "classes"),
             "output_dir": str(tmp_path / "out"),
             "output_path": str(tmp_path / "out"),
-            **dict.fromkeys(("resolution", "height", "width", "image_size"), "16"),
+            **dict.fromkeys(("resolution", "height", "width", "image_size"), "32" if one.model == "sana" else "16"),
             "num_class_images": "2",
             "max_train_steps": "2",
             "epochs": "1",
         }
+        if "--dataset_name" in one.command:
+            values["dataset_name"] = str(as_parquet(photos, tmp_path / "table", text="prompt"))
         more = ["--num_class_images=2"] if "--with_prior_preservation" in one.words else []
         more += ["--prior_num_inference_steps=2"] if more else []
         looks = "--validation_prompt" in one.command
@@ -230,7 +233,9 @@ def test_it_runs(
         assert len(list(tmp_path.rglob("0000*.png"))) >= 2
         return
     folder = next(file.parent for file in tmp_path.rglob("metrics.jsonl") if "lora" not in file.parts)
-    assert (folder / "model_index.json").exists() or (folder / "pytorch_lora_weights.safetensors").exists()
+    finished = ("model_index.json", "pytorch_lora_weights.safetensors", f"{folder.name}_emb.safetensors")
+    assert any((folder / name).exists() for name in finished)
+    assert (folder / finished[2]).exists() == ("--train_text_encoder_ti" in words)
     assert (published == [folder]) == ("--push_to_hub" in words)
     if (folder / "model_index.json").exists() and one.trainer in SNIPPETS:
         assert SNIPPETS[one.trainer](folder, "A photo of sks dog in a bucket").size == (32, 32)
@@ -291,7 +296,7 @@ def test_the_table_has_what_their_files_print() -> None:
     ("script", "words"),
     [
         ("train_dreambooth_flax.py", "JAX is not among the backends; on PyTorch it is train_dreambooth.py"),
-        ("train_dreambooth_lora_hidream.py", "is for a family of models, or a method, that is not trained here"),
+        ("train_dreambooth_lora_krea2.py", "is for a family of models, or a method, that is not trained here"),
         ("finetune.py", "no script that is known here; "),
     ],
 )

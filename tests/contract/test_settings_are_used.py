@@ -33,6 +33,8 @@ LORA = {"use_lora": True}
 LOOKING = {"validation_prompt": "a dog", "num_validation_images": 1, "validation_num_inference_steps": 1}
 RANDOM = {"center_crop": None}
 CAPTIONS = {"use_captions": True}
+PRODIGY, ADAFACTOR = {"optimizer": "prodigy"}, {"optimizer": "adafactor"}
+NEW_WORDS = {"train_text_encoder_ti": True, "instance_prompt": "a TOK dog"}
 
 CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     # setting: (a value, the settings without which it would do nothing; None where it always matters)
@@ -52,6 +54,8 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "allow_tf32": (False, None),
     "enable_vae_slicing": (True, None),
     "enable_vae_tiling": (True, None),
+    "quantize_base": ("int8", LORA),
+    "quantize_text_encoders": ("int8", None),
     "amp_level": ("O1", {"mixed_precision": "no"}),
     "dataset_name": (None, None),
     "dataset_config_name": ("default", {"dataset_name": "table"}),
@@ -72,6 +76,9 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "keep_tags": (1, CAPTIONS | {"shuffle_tags": True}),
     "caption_variants": (3, CAPTIONS | {"shuffle_tags": True}),
     "caption_dropout": (0.5, None),
+    "clip_l_dropout_rate": (0.5, None),
+    "clip_g_dropout_rate": (0.5, None),
+    "t5_dropout_rate": (0.5, None),
     "resolution": (64, None),
     "height": (64, {"width": 32, "resolution": None}),
     "width": (64, {"height": 32, "resolution": None}),
@@ -94,6 +101,11 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "prior_loss_weight": (0.5, PRIOR),
     "class_data_dir": ("classes", PRIOR),
     "class_prompt": ("a toy", PRIOR),
+    "diff_output_preservation": (True, LORA | {"class_prompt": "a toy"}),
+    "diff_output_preservation_multiplier": (
+        0.5,
+        LORA | {"class_prompt": "a toy", "diff_output_preservation": True},
+    ),
     "num_class_images": (2, PRIOR),
     "sample_batch_size": (2, PRIOR),
     "prior_num_inference_steps": (1, PRIOR),
@@ -105,18 +117,34 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "init_lora": (None, LORA),
     "lora_dropout": (0.1, LORA),
     "lora_layers": (["to_q"], LORA),
-    "lora_blocks": (["0"], LORA),
+    "lora_blocks": (["up_blocks.1"], LORA),
+    "lora_method": ("pissa", LORA),
+    "use_dora": (True, LORA),
+    "use_rslora": (True, LORA),
+    "lokr_factor": (2, LORA | {"lora_method": "lokr"}),
     "train_text_encoder": (True, None),
+    "train_text_encoder_ti": (True, {"instance_prompt": "a TOK dog"}),
+    "token_abstraction": ("dog", NEW_WORDS),
+    "num_new_tokens_per_abstraction": (3, NEW_WORDS),
+    "initializer_concept": ("toy", NEW_WORDS),
+    "train_text_encoder_ti_frac": (0.7, NEW_WORDS),
+    "train_transformer_frac": (0.0, NEW_WORDS | {"train_text_encoder_ti_frac": 1.0}),
+    "enable_t5_ti": (True, NEW_WORDS),
     "pre_compute_text_embeddings": (True, None),
     "gradient_checkpointing": (True, None),
     "channels_last": (True, None),
     "compile": (True, None),
+    "placement": ("cpu", None),
+    "offload_optim_frac": (0.5, {"placement": "cpu"}),
+    "blocks_to_swap": (1, LORA),
+    "fused_backward_pass": (True, {"max_grad_norm": 0}),
     "ignore_memory_plan": (True, None),
     "enable_xformers_memory_efficient_attention": (True, None),
     "use_ema": (True, None),
     "ema_decay": (0.9, {"use_ema": True}),
     "snr_gamma": (5.0, None),
     "noise_offset": (0.1, None),
+    "vae_encode_mode": ("mode", None),
     "weighting_scheme": ("mode", None),
     "logit_mean": (0.5, {"weighting_scheme": "logit_normal"}),
     "logit_std": (0.5, {"weighting_scheme": "logit_normal"}),
@@ -127,6 +155,7 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "guidance_scale": (1.0, None),
     "max_sequence_length": (64, None),
     "drop_t5": (True, None),
+    "text_encoder_out_layers": ([1], None),
     "tokenizer_max_length": (20, None),
     "text_encoder_use_attention_mask": (True, None),
     "class_labels_conditioning": ("timesteps", None),
@@ -148,6 +177,18 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "adam_weight_decay_text_encoder": (0.1, {"train_text_encoder": True}),
     "adam_epsilon": (1e-6, None),
     "use_8bit_adam": (False, None),
+    "optimizer": ("lion", None),
+    "prodigy_beta3": (0.9, PRODIGY),
+    "prodigy_decouple": (False, PRODIGY),
+    "prodigy_use_bias_correction": (False, PRODIGY),
+    "prodigy_safeguard_warmup": (False, PRODIGY),
+    "prodigy_d0": (1e-5, PRODIGY),
+    "prodigy_d_coef": (2.0, PRODIGY),
+    "adafactor_relative_step": (True, ADAFACTOR | {"learning_rate": None}),
+    "adafactor_scale_parameter": (True, ADAFACTOR),
+    "adafactor_warmup_init": (True, ADAFACTOR | {"adafactor_relative_step": True, "learning_rate": None}),
+    "came_beta3": (0.99, {"optimizer": "came"}),
+    "muon_momentum": (0.9, {"optimizer": "muon"}),
     "max_grad_norm": (0.5, None),
     "validation_prompt": ("a dog", None),
     "validation_negative_prompt": ("a cat", LOOKING),
@@ -184,29 +225,36 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "report_to": ("none", None),
     "revision": ("main", None),
     "pretrained_vae_model_name_or_path": (None, None),
+    "pretrained_text_encoder_4_name_or_path": ("llama", None),
+    "pretrained_tokenizer_4_name_or_path": ("llama", None),
     "variant": ("fp16", None),
     "mode": ("pynative", None),
     "jit_level": ("O1", None),
 }
 ELSEWHERE = {"variant", "revision", "original_config", "sd_version", "allow_pickle", "hub_model_id"} | {
-    "hub_private_repo"
+    *(f"pretrained_{part}_4_name_or_path" for part in ("text_encoder", "tokenizer")),
+    "hub_private_repo",
 }
 """Settings of the model's place and of publishing, which their own tests give."""
-CONTRADICTING = {"resolution", "repeats", "checkpointing_steps"}
+CONTRADICTING = {"resolution", "repeats", "checkpointing_steps", "lr_scheduler"}
 """Settings that cannot act beside others with which they contradict: the configuration's own tests show it."""
 
 BACKEND = installed_backends()[0]
 FLOW = dict.fromkeys(("weighting_scheme", "logit_mean", "logit_std", "mode_scale", "precondition_outputs"), "sd3")
-FLOW |= dict.fromkeys(("resolution_shift", "max_sequence_length", "drop_t5", "lora_blocks"), "sd3") | {
+FLOW |= dict.fromkeys(("resolution_shift", "max_sequence_length", "drop_t5"), "sd3") | {
     "guidance_scale": "flux",
+    **dict.fromkeys(("clip_l_dropout_rate", "clip_g_dropout_rate", "t5_dropout_rate", "enable_t5_ti"), "sd3"),
     "text_encoder_use_attention_mask": "if1",
     "class_labels_conditioning": "if2",
     "validation_images": "if2",
+    "text_encoder_out_layers": "klein",
 }
 """Settings of some families alone -> the model that shows their use; on Stable Diffusion they are refused."""
 NEVER_READ = {"pre_compute_text_embeddings", "class_labels_conditioning"}
 """Accepted for other trainers' command lines: what it asks for is done in any case."""
-READ_IDLE = {"validation_negative_prompt", "repeats", "instance_variants", "class_variants"}
+READ_IDLE = {"validation_negative_prompt", "repeats", "instance_variants", "class_variants", "use_8bit_adam"}
+READ_IDLE |= {"train_text_encoder", "train_text_encoder_ti", "quantize_base", "quantize_text_encoders"}
+READ_IDLE |= {"vae_encode_mode"}
 """What a run reads where it changes nothing: before it is known that it does."""
 ANOTHER: dict[str, Any] = {"caption_column": "words", "image_column": "picture", "amp_level": "O2", "mode": "graph"}
 ANOTHER |= {"init_lora": "first.safetensors"}
@@ -343,12 +391,16 @@ NOT_OF_FLOW = {"do_edm_style_training"} if "sd3" in RUNS else set[str]()
 """What cannot act on models of flow matching."""
 NOT_OF_PIXELS = {
     *("train_text_encoder", "pretrained_vae_model_name_or_path"),
-    *("enable_vae_slicing", "enable_vae_tiling"),
+    *("enable_vae_slicing", "enable_vae_tiling", "vae_encode_mode"),
 }
 """What cannot act on DeepFloyd IF."""
+NOT_OF_LANGUAGE_MODELS = {"train_text_encoder_ti"} if "klein" in RUNS else set[str]()
+"""What cannot act where a language model reads the words."""
+UNSHOWN = ({"do_edm_style_training"} - NOT_OF_FLOW) | ({"train_text_encoder_ti"} - NOT_OF_LANGUAGE_MODELS)
+"""What can act on every model that this backend runs here."""
 
 
-@pytest.mark.parametrize("name", sorted(used.TRAIN.keys() - CONTRADICTING - ({"do_edm_style_training"} - NOT_OF_FLOW)))
+@pytest.mark.parametrize("name", sorted(used.TRAIN.keys() - CONTRADICTING - UNSHOWN))
 def test_what_cannot_act_is_refused_before_the_model_loads(
     name: str,
     tiny_model: Path,
@@ -360,12 +412,21 @@ def test_what_cannot_act_is_refused_before_the_model_loads(
     given: dict[str, Any] = {name: ANOTHER.get(name, CASES[name][0])}
     model = family_models("sd3") if name in NOT_OF_FLOW else tiny_model
     model = family_models("if1") if name in NOT_OF_PIXELS else model
+    model = family_models("klein") if name in NOT_OF_LANGUAGE_MODELS else model
+    if name == "quantize_text_encoders":
+        given |= {"train_text_encoder": True}
+    if name == "fused_backward_pass":
+        given |= {"max_grad_norm": 0}
     if name == "skip_save_text_encoder":
         given |= {"use_lora": True}
     if name == "save_precision":
         given |= {"export_format": "ppdiffusers"}
     if name in ("cache_memory_gb", "latent_cache_dir"):
         given |= {"cache_latents": False}
+    if name in ("adam_beta2", "adam_epsilon"):
+        given |= {"optimizer": "sgd"}
+    if name in ("learning_rate", "scale_lr"):
+        given = {"learning_rate": None} | given | ADAFACTOR | {"adafactor_relative_step": True}
     if name in ("sub_folders", "caption_source"):
         given |= {"dataset_name": str(as_parquet(photos, tmp_path / "table")), "instance_data_dir": None}
         given |= {"caption_column": "text"}
@@ -378,7 +439,7 @@ def test_what_cannot_act_is_refused_before_the_model_loads(
         assert name in {*TORCH, "mode", "jit_level"} and BACKEND in ("torch", "mindspore")
 
 
-TORCH = {"allow_tf32", "channels_last", "compile", "use_8bit_adam"}
+TORCH = {"allow_tf32", "channels_last", "compile", "use_8bit_adam", "placement", "fused_backward_pass"}
 
 
 def test_all_are_named_at_once(tiny_model: Path, photos: Path, tmp_path: Path, nothing_loads: None) -> None:
@@ -403,7 +464,8 @@ def test_a_value_that_changes_nothing_is_accepted(tiny_model: Path, photos: Path
     with ExitStack() as stack:
         resolved = prepare(config, stack).resolved
     acting = used.acting(plain, Context(BACKEND, None, frozenset())).keys() - FLOW.keys()
-    assert resolved.settings.keys() == acting - {"reset_optimizer", "overwrite_output_dir"}
+    settled = {"adam_beta1", "adam_beta2", "adam_epsilon", "adam_weight_decay"}  # the optimizer's own
+    assert resolved.settings.keys() == settled | acting - {"reset_optimizer", "overwrite_output_dir"}
 
 
 def test_what_a_preset_suggests_is_accepted(tiny_model: Path, photos: Path, tmp_path: Path) -> None:

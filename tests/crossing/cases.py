@@ -64,6 +64,23 @@ CASES: dict[str, dict[str, Any]] = {
     "text encoder": {"train_text_encoder": True, "train_batch_size": 1},
     "v-prediction with min-SNR": {"snr_gamma": 5.0},
 }
+SHORT_UPDATES = 3
+SHORT_CASES: dict[str, dict[str, Any]] = {
+    "the model's own answers": CASES["lora"]
+    | {
+        "diff_output_preservation": True,
+        "diff_output_preservation_multiplier": 0.7,
+        "class_prompt": "a photo of dog",
+    },
+    "new words": CASES["lora"]
+    | {
+        "train_text_encoder": False,
+        "train_text_encoder_ti": True,
+        "train_text_encoder_ti_frac": 0.7,
+        "instance_prompt": "a photo of TOK dog",
+    },
+}
+"""Runs of a few updates, of which no images are made."""
 FAMILY_UPDATES = 10
 """Updates of the other families' runs, on the backends that run them."""
 PIPELINES = {
@@ -73,13 +90,14 @@ PIPELINES = {
     "if1": "IFPipeline",
     "if2": "IFSuperResolutionPipeline",
     "taiyi": "StableDiffusionPipeline",
+    "lumina2": "Lumina2Pipeline",
 }
 CHINESE: dict[str, Any] = {"instance_prompt": "一张sks小狗的照片", "train_text_encoder": True}
 """Of Taiyi's runs, whose text encoder is a BERT."""
 FAMILY_CASES: dict[str, dict[str, Any]] = {
     f"{family} {method}": more | {"checkpointing_steps": 5} | (CHINESE if family == "taiyi" else {})
     for family in PIPELINES
-    if not family.startswith("if")
+    if not family.startswith("if") and family != "lumina2"
     for method, more in {
         "full with prior": {
             "with_prior_preservation": True,
@@ -92,8 +110,18 @@ FAMILY_CASES: dict[str, dict[str, Any]] = {
 FAMILY_CASES |= {
     "if1 full": {"checkpointing_steps": 5, "resolution": 16, "learning_rate": 5e-5, "use_ema": True},
     "if2 lora": {"checkpointing_steps": 5, "resolution": 16, "use_lora": True, "rank": 4, "learning_rate": 2e-4},
+    "lumina2 lora with prior": {
+        "checkpointing_steps": 5,
+        "use_lora": True,
+        "rank": 4,
+        "learning_rate": 2e-3,
+        "max_sequence_length": 40,
+        "with_prior_preservation": True,
+        "class_prompt": "a photo of dog",
+        "num_class_images": 3,
+    },
 }
-"""DeepFloyd IF, whose T5 does not train."""
+"""Those whose text encoders do not train."""
 
 
 def grey_levels(backend: str, case: str) -> int:
@@ -121,7 +149,7 @@ def settings(case: str, output: Path, updates: int) -> dict[str, Any]:
         "output_dir": str(output),
         "max_train_steps": updates,
         **COMMON,
-        **(CASES | FAMILY_CASES)[case],
+        **(CASES | SHORT_CASES | FAMILY_CASES)[case],
         **classes,
     }
 
@@ -180,7 +208,9 @@ def furthest(records: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str,
     found = {}
     for name in (n for n in wanted[0] if n.startswith(("loss", "grad_norm"))):
         mine, theirs = (np.array([record[name] for record in some]) for some in (records, wanted))
-        found[name] = float(np.max(np.abs(mine - theirs) / np.abs(theirs)))
+        beside = "loss" if name == "loss_preservation" else name  # the former begins at 0
+        size = np.array([record[beside] for record in wanted])
+        found[name] = float(np.max(np.abs(mine - theirs) / np.abs(size)))
     return found
 
 

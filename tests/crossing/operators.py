@@ -18,6 +18,10 @@ OPERATORS: dict[str, tuple[Shapes, Callable[..., Any]]] = {
     "arange": ((), lambda f: f.arange(5)),
     "arange of three": ((), lambda f: f.arange(2, 11, 3)),
     "full": ((), lambda f: f.full([2, 3], 3.5)),
+    "ones_like": (((3, 4),), lambda f, x: f.ones_like(x) * x),
+    "tril": (((2, 3, 4),), lambda f, x: f.tril(x)),
+    "tril below": (((5, 4),), lambda f, x: f.tril(x, diagonal=-2)),
+    "norm": (((3, 4),), lambda f, x: f.norm(x, dim=-1, keepdim=True)),
     "stack": (((3, 4), (3, 4)), lambda f, x, y: f.stack([x, y])),
     "stack last": (((3, 4), (3, 4)), lambda f, x, y: f.stack([x, y], dim=-1)),
     "unbind": (((3, 4, 2),), lambda f, x: f.unbind(x, -1)[0] * 2 + f.unbind(x, -1)[1]),
@@ -30,6 +34,10 @@ OPERATORS: dict[str, tuple[Shapes, Callable[..., Any]]] = {
     "scaled_dot_product_attention": (
         ((2, 3, 5, 4), (2, 3, 6, 4), (2, 3, 6, 4)),
         lambda f, q, k, v: f.scaled_dot_product_attention(q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False),
+    ),
+    "scaled_dot_product_attention masked": (
+        ((2, 3, 5, 4), (2, 3, 5, 4), (2, 3, 5, 4)),
+        lambda f, q, k, v: f.scaled_dot_product_attention(q, k, v, attn_mask=f.tril(f.full([5, 5], 1.0)) > 0),
     ),
     "pad": ((IMAGE,), lambda f, x: f.pad(x, (0, 1, 0, 1))),
     "pad with a value": ((IMAGE,), lambda f, x: f.pad(x, (1, 2, 0, 1), mode="constant", value=0.5)),

@@ -24,6 +24,8 @@ from .cases import (
     IN_TURN,
     IN_TURN_METHODS,
     PICTURES,
+    SHORT_CASES,
+    SHORT_UPDATES,
     TOLERANCES,
     UPDATES,
     WRITTEN,
@@ -71,6 +73,13 @@ def test_losses_and_gradients(backend: str, case: str, run: dreamcore.Run) -> No
     assert len(run.metrics) == UPDATES[backend]
     figures = furthest(run.metrics, wanted)
     assert max(figures.values()) <= TOLERANCES[backend], figures
+
+
+@pytest.mark.parametrize("short", SHORT_CASES)
+def test_losses_of_short_runs(backend: str, short: str, tmp_path: Path) -> None:
+    wanted = read_lines(reference_run(short) / "metrics.jsonl")
+    run = dreamcore.train(backend=backend, device="cpu", **settings(short, tmp_path / "run", SHORT_UPDATES))
+    assert max(furthest(run.metrics, wanted).values()) < TOLERANCES[backend]
 
 
 def test_pictures(backend: str, case: str, run: dreamcore.Run, tmp_path: Path) -> None:

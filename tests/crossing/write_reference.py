@@ -18,11 +18,24 @@ from dreamcore.models.folder import ModelFolder
 
 from ..support.ldm import OF_MINDONE
 from ..support.tiny import draw_photos, write_tiny_model
-from ..support.tiny_families import WRITERS
+from ..support.tiny_models import EVERY
 from ..support.tiny_taiyi import write_taiyi
-from .cases import CASES, COMMON, FAMILY_CASES, FAMILY_UPDATES, REFERENCE, UPDATES, model_of, pictures_of, settings
+from .cases import (
+    CASES,
+    COMMON,
+    FAMILY_CASES,
+    FAMILY_UPDATES,
+    REFERENCE,
+    SHORT_CASES,
+    SHORT_UPDATES,
+    UPDATES,
+    model_of,
+    pictures_of,
+    settings,
+)
 from .operators import OPERATORS, direction, inputs
 
+WHERE = {"backend": "torch", "device": "cpu"}
 PROMPTS = ["a photo of sks dog in snow", "", "a red teapot on grass, " * 20]
 
 
@@ -33,7 +46,7 @@ def main() -> None:
     models = REFERENCE / "models"
     write_tiny_model(models / "sd1")
     write_tiny_model(models / "sd2", prediction_type="v_prediction", sd2=True)
-    for name, write in {**WRITERS, **OF_MINDONE, "taiyi": write_taiyi}.items():
+    for name, write in {**EVERY, **OF_MINDONE, "taiyi": write_taiyi}.items():
         write(models / name)
     draw_photos(REFERENCE / "photos", size=32)
     draw_photos(REFERENCE / "classes", count=3, size=32, seed=5)
@@ -43,6 +56,8 @@ def main() -> None:
     for case in CASES:
         for updates in sorted(set(UPDATES.values())):
             write_run(case, updates)
+    for case in SHORT_CASES:
+        dreamcore.train(**WHERE, **settings(case, REFERENCE / "runs" / case, SHORT_UPDATES))
     for case in FAMILY_CASES:
         write_run(case, FAMILY_UPDATES)
     (REFERENCE / "complete").touch()
@@ -50,12 +65,11 @@ def main() -> None:
 
 def write_run(case: str, updates: int) -> None:
     """Train, or go on, to so many updates, and make images with what has come of it."""
-    where = {"backend": "torch", "device": "cpu"}
     folder = REFERENCE / "runs" / case
-    run = dreamcore.train(**where, **settings(case, folder, updates), resume_from_checkpoint="latest")
+    run = dreamcore.train(**WHERE, **settings(case, folder, updates), resume_from_checkpoint="latest")
     lora = {"lora": str(run.folder)} if (CASES | FAMILY_CASES)[case].get("use_lora") else {}
     dreamcore.generate(
-        **where,
+        **WHERE,
         pretrained_model_name_or_path=str(model_of(case) if lora else run.folder),
         output_dir=str(REFERENCE / "pictures" / str(updates) / case),
         **lora,
@@ -101,6 +115,7 @@ def answers(model: Path) -> dict[str, Any]:
 def operator_results() -> dict[str, Any]:
     """Value and gradients of each call; the gradients are those of the values' product with fixed numbers."""
     of_torch = ("arange", "full", "stack", "unbind", "outer", "einsum", "repeat_interleave", "exp")
+    of_torch += ("norm", "ones_like", "tril")
     names = SimpleNamespace(**vars(functional) | {name: getattr(torch, name) for name in of_torch})
     found: dict[str, Any] = {}
     for name, (shapes, call) in OPERATORS.items():

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dreamcore.diffusion.coefficients import min_snr_weight
 from dreamcore.diffusion.schedule import FlowSettings, NoiseSchedule, ResolutionShift, flow_sigmas
 from dreamcore.errors import ConfigError
 from dreamcore.families import FamilyInputs
@@ -61,6 +62,19 @@ def test_edm_is_diffusers(more: dict[str, Any]) -> None:
     denoised = theirs.precondition_outputs(noisy, torch.from_numpy(answer), sigma).numpy()
     errors = (ours.weight(at)[:, None] * (answer - target) ** 2) ** 0.5
     np.testing.assert_allclose(errors, np.abs(denoised - z), rtol=1e-4)
+
+
+def test_a_network_that_is_told_one_less_sigma_and_answers_the_way_back_by_hand() -> None:
+    """As diffusers' Lumina 2 and Z-Image are asked: t = 1 − σ, and y = z − ε; min-SNR weighs it as any other."""
+    plain = NoiseSchedule.from_config(FLOW, 1 / 1000)
+    turned = NoiseSchedule.from_config(FLOW, 1 / 1000, time_falls=True, output_sign=-1.0)
+    at = np.array([0, 250, 999])  # σ of 1, 0.75 and 0.001
+    np.testing.assert_allclose(turned.network_times(at), [0, 0.25, 0.999])
+    z, noise = np.full((3, 1), 2.0), np.full((3, 1), 5.0)
+    q = turned.coefficients(at)
+    np.testing.assert_allclose(q.c[:, None] * z + q.d[:, None] * noise, z - noise)
+    np.testing.assert_allclose(q.a[:, None] * z + q.b[:, None] * noise, [[5.0], [4.25], [2.003]])
+    np.testing.assert_allclose(min_snr_weight(q, 5.0), min_snr_weight(plain.coefficients(at), 5.0))
 
 
 def test_a_flow_row_by_hand() -> None:

@@ -118,10 +118,8 @@ ALPHA = np.array(3.0, np.float32)
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("lora_unet_x.dora_scale", "DoRA"),
-        ("unet.x.lora_magnitude_vector.weight", "DoRA"),
-        ("lora_unet_x.lokr_w1", "LoKr"),
-        ("lora_unet_x.hada_w1_a", "LoHa"),
+        ("lora_unet_x.lokr_t2", "LoKr or LoHa with a third factor"),
+        ("lora_unet_x.hada_t1", "LoKr or LoHa with a third factor"),
         ("oft_unet_x.oft_blocks", "OFT"),
         ("unet.x.oft_R.weight", "OFT"),
         ("lora_unet_x.lora_mid.weight", "Tucker"),

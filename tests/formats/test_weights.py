@@ -204,3 +204,14 @@ def test_which_layers_get_factors() -> None:
     assert lora.scale == 2.0
     with pytest.raises(ConfigError, match=r"lora_layers: to_q, to_out\.0: no layer of the unet has such a name"):
         lora.chosen("unet", ["mid.to_k"])
+
+
+def test_published_names_of_a_model_of_words_and_images() -> None:
+    """Qwen 2.5 VL's, which transformers 4.52 renamed; and those that are the same today stay."""
+    x = np.zeros(1, np.float32)
+    wanted = ["model.language_model.norm.weight", "model.visual.norm.weight", "lm_head.weight"]
+    published = {"model.norm.weight": x, "visual.norm.weight": x, "lm_head.weight": x}
+    assert [*known_names(published, wanted)] == wanted
+    assert [*known_names(dict.fromkeys(wanted, x), wanted)] == wanted
+    assert [*known_names(published, published)] == [*published], "as older libraries have them"
+    assert "model.else.weight" in known_names({"model.else.weight": x}, wanted), "and is refused by name"

@@ -69,8 +69,9 @@ def test_nothing_is_installed_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None
     assert cpu_shim.install() is False
     assert before == found()
     dispatch, gated = SimpleNamespace(scaled_dot_product_attention=len), SimpleNamespace(construct=len)
-    cpu_shim.install_in_mindone(dispatch, SimpleNamespace(GEGLU=gated))
-    assert dispatch.scaled_dot_product_attention is gated.construct is len
+    attention = SimpleNamespace(math_attention_op=len)
+    cpu_shim.install_in_mindone(dispatch, SimpleNamespace(GEGLU=gated), SimpleNamespace(Attention=attention))
+    assert dispatch.scaled_dot_product_attention is gated.construct is attention.math_attention_op is len
 
 
 def test_the_shim_is_all_in_one_module() -> None:

@@ -54,7 +54,7 @@ def network(trains: tuple[bool, bool]) -> tuple[Any, Any]:
     parts: Any = [LoadedEncoder(d, None, encoder, 4, trains=t) for d, encoder, t in described]
     words = ConditioningNetwork(parts, Layout(((0, 1), ()), (0, 2), 5, (1,)), erases=True)
     whole = LossNetwork(
-        Denoiser(), FAMILY.inputs, ("x", "t", "time_ids", "prompt_embeds", "pooled_prompt_embeds"), words
+        Denoiser(), FAMILY.inputs, ("x", "t", "time_ids", "prompt_embeds", "pooled_prompt_embeds"), 3, words
     )
     weights = ms.ParameterTuple(whole.get_parameters())
     for weight in weights:
@@ -76,7 +76,7 @@ def test_compiled_as_it_runs(trains: tuple[bool, bool]) -> None:
         ids, answer = draw.integers(0, 9, (2, 4)), draw.standard_normal((2, 4, width), np.float32)
         words += [ids, np.ones_like(ids)] if one else [answer, np.zeros(2, np.float32)]
     arrays = (target, np.full(2, 0.5, np.float32), np.ones(1, np.float32), x, t, time_ids, *words)
-    inputs = [ms.Tensor(array) for array in (*arrays, np.array([1, 0], np.float32))]
+    inputs = [ms.Tensor(array) for array in (*arrays, np.array([[1, 1], [0, 0]], np.float32))]
     whole, weights = network(trains)
     found = [gradient_function(whole, weights, compile)(*inputs) for compile in (lambda run: run, ms.jit)]
     ((loss, errors), gradients), ((again, others), compiled) = found

@@ -42,8 +42,8 @@ def test_a_bert_is_known_by_its_class(folder: Path) -> None:
     (encoder,) = model.text_encoders
     assert encoder.lora_layers == ("self.query", "self.key", "self.value", "attention.output.dense")
     assert model.unused("text_encoder") == ("pooler.",), "its words do not depend on what is pooled of them"
-    assert model.without_dropout("text_encoder") == {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    assert model.without_dropout("unet") == {}
+    assert model.built_with("text_encoder") == {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    assert model.built_with("unet") == {}
     assert model.window(encoder) == WINDOW
     tokenizer = Tokenizer.open(model)
     assert isinstance(tokenizer, WordPiece) and tokenizer.tokenize("一张sks小狗") == ["一", "张", "sks", "小", "狗"]

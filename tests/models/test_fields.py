@@ -49,7 +49,7 @@ def read_all(folder: Path) -> None:
     ResolutionShift(model.config("scheduler"), 64).factor(4096)
     for name in model.networks:
         _ = model.unused(name), model.variant_of(name)
-    shift, scale = model.latent_scaling
+    shift, scale = model.latents.shift, model.latents.scale
     assert np.isfinite(shift).all() and np.isfinite(scale).all() and (scale > 0).all()
     assert model.latent_channels > 0 and model.native_resolution > 0 and model.size_step > 0
     _ = model.words_width, model.absent_words, model.components, model.zeroes_empty, schedule.samplers

@@ -56,7 +56,7 @@ def test_full_training_on_a_card(tiny_model: Path) -> None:
     """Weights, gradients, two moments and an average in float32 there; what is frozen has gone."""
     plan, n = planned(tiny_model, use_ema=True), count(tiny_model, "unet")
     assert item(plan, "training", "unet: weights, 32 bits") == 4 * n
-    assert item(plan, "training", "AdamW's moments, 32 bits") == 8 * n
+    assert item(plan, "training", "AdamW's state") == 8 * n
     assert item(plan, "training", "moving average") == 4 * n
     for name in ("vae", "text_encoder"):
         assert item(plan, "training", f"{name}: weights") is None
@@ -65,7 +65,7 @@ def test_full_training_on_a_card(tiny_model: Path) -> None:
     assert item(plan, "encoding images", "vae: weights, 32 bits") == 4 * count(tiny_model, "vae")
     assert item(plan, "saving", "arrays on their way", "host") == 8 * n
     assert item(plan, "saving", "weights laid aside") == 4 * n
-    assert item(planned(tiny_model, use_8bit_adam=True), "training", "AdamW's moments, 8 bits") == 2 * n
+    assert item(planned(tiny_model, use_8bit_adam=True), "training", "AdamW8bit's state") == 2 * n
     latents = 5 * 2 * 4 * 8 * 8 * 4
     assert item(plan, "training", "latents", "host") == latents
     encoding = planned(tiny_model, cache_latents=False)
@@ -86,7 +86,7 @@ def test_lora_in_bf16(tiny_model: Path) -> None:
     factors = sum(3 * (out + math.prod(rest)) for out, *rest in layers)
     assert layers
     assert item(plan, "training", "LoRA factors") == 4 * factors
-    assert item(plan, "training", "AdamW's moments") == 8 * factors
+    assert item(plan, "training", "AdamW's state") == 8 * factors
     for name in ("loading the model", "encoding prompts", "encoding images"):
         assert item(plan, name, "unet: weights") is None, "it comes when the others have gone"
         assert item(plan, name, "unet: weights", "host") is None

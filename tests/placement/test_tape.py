@@ -9,6 +9,7 @@ import pytest
 
 from dreamcore.families.flux import FLUX
 from dreamcore.families.stable_diffusion_3 import STABLE_DIFFUSION_3
+from dreamcore.placement.activations import WALKS
 from dreamcore.placement.tape import Tape
 from dreamcore.placement.transformer import pass_transformer
 from dreamcore.placement.unet import pass_unet
@@ -67,6 +68,19 @@ FLUX_SIZES = {
     "pooled_projection_dim": 32,
     "axes_dims_rope": (4, 6, 6),
 }
+FLUX_2_SIZES = {name: value for name, value in FLUX_SIZES.items() if name != "pooled_projection_dim"}
+FLUX_2_SIZES |= {"axes_dims_rope": (4, 4, 4, 4)}
+QWEN = {name: FLUX_SIZES[name] for name in ("in_channels", "num_layers", "attention_head_dim", "axes_dims_rope")}
+QWEN |= {"out_channels": 4, "num_attention_heads": 8, "joint_attention_dim": 64}
+LUMINA = {"hidden_size": 96, "num_layers": 2, "num_refiner_layers": 1, "num_attention_heads": 4, "num_kv_heads": 2}
+LUMINA |= {"multiple_of": 16, "axes_dim_rope": (8, 8, 8), "axes_lens": (300, 32, 32), "cap_feat_dim": 64}
+Z = {"dim": 96, "n_layers": 2, "n_refiner_layers": 1, "n_heads": 4, "n_kv_heads": 4, "cap_feat_dim": 64}
+Z |= {"axes_dims": [8, 8, 8], "axes_lens": [1024, 64, 64]}
+CHROMA = {name: value for name, value in FLUX_SIZES.items() if name != "pooled_projection_dim"}
+CHROMA |= {"approximator_num_channels": 16, "approximator_hidden_dim": 32, "approximator_layers": 1}
+SANA = {"sample_size": 24, "in_channels": 16, "out_channels": 16, "num_layers": 2, "num_attention_heads": 4}
+SANA |= {"attention_head_dim": 16, "num_cross_attention_heads": 2, "cross_attention_head_dim": 32, "mlp_ratio": 2.0}
+SANA |= {"cross_attention_dim": 64, "caption_channels": 64}
 CASES = [
     ("UNet2DConditionModel", UNET | CROSS, ATTENTION),
     ("UNet2DConditionModel", UNET | XL, ATTENTION),
@@ -78,8 +92,27 @@ CASES = [
         STABLE_DIFFUSION_3.lora_layers,
     ),
     ("FluxTransformer2DModel", FLUX_SIZES, FLUX.lora_layers),
+    ("Flux2Transformer2DModel", FLUX_2_SIZES, ("to_q", "to_k", "to_v", "to_out.0", "to_qkv_mlp_proj")),
+    ("QwenImageTransformer2DModel", QWEN, (*ATTENTION, "img_mlp.net.2")),
+    ("Lumina2Transformer2DModel", LUMINA, (*ATTENTION, "feed_forward.linear_2")),
+    ("ZImageTransformer2DModel", Z, (*ATTENTION, "w2")),
+    ("ChromaTransformer2DModel", CHROMA, FLUX.lora_layers),
+    ("SanaTransformer2DModel", SANA, ("to_k", "to_q", "to_v")),
 ]
-NAMES = ["SD 1", "SDXL", "IF", "SD 3", "SD 3.5", "Flux"]
+NAMES = [
+    "SD 1",
+    "SDXL",
+    "IF",
+    "SD 3",
+    "SD 3.5",
+    "Flux",
+    "Flux 2",
+    "Qwen-Image",
+    "Lumina 2",
+    "Z-Image",
+    "Chroma",
+    "SANA",
+]
 SIDE = 24
 """Of the latents: tokens of the image are of no other size that there is, by which casts of weights are told."""
 
@@ -91,14 +124,31 @@ def inputs(name: str, sizes: dict[str, Any]) -> dict[str, Any]:
     if name.startswith("UNet"):
         sample = torch.randn(1, int(sizes.get("in_channels", 4)), SIDE, SIDE)
         return {"sample": sample, "timestep": torch.tensor([5]), "encoder_hidden_states": words}
+    time = torch.tensor([0.3])
+    if name.startswith("ZImage"):
+        return {"x": [torch.randn(16, 1, SIDE, SIDE)], "t": time, "cap_feats": [words[0]]}
+    if name.startswith(("Lumina", "Sana")):
+        mask = torch.ones(1, TOKENS, dtype=torch.int64)
+        return {"hidden_states": torch.randn(1, 16, SIDE, SIDE), "timestep": time, "encoder_hidden_states": words} | {
+            "encoder_attention_mask": mask
+        }
+    if name.startswith("Qwen"):
+        packed, shapes = torch.randn(1, SIDE**2 // 4, 16), [[(1, SIDE // 2, SIDE // 2)]]
+        return {"hidden_states": packed, "timestep": time, "encoder_hidden_states": words, "img_shapes": shapes}
     given = {"encoder_hidden_states": words, "pooled_projections": torch.randn(1, 32), "timestep": torch.tensor([0.3])}
+    if name.startswith("Chroma"):
+        del given["pooled_projections"]
+        given["attention_mask"] = torch.ones(1, TOKENS + SIDE**2 // 4)
     if name.startswith("SD3"):
         return given | {"hidden_states": torch.randn(1, 4, SIDE, SIDE)}
-    n = SIDE**2 // 4
+    n, axes = SIDE**2 // 4, len(sizes["axes_dims_rope"])
+    if axes == 4:
+        given["guidance"] = given["timestep"]
+        del given["pooled_projections"]
     return given | {
         "hidden_states": torch.randn(1, n, 16),
-        "img_ids": torch.zeros(n, 3),
-        "txt_ids": torch.zeros(TOKENS, 3),
+        "img_ids": torch.zeros(n, axes),
+        "txt_ids": torch.zeros(TOKENS, axes),
     }
 
 
@@ -116,7 +166,8 @@ def kept_by_torch(name: str, sizes: dict[str, Any], factors: tuple[str, ...], *,
         network.add_adapter(LoraConfig(r=RANK, target_modules=list(factors)))
     weights = {tuple(p.shape) for p in network.parameters()}
     weights |= {shape[::-1] for shape in weights}
-    own = {t.untyped_storage().data_ptr() for t in (*network.parameters(), *network.buffers())}
+    tables = [t for m in network.modules() for t in vars(m).values() if isinstance(t, torch.Tensor)]  # of positions
+    own = {t.untyped_storage().data_ptr() for t in (*network.parameters(), *network.buffers(), *tables)}
     kept: dict[int, Any] = {}
 
     def pack(tensor: Any) -> Any:
@@ -134,7 +185,7 @@ def counted(name: str, sizes: dict[str, Any], factors: tuple[str, ...], *, half:
     tape = Tape(
         compute=2 if half else 4, norms=None if half else 4, trains=not factors, factors=factors, rank=RANK
     )  # a CPU's autocasting leaves normalisations in the type that they are given
-    walk: Callable[..., None] = pass_unet if name.startswith("UNet") else pass_transformer
+    walk: Callable[..., None] = WALKS.get(name, pass_unet if name.startswith("UNet") else pass_transformer)
     walk(tape, {"_class_name": name} | sizes, SIDE, SIDE, TOKENS)
     return tape.kept
 

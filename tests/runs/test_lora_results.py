@@ -136,3 +136,32 @@ def test_a_run_goes_on_with_the_file_that_it_began_with(
             ConfigError, match="init_lora: the LoRA file is not the one that the checkpoint's run began"
         ):
             train(stub_model, drawn, folder, **again | {"init_lora": other, "max_train_steps": 4, "rank": 2})
+
+
+@pytest.mark.parametrize(("kind", "instead"), lora_export._INSTEAD.items())
+def test_programs_that_do_not_read_a_kind_are_said(kind: str, instead: str, folder: Path) -> None:
+    """Of plain LoRA that is an error; of other kinds it is known, and what to give them instead is said."""
+    said: list[str] = []
+    readers = [lora_export.Reader("ComfyUI", 4, 4), lora_export.Reader("diffusers", 0, 4)]
+    lora_export.tell_readers(lora_export.WrittenLora(readers, kind=kind), folder, said.append)
+    assert said[1] == f"diffusers 0 of 4: not all of {kind} is read there; {instead.format(folder)}"
+    with pytest.raises(RunError, match="diffusers 0 of 4 would be found"):
+        lora_export.tell_readers(lora_export.WrittenLora(readers), folder, said.append)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"use_dora": True, "export_format": "ppdiffusers"}, "use_dora: ppdiffusers reads plain LoRA alone"),
+        ({"lora_method": "lokr", "export_format": "ppdiffusers"}, "lora_method: lokr: ppdiffusers reads plain LoRA"),
+        ({"lora_method": "loha", "layout": "mindone-sd2"}, "lora_method: loha: the checkpoints of layout mindone-sd2"),
+        ({"lora_method": "loha", "init_lora": "a.safetensors"}, "init_lora: given together with lora_method loha"),
+        ({"lora_method": "lokr", "use_dora": True}, "use_dora=True: acts only with lora_method lora"),
+    ],
+    ids=str,
+)
+def test_what_has_no_place_for_other_factors(
+    given: dict[str, Any], words: str, stub_model: Path, drawn: Path, folder: Path
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        train(stub_model, drawn, folder, **LORA, **given)

@@ -14,7 +14,7 @@ from dreamcore.backends.loss_scale import LossScale
 
 from .runs import configuration
 
-SHAPES = {"unet.a.weight": (3, 4), "unet.b": (5,), "text_encoder.c": (2, 2)}
+SHAPES = {"unet.a.weight": (3, 4), "unet.b": (5,), "unet.d.weight": (4, 2, 3, 3), "text_encoder.c": (2, 2)}
 """As published; the first is a Linear weight, which Paddle keeps turned."""
 LR = {"unet": 1e-2, "text_encoder": 3e-3}
 Values = dict[str, np.ndarray]
@@ -48,7 +48,7 @@ class Bench(ABC):
     def make_optimizer(self, parts: Mapping[str, Any], config: Any, scale: LossScale | None) -> Any: ...
 
     @abstractmethod
-    def step(self, gradients: Values) -> float:
+    def step(self, gradients: Values, lr: Mapping[str, float] = LR) -> float:
         """An update by these gradients; returns their norm."""
 
     @abstractmethod
@@ -80,12 +80,12 @@ class Torch(Bench):
             scaler.scale(torch.zeros(()))  # it is made with the first loss
         return Optimizer(parts, config, scaler)
 
-    def step(self, gradients: Values) -> float:
+    def step(self, gradients: Values, lr: Mapping[str, float] = LR) -> float:
         import torch
 
         for name, weight in self.weights.items():
             weight.grad = torch.from_numpy(gradients[name].copy())
-        return float(self.optimizer.step(LR))
+        return float(self.optimizer.step(lr))
 
     def values(self) -> Values:
         return {name: weight.detach().numpy().copy() for name, weight in self.weights.items()}
@@ -115,7 +115,7 @@ class Paddle(Bench):
 
         return Optimizer(parts, config, scale)
 
-    def step(self, gradients: Values) -> float:
+    def step(self, gradients: Values, lr: Mapping[str, float] = LR) -> float:
         import paddle
 
         from dreamcore.formats.weights import swap_layout
@@ -123,7 +123,7 @@ class Paddle(Bench):
         for name, weight in self.weights.items():
             gradient = np.asarray(swap_layout(name, gradients[name]), order="C")
             (weight * paddle.to_tensor(gradient)).sum().backward()
-        return float(self.optimizer.step(LR))
+        return float(self.optimizer.step(lr))
 
     def values(self) -> Values:
         from dreamcore.adapters.paddle.models import published
@@ -153,13 +153,13 @@ class MindSpore(Bench):
 
         return Optimizer(parts, config, scale)
 
-    def step(self, gradients: Values) -> float:
+    def step(self, gradients: Values, lr: Mapping[str, float] = LR) -> float:
         import mindspore as ms
 
         from dreamcore.adapters.mindspore.buckets import flatten_all
 
         given = [ms.Tensor(gradients[name]) for name in self.weights]
-        return float(self.optimizer.step(flatten_all(self.optimizer.buckets, given), LR))
+        return float(self.optimizer.step(flatten_all(self.optimizer.buckets, given), lr))
 
     def values(self) -> Values:
         return {name: weight.asnumpy().copy() for name, weight in self.weights.items()}

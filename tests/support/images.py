@@ -11,7 +11,7 @@ from PIL import Image
 
 import dreamcore
 from dreamcore.diffusion.randomness import first_noise
-from dreamcore.families.packing import pack
+from dreamcore.families.packing import pack, stacked
 from dreamcore.models.folder import ModelFolder
 
 PROMPT, SEEDS, STEPS, GUIDANCE = "a photo of sks dog", [3, 4], 4, 4.0
@@ -33,22 +33,27 @@ def ours(model: Path, output: Path, **settings: Any) -> np.ndarray:
     return np.stack([np.asarray(Image.open(file)) for file in files]).astype(int)
 
 
-def theirs(library: Any, pipeline: Any, model: Path, to_tensor: Callable[[Any], Any]) -> np.ndarray:
+def theirs(
+    library: Any, pipeline: Any, model: Path, to_tensor: Callable[[Any], Any], size: int | None = None, **more: Any
+) -> np.ndarray:
     """The same of a loaded pipeline of diffusers' or of a port, with the sampler that we choose for the model."""
     folder = ModelFolder.open(str(model))
     if folder.schedule.samplers[0] == "ddim":
         pipeline.scheduler = library.DDIMScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
-    side = folder.native_resolution // folder.latent_factor
+    arranged = stacked if folder.family.stacks_squares else pack
+    size = size or folder.native_resolution
+    side = size // folder.latent_factor
     made, *_ = pipeline(
-        [PROMPT] * len(SEEDS),
-        latents=to_tensor(pack(first_noise(SEEDS, (folder.latent_channels, side, side)), folder.family.patch)),
-        height=folder.native_resolution,
-        width=folder.native_resolution,
+        prompt=[PROMPT] * len(SEEDS),
+        latents=to_tensor(arranged(first_noise(SEEDS, (folder.latent_channels, side, side)), folder.family.patch)),
+        height=size,
+        width=size,
         num_inference_steps=STEPS,
-        guidance_scale=GUIDANCE,
         output_type="np",
         return_dict=False,
+        **{folder.family.guidance_argument: GUIDANCE},
+        **more,
     )
     return np.round(np.asarray(made) * 255).astype(int)
 

@@ -20,15 +20,18 @@ def columns(photos: Path, **names: str) -> Any:
     kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
     arrays = {"image": pyarrow.array(pictures, kind), "text": pyarrow.array(words, pyarrow.string())}
     table = pyarrow.table({names.get(name, name): array for name, array in arrays.items()})
-    features = {names.get("image", "image"): {"_type": "Image"}, "text": {"dtype": "string", "_type": "Value"}}
+    features = {names.get("image", "image"): {"_type": "Image"}}
+    features |= {names.get("text", "text"): {"dtype": "string", "_type": "Value"}}
     return table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
 
 
-def as_parquet(photos: Path, folder: Path, shards: Sequence[str] = ("data/train-00000-of-00001.parquet",)) -> Path:
-    """The photographs in parquet files, as in a repository of the Hub."""
+def as_parquet(
+    photos: Path, folder: Path, shards: Sequence[str] = ("data/train-00000-of-00001.parquet",), **names: str
+) -> Path:
+    """The photographs in parquet files, as in a repository of the Hub; `names` renames columns."""
     from pyarrow import parquet
 
-    table = columns(photos)
+    table = columns(photos, **names)
     each = -(-table.num_rows // len(shards))
     for number, name in enumerate(shards):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -127,8 +127,9 @@ def write_clip(folder: Path, vocabulary: dict[str, int], sd2: bool, *, projects:
 
     config = CLIPTextConfig(
         vocab_size=len(vocabulary),
-        **{"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2} | sizes,
-        max_position_embeddings=WINDOW,
+        **{"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+        | {"max_position_embeddings": WINDOW}
+        | sizes,
         hidden_act="gelu" if sd2 else "quick_gelu",
         bos_token_id=0,  # as the published models say, against their own tokenizer; 2 makes pooling look for the end
         eos_token_id=2,

@@ -50,7 +50,7 @@ class Loop:
     def __init__(self, model: Path, size: int, settings: dict[str, Any], initial_down: InitialDown):
         self.size, self.settings = size, settings
         index = json.loads((model / "model_index.json").read_text())
-        absent = {name: None for name, value in index.items() if value == [None, None]}
+        absent = {name: None for name, value in index.items() if value == [None, None] or name in self.absent}
         self.pipeline = getattr(diffusers, PIPELINES[type(self)]).from_pretrained(model, **absent)
         self.pipeline.set_progress_bar_config(disable=True)
         self.denoiser = getattr(self.pipeline, self.denoiser_name)
@@ -76,6 +76,8 @@ class Loop:
         self.optimizer = torch.optim.AdamW(groups, foreach=False)
         self.weights = [p for group in groups for p in group["params"]]
 
+    absent: tuple[str, ...] = ()
+    """Components that the pipeline does not load."""
     denoiser_name = "unet"
     clips = 2
     lora_layers = ("to_q", "to_k", "to_v", "to_out.0")

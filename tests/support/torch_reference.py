@@ -28,7 +28,8 @@ InitialDown = Callable[[str, int, int], np.ndarray]
 
 @dataclass
 class MicroBatch:
-    """What was drawn for one micro-batch of N rows: instances first, then as many class rows, if there are any."""
+    """What was drawn for one micro-batch of N rows: instances first, then as many class rows, if there are any, then as
+    many whose target is the model's own answer, if there are any."""
 
     pixels: np.ndarray
     """[N, 3, H, W] in [−1, 1]."""
@@ -53,6 +54,8 @@ class Options:
     text_encoder_lr: float | None = None
     with_prior_preservation: bool = False
     prior_loss_weight: float = 1.0
+    diff_output_preservation: bool = False
+    diff_output_preservation_multiplier: float = 1.0
     snr_gamma: float | None = None
     max_grad_norm: float = 1.0
     adam_beta1: float = 0.9
@@ -107,24 +110,29 @@ class Reference:
 
     def update(self, micro_batches: Sequence[MicroBatch]) -> dict[str, float]:
         """One update: losses, gradient norm before clipping, and the learning rate that it took."""
-        parts = np.zeros(2)
+        names = ["loss_instance"]
+        names += ["loss_prior"] if self.options.with_prior_preservation else []
+        names += ["loss_preservation"] if self.options.diff_output_preservation else []
+        weights = {
+            "loss_instance": 1.0,
+            "loss_prior": self.options.prior_loss_weight,
+            "loss_preservation": self.options.diff_output_preservation_multiplier,
+        }
+        parts = dict.fromkeys(names, 0.0)
         for batch in micro_batches:
-            instance, prior = self._losses(batch)
-            loss = (instance + self.options.prior_loss_weight * prior) / len(micro_batches)
-            loss.backward()
-            parts += np.array([instance.item(), prior.item()]) / len(micro_batches)
+            losses = dict(zip(names, self._losses(batch).chunk(len(names)), strict=True))
+            torch.stack([weights[n] * losses[n].mean() / len(micro_batches) for n in names]).sum().backward()
+            parts = {n: parts[n] + losses[n].mean().item() / len(micro_batches) for n in names}
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.options.max_grad_norm or float("inf"))
         rate = self.lr_scheduler.get_last_lr()[0]
         self.optimizer.step()
         self.lr_scheduler.step()
         self.optimizer.zero_grad()
-        result = {"loss": float(parts @ (1.0, self.options.prior_loss_weight)), "grad_norm": norm.item(), "lr": rate}
-        if self.options.with_prior_preservation:
-            result |= {"loss_instance": parts[0], "loss_prior": parts[1]}
-        return result
+        loss = sum(weights[n] * parts[n] for n in names)
+        return {"loss": loss, "grad_norm": norm.item(), "lr": rate} | (parts if len(parts) > 1 else {})
 
-    def _losses(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
-        """The mean loss of the instance rows, and of the class rows (0 where there are none)."""
+    def _losses(self, batch: MicroBatch) -> Tensor:
+        """[N] of the rows."""
         timesteps = torch.from_numpy(batch.timesteps)
         noise = torch.from_numpy(batch.noise)
         with torch.no_grad():
@@ -135,18 +143,24 @@ class Reference:
         if self.scheduler.config.prediction_type == "v_prediction":
             target = self.scheduler.get_velocity(latents, noise, timesteps)
         else:
-            target = noise
+            target = noise.clone()
         tokens = self.tokenizer(
             batch.prompts, padding="max_length", truncation=True, max_length=77, return_tensors="pt"
         )
+        if self.options.diff_output_preservation:
+            adapted = [self.unet, *([self.text_encoder] if self.options.train_text_encoder else [])]
+            kept = len(noisy) // (3 if self.options.with_prior_preservation else 2)
+            for network in adapted:
+                network.disable_adapters()
+            with torch.no_grad():
+                words = self.text_encoder(tokens.input_ids[-kept:])[0]
+                target[-kept:] = self.unet(noisy[-kept:], timesteps[-kept:], words).sample
+            for network in adapted:
+                network.enable_adapters()
         with torch.set_grad_enabled(self.options.train_text_encoder):
             words = self.text_encoder(tokens.input_ids)[0]
         answer = self.unet(noisy, timesteps, words).sample
-        losses = functional.mse_loss(answer, target, reduction="none").mean(dim=(1, 2, 3)) * self._weights(timesteps)
-        if not self.options.with_prior_preservation:
-            return losses.mean(), torch.zeros(())
-        instance, prior = losses.chunk(2)
-        return instance.mean(), prior.mean()
+        return functional.mse_loss(answer, target, reduction="none").mean(dim=(1, 2, 3)) * self._weights(timesteps)
 
     def _weights(self, timesteps: Tensor) -> Tensor:
         """Min-SNR weights (2303.09556): min(SNR, γ)/SNR for noise, min(SNR, γ)/(SNR + 1) for v."""

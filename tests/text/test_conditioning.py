@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from dreamcore.families import STABLE_DIFFUSION
+from dreamcore.families.base import words_mask
+from dreamcore.families.encoders import LANGUAGE_MODEL
 from dreamcore.models.folder import ModelFolder
 from dreamcore.models.locate import TINYWORLD
 from dreamcore.text import conditioning
-from dreamcore.text.conditioning import CACHED_PROMPTS, Conditioning, LoadedEncoder, TextConditioner, TextHooks
+from dreamcore.text.conditioning import (
+    CACHED_PROMPTS,
+    Conditioning,
+    LoadedEncoder,
+    TextConditioner,
+    TextHooks,
+    Tokens,
+    templated,
+)
 
 Array = np.ndarray[Any, Any]
 TOKENS, WIDTH = 4, 3
@@ -26,7 +38,7 @@ class Counted(TextConditioner[Array], TextHooks[Array]):
 
     def __init__(self) -> None:
         model = ModelFolder.open(TINYWORLD)
-        part = LoadedEncoder[Array](model.text_encoders[0], None, SimpleNamespace(config=None), TOKENS)
+        part = LoadedEncoder[Array](model.text_encoders[0], letters, SimpleNamespace(config=None), TOKENS)
         super().__init__(model, [part], self, "float32")
         self.made: list[weakref.ref[Array]] = []
         self.encoded: list[tuple[str, Any]] = []
@@ -47,7 +59,8 @@ class Counted(TextConditioner[Array], TextHooks[Array]):
     def rows(self, tensor: Array, rows: Array) -> Array:
         return self._noted(tensor[rows])
 
-    def encode_prompt(self, part: LoadedEncoder[Array], prompt: str, precision: Any) -> Conditioning[Array]:
+    def encode_prompt(self, part: LoadedEncoder[Array], tokens: Tokens, precision: Any) -> Conditioning[Array]:
+        prompt = bytes(tokens[0][0].tolist()).decode()
         self.encoded.append((prompt, precision))
         return Conditioning(self._noted(worked(prompt)[None] * (1 if precision == "float32" else 2)), None)
 
@@ -58,6 +71,11 @@ class Counted(TextConditioner[Array], TextHooks[Array]):
     def _noted(self, array: Array) -> Array:
         self.made.append(weakref.ref(array))
         return array
+
+
+def letters(prompts: Sequence[str], **_: Any) -> dict[str, list[list[int]]]:
+    """A tokenizer for which every byte is a token."""
+    return {"input_ids": [list(prompt.encode()) for prompt in prompts]}
 
 
 def worked(prompt: str) -> Array:
@@ -95,10 +113,10 @@ def test_beyond_a_budget_embeddings_lie_in_the_hosts_memory(words: Counted, monk
     most = 0
     encode = words.encode_prompt
 
-    def watched(part: LoadedEncoder[Array], prompt: str, precision: Any) -> Conditioning[Array]:
+    def watched(part: LoadedEncoder[Array], tokens: Tokens, precision: Any) -> Conditioning[Array]:
         nonlocal most
         most = max(most, words.held())
-        return encode(part, prompt, precision)
+        return encode(part, tokens, precision)
 
     monkeypatch.setattr(words, "encode_prompt", watched)
     words.set_prompts(prompts)
@@ -128,3 +146,76 @@ def test_many_prompts_do_not_pile_up(words: Counted) -> None:
     assert words.held() == CACHED_PROMPTS * ROW
     assert words.encoded.count(("", "float32")) == 1, "what is used again and again stays"
     assert len(words.encoded) == 5 * CACHED_PROMPTS + 1
+
+
+class LanguageModel(Counted):
+    """One whose words are its tokens' numbers, three of them for every token; between a template's own, which the
+    denoiser does not see but for the first."""
+
+    def __init__(self, **described: Any) -> None:
+        super().__init__()
+        part = self.encoders[0]
+        part.tokenizer, part.max_length = self.written, 6
+        more = {"kind": LANGUAGE_MODEL, "template": "<ab>{}.", "keeps_first": 1, "drops": lambda before: before - 2}
+        part.description = replace(part.description, **(more | described))
+        family = replace(STABLE_DIFFUSION, masks={"mask": words_mask})
+        self._model = SimpleNamespace(  # type: ignore[assignment]
+            family=family, words_width=None, zeroes_empty=False, absent_words={}
+        )
+
+    @staticmethod
+    def written(texts: Any, *, max_length: int = 99, padding: str = "", **_: Any) -> dict[str, list[Any]]:
+        if isinstance(texts, str):
+            return {"input_ids": list(texts.encode())}
+        rows = [list(text.encode())[:max_length] for text in texts]
+        full = max_length if padding == "max_length" else 0
+        return {
+            "input_ids": [row + [0] * (full - len(row)) for row in rows],
+            "attention_mask": [[1] * len(row) + [0] * (full - len(row)) for row in rows],
+        }
+
+    def encode_prompt(self, part: LoadedEncoder[Array], tokens: Tokens, precision: Any) -> Conditioning[Array]:
+        return Conditioning(np.repeat(tokens[0][:, :, None], WIDTH, 2).astype(np.float32))
+
+
+def text(condition: Conditioning[Array]) -> list[bytes]:
+    return [bytes(row[:, 0].astype(int).tolist()) for row in given(condition)]
+
+
+def test_what_of_a_template_the_denoiser_sees() -> None:
+    """The first token and those from the second but last of the template on, cut or filled up to six in all."""
+    words = LanguageModel()
+    words.set_prompts(["x", "a long prompt"])
+    condition = words.condition(np.array([0, 1]))
+    assert text(condition) == [b"<>x.\0\0", b"<>a lo"]
+    assert condition.lengths is not None and condition.lengths.tolist() == [4, 6]
+
+
+def test_words_without_padding_are_filled_up_to_the_longest_of_a_batch() -> None:
+    words = LanguageModel(trims=True)
+    words.set_prompts(["x", "xyz", "w"])
+    assert text(words.condition(np.array([0, 2]))) == [b"<>x.", b"<>w."]
+    condition = words.condition(np.array([0, 1]))
+    assert text(condition) == [b"<>x.\0\0", b"<>xyz."]
+    assert condition.lengths is not None and condition.lengths.tolist() == [4, 6]
+
+
+def test_negative_prompts_may_stand_in_no_template() -> None:
+    words = LanguageModel(bare_negative=True, lowers=True)
+    words.set_prompts(["  A Dog ", ""])
+    assert text(words.condition(np.array([0, 1]))) == [b"<>a do", b"\0" * 6]
+    assert text(words.embeddings(["Fog"], negative=True)) == [b"fog\0\0\0"]
+    assert text(words.embeddings(["Fog"])) == [b"<>fog."], "which is another thing than the same words above"
+
+
+def test_a_chat_template_is_the_tokenizers_own() -> None:
+    asked: list[Any] = []
+
+    def apply(messages: list[dict[str, str]], **options: Any) -> str:
+        asked.append((messages, options))
+        return "said"
+
+    described = replace(STABLE_DIFFUSION.text_encoders[0], chat={"add_generation_prompt": True}, system="Describe.")
+    assert templated(described, SimpleNamespace(apply_chat_template=apply), "a dog") == "said"
+    messages = [{"role": "system", "content": "Describe."}, {"role": "user", "content": "a dog"}]
+    assert asked == [(messages, {"tokenize": False, "add_generation_prompt": True})]

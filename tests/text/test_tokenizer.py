@@ -57,6 +57,14 @@ def test_old_files_come_out_of_the_one_as_they_were(model: ModelFolder) -> None:
     assert not made.exists() and not (folder / "vocab.json").exists()
 
 
+def test_another_tokenizers_file_stays_one(tmp_path: Path) -> None:
+    """A language model's, whose words have no mark at their ends: its library wants that file and no other."""
+    model = {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]], "end_of_word_suffix": None}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": model}))
+    with with_old_files(tmp_path) as folder:
+        assert folder == tmp_path
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -29,7 +29,7 @@ def compare(model: ModelFolder, name: str, **more: Any) -> None:
     )
     library, class_name = model.index[name]
     cls = getattr(models.LIBRARIES[library], class_name)
-    network, theirs = component.network, cls.from_pretrained(model.folder(name), **model.without_dropout(name), **more)
+    network, theirs = component.network, cls.from_pretrained(model.folder(name), **model.built_with(name), **more)
     for ours, wanted in ((network.state_dict(), theirs.state_dict()), (named(network), named(theirs))):
         assert ours.keys() == wanted.keys()
         for key, tensor in ours.items():

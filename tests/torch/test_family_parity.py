@@ -16,6 +16,9 @@ from dreamcore.training.sample_plan import Plan
 from ..support import needs
 from ..support.tiny import draw_photos
 from ..support.tiny_families import WRITERS
+from ..support.tiny_flux_2 import WRITERS as FLUX_2
+from ..support.tiny_hidream import WRITERS as OTHERS
+from ..support.tiny_language_models import WRITERS as LANGUAGE_MODELS
 from ..support.tiny_taiyi import write_taiyi
 
 pytestmark = needs.torch
@@ -69,6 +72,27 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     ),
     "if2": ("if2", {}, PIXELS | {"class_labels_conditioning": "timesteps"}),
     "if2 lora": ("if2", {}, LORA | PIXELS),
+    "lumina2": ("lumina2", {}, {"max_sequence_length": 40}),
+    "lumina2 lora": ("lumina2", {}, LORA | {"weighting_scheme": "logit_normal"}),
+    "qwen-image": ("qwen-image", {}, {}),
+    "qwen-image lora": ("qwen-image", {}, LORA | {"gradient_checkpointing": True}),
+    "sana": ("sana", {}, {}),
+    "sana lora": ("sana", {}, LORA | {"max_sequence_length": 12, "gradient_checkpointing": True}),
+    "chroma": ("chroma", {}, {"max_sequence_length": 24}),
+    "chroma lora": ("chroma", {}, LORA | {"max_sequence_length": 40, "weighting_scheme": "logit_normal"}),
+    "hidream": ("hidream", {}, {"max_sequence_length": 24}),
+    "hidream lora": ("hidream", {}, LORA | {"max_sequence_length": 24, "gradient_checkpointing": True}),
+    "kontext": ("kontext", {}, {}),
+    "klein": ("klein", {}, {"max_sequence_length": 40}),
+    "klein lora of two states": (
+        "klein",
+        {"layers": 2},
+        LORA | {"text_encoder_out_layers": [0, 2], "max_sequence_length": 24, "gradient_checkpointing": True},
+    ),
+    "dev": ("dev", {}, {"max_sequence_length": 200, "guidance_scale": 1.5}),
+    "dev lora": ("dev", {}, LORA | {"max_sequence_length": 190}),
+    "z-image": ("z-image", {}, {"weighting_scheme": "sigma_sqrt"}),
+    "z-image lora": ("z-image", {}, LORA),
 }
 
 
@@ -83,6 +107,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def expected(model: Path, folders: list[Path], family: str, settings: dict[str, Any]) -> list[dict[str, float]]:
     """The loop's measurements."""
+    from ..support import loops_flux_2 as flux_2
+    from ..support import loops_language_models as language
+    from ..support import loops_sana_chroma_hidream as others
     from ..support import torch_loops as loops
 
     known: dict[str, type[loops.Loop]] = {
@@ -91,6 +118,9 @@ def expected(model: Path, folders: list[Path], family: str, settings: dict[str, 
         "sd3": loops.StableDiffusion3,
     }
     known |= {"flux": loops.Flux, "if1": loops.DeepFloydIF, "if2": loops.DeepFloydIF2}
+    known |= {"lumina2": language.Lumina2, "qwen-image": language.QwenImage, "z-image": language.ZImage}
+    known |= {"sana": others.Sana, "chroma": others.Chroma, "hidream": others.HiDream}
+    known |= {"kontext": flux_2.Kontext, "klein": flux_2.Klein, "dev": flux_2.Dev}
     loop = known[family](model, settings.get("resolution", SIZE), settings, partial(initial_down, SEED))
     plan = Plan.single(SEED, instances=5, classes=3, batch_size=2)
     shape = loop.shape
@@ -113,7 +143,9 @@ def test_losses_and_gradient_norms(case: str, folders: list[Path], tmp_path: Pat
     import dreamcore
 
     family, making, given = CASES[case]
-    model = {**WRITERS, "taiyi": write_taiyi}[family](tmp_path / "model", **making)
+    model = {**WRITERS, **LANGUAGE_MODELS, **FLUX_2, **OTHERS, "taiyi": write_taiyi}[family](
+        tmp_path / "model", **making
+    )
     settings = COMMON | given
     run = dreamcore.train(
         pretrained_model_name_or_path=str(model),

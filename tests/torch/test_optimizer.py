@@ -57,15 +57,15 @@ def test_an_overflow_leaves_everything_but_the_scale() -> None:
     made = optimizer(weights(), scaler)
     scaler.scale(torch.zeros(()))  # the scale is made with the first loss
     assert update(made, 0.5, 8.0) == pytest.approx(0.5 * np.sqrt(2 * 70 * 70)), "the norm is that of the true gradient"
-    before = copy.deepcopy([p.detach() for p in made.all]), copy.deepcopy(list(made._adamw.state.values()))
+    before = copy.deepcopy([p.detach() for p in made.all]), copy.deepcopy(list(made._optimizer.state.values()))
     assert update(made, float("inf")) == float("inf")
     assert all(torch.equal(a, b) for a, b in zip(before[0], made.all, strict=True))
-    for old, new in zip(before[1], made._adamw.state.values(), strict=True):
+    for old, new in zip(before[1], made._optimizer.state.values(), strict=True):
         assert all(torch.equal(old[k], new[k]) for k in ("step", "exp_avg", "exp_avg_sq"))
     assert scaler.get_scale() == 4.0
     assert np.isfinite(update(made, 0.5, 4.0))
     assert not torch.equal(before[0][0], made.all[0])
-    assert {float(s["step"]) for s in made._adamw.state.values()} == {2.0}
+    assert {float(s["step"]) for s in made._optimizer.state.values()} == {2.0}
 
 
 @pytest.mark.parametrize("max_norm", [0.25, 1e6])
@@ -138,7 +138,7 @@ def test_the_state_of_eight_bits_is_kept_under_its_name(eight_bits: None, tmp_pa
         assert json.loads(file.metadata()["counters"])["optimizer"] == "adamw8bit"
     again = optimizer(weights(), use_8bit_adam=True)
     again.load(tmp_path)
-    for old, new in zip(first._adamw.state.values(), again._adamw.state.values(), strict=True):
+    for old, new in zip(first._optimizer.state.values(), again._optimizer.state.values(), strict=True):
         assert old.keys() == new.keys()
         assert new["step"] == 1
         assert all(torch.equal(old[k], new[k]) and old[k].dtype == new[k].dtype for k in old if k != "step")
@@ -154,9 +154,10 @@ def test_a_fresh_optimizer_on_request(tiny_model: Path, photos: Path, tmp_path: 
     whole = Path(shutil.copytree(tmp_path, tmp_path.with_name("whole")))
     assert file.is_file()
     kept = small_run(tiny_model, photos, whole, max_train_steps=4, resume_from_checkpoint="latest")
-    fresh = small_run(
-        tiny_model, photos, tmp_path, max_train_steps=4, resume_from_checkpoint="latest", reset_optimizer=True
-    )
+    more = {"max_train_steps": 4, "resume_from_checkpoint": "latest", "optimizer": "lion"}
+    with pytest.raises(ConfigError, match="optimizer is adamw, and this run's is lion; .* --reset_optimizer"):
+        small_run(tiny_model, photos, tmp_path, **more)
+    fresh = small_run(tiny_model, photos, tmp_path, **more, reset_optimizer=True)
     assert numbers(fresh)[2] == numbers(kept)[2], "the weights are the checkpoint's"
     assert numbers(fresh)[3]["loss"] != numbers(kept)[3]["loss"], "the moments are not"
     assert "an optimizer that starts afresh" in (tmp_path / "log.txt").read_text()

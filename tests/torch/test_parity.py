@@ -12,7 +12,7 @@ from PIL import Image
 
 from dreamcore.backends.lora import initial_down
 from dreamcore.diffusion.randomness import Purpose, generator
-from dreamcore.training.sample_plan import Plan, Sample
+from dreamcore.training.sample_plan import Plan, Sample, Share
 
 from ..support import needs
 from ..support.tiny import draw_photos
@@ -62,6 +62,30 @@ CASES: dict[str, dict[str, Any]] = {
         "noise_offset": 0.1,
         "gradient_checkpointing": True,
     },
+    "the model's own answers": {
+        "train_batch_size": 2,
+        "use_lora": True,
+        "rank": 4,
+        "learning_rate": 2e-3,
+        "train_text_encoder": True,
+        "diff_output_preservation": True,
+        "diff_output_preservation_multiplier": 0.7,
+        "class_prompt": PROMPTS[1],
+        "snr_gamma": 5.0,
+    },
+    "v-prediction with class images and the model's own answers": {
+        "gradient_accumulation_steps": 2,
+        "train_batch_size": 1,
+        "use_lora": True,
+        "rank": 4,
+        "learning_rate": 2e-3,
+        "with_prior_preservation": True,
+        "prior_loss_weight": 0.5,
+        "num_class_images": 3,
+        "diff_output_preservation": True,
+        "diff_output_preservation_multiplier": 3.0,
+        "class_prompt": PROMPTS[1],
+    },
 }
 
 
@@ -105,7 +129,7 @@ def drawn(rows: list[Sample], folders: list[Path], noise_offset: float) -> Any:
         posterior=normal(Purpose.POSTERIOR),
         noise=normal(Purpose.NOISE, noise_offset),
         timesteps=np.array([generator(SEED, Purpose.TIMESTEP, s.place, s.kind).integers(1000) for s in rows]),
-        prompts=[PROMPTS[s.kind] for s in rows],
+        prompts=[PROMPTS[1 if s.preserves else s.kind] for s in rows],
     )
 
 
@@ -121,10 +145,10 @@ def expected(model: Path, folders: list[Path], settings: dict[str, Any]) -> list
         targets={"unet": ATTENTION, "text_encoder": ["q_proj", "k_proj", "v_proj", "out_proj"]},
     )
     reference = Reference(model, options, partial(initial_down, SEED))
-    plan = Plan.single(
+    preserves = settings.get("diff_output_preservation", False)
+    plan = Plan(
         SEED,
-        instances=5,
-        classes=settings.get("num_class_images", 0),
+        (Share(5, settings.get("num_class_images", 0), preserves=preserves),),
         batch_size=settings["train_batch_size"],
         accumulation=settings.get("gradient_accumulation_steps", 1),
     )
@@ -157,4 +181,9 @@ def test_losses_and_gradient_norms(
     assert len(run.metrics) == len(wanted) == UPDATES
     for name in wanted[0]:
         measured = [record[name] for record in run.metrics]
-        np.testing.assert_allclose(measured, [w[name] for w in wanted], rtol=1e-5, err_msg=f"{case}: {name}")
+        least = 1e-9 if name == "loss_preservation" else 0  # it begins at 0
+        np.testing.assert_allclose(
+            measured, [w[name] for w in wanted], rtol=1e-5, atol=least, err_msg=f"{case}: {name}"
+        )
+    if settings.get("diff_output_preservation"):
+        assert run.metrics[-1]["loss_preservation"] > 1e-4

@@ -11,18 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dreamcore.backends.protocol import Batch
-from dreamcore.data.image_set import CLASS, INSTANCE
+from dreamcore.data.image_set import CLASS, INSTANCE, PRESERVED
 from dreamcore.diffusion.coefficients import edm_coefficients, min_snr_weight
 from dreamcore.diffusion.schedule import NoiseSchedule
 from dreamcore.text.prompts import PromptTable
 from dreamcore.training.batches import Batcher, Weighting, form_batch
 from dreamcore.training.latents import Encoded
-from dreamcore.training.sample_plan import Plan, Sample
+from dreamcore.training.sample_plan import Plan, Sample, Share
 
 SHAPE = (4, 6, 5)
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 SCHEDULE = NoiseSchedule.from_config(SD)
-PROMPTS = {(0, INSTANCE): [["a sks dog"]] * 3, (0, CLASS): [["a dog"]] * 4}
+PROMPTS = {(0, INSTANCE): [["a sks dog"]] * 3, (0, CLASS): [["a dog"]] * 4, (0, PRESERVED): [["dogs"]] * 3}
 WORDS = PromptTable.collect(PROMPTS, [], empty=True)
 
 
@@ -128,6 +128,14 @@ def test_no_two_rows_share_noise_timesteps_or_posterior() -> None:
     assert len(np.unique(timesteps)) > 65  # of 80 among 1,000, three or so coincide
 
 
+def test_latents_are_drawn_or_the_mean() -> None:
+    """Without noise, the network's input is the latent."""
+    clear = NoiseSchedule("epsilon", np.ones(4))
+    drawn, mean = (joined(batcher(schedule=clear, draws_latents=draws), lambda m: m.x) for draws in (True, False))
+    assert (mean == mean.round()).all()
+    assert 0 < np.abs(drawn - mean).max() < 0.01
+
+
 def test_timesteps_cover_the_schedule_evenly() -> None:
     b = batcher(schedule=NoiseSchedule("epsilon", np.linspace(0.9, 0.1, 8)), plan={"batch_size": 10})
     counts = np.bincount(joined(b, lambda m: m.t, updates=40).astype(int), minlength=8)
@@ -174,3 +182,37 @@ def test_edm_weighs_the_denoisers_error(gamma: float | None) -> None:
     q = edm_coefficients(np.array([0.25, 2.0]))
     expected = q.output_scale**2 if gamma is None else min_snr_weight(q, gamma)
     np.testing.assert_allclose(batch.weight, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("classes", [0, 4])
+def test_rows_for_the_networks_own_answers(classes: int) -> None:
+    """They are the instance rows once more, to the bit, under words for the class; their target is not known yet, and
+    no caption is dropped, nor a mask heeded."""
+
+    class Masked(Drawn):
+        def __call__(self, sample: Sample) -> Encoded:
+            return super().__call__(sample)._replace(weights=np.full((1, *SHAPE[1:]), 2, np.float32))
+
+    plan = Plan(5, (Share(3, classes, preserves=True),), batch_size=2, accumulation=2)
+    weighting = Weighting(0.5, preservation_weight=3.0, snr_gamma=5.0, noise_offset=0.1, caption_dropout=1.0)
+    latents: Any = Masked()
+    b = Batcher(plan, SCHEDULE, latents, WORDS, weighting)
+    batches, kinds = b.update(4)
+    each = 3 if classes else 2
+    assert kinds.tolist() == ([INSTANCE] * 2 + [CLASS] * (2 if classes else 0) + [PRESERVED] * 2) * 2
+    for batch in batches:
+        own = batch.preserved
+        assert own is not None and len(batch.x) == 2 * each and own.preserved is None
+        for name in ("x", "t", "prompt", "weight"):
+            np.testing.assert_array_equal(getattr(own, name), getattr(batch, name)[-2:], err_msg=name)
+        np.testing.assert_array_equal(own.x, batch.x[:2])
+        np.testing.assert_array_equal(own.t, batch.t[:2])
+        np.testing.assert_allclose(own.weight, 3 * batch.weight[:2], rtol=1e-6)
+        assert not batch.target[-2:].any() and batch.target[:-2].any((1, 2, 3)).all()
+        assert [WORDS.prompts[int(p)] for p in batch.prompt] == ["", ""] + ["a dog"] * (2 if classes else 0) + [
+            "dogs"
+        ] * 2
+        assert batch.mask is not None and batch.mask[:, 0, 0, 0].tolist() == [2] * (2 * each - 2) + [1, 1]
+    plain = Batcher(Plan(5, (Share(3, classes),), batch_size=2, accumulation=2), SCHEDULE, latents, WORDS, weighting)
+    for batch, other in zip(batches, plain.micro_batches(4), strict=True):
+        np.testing.assert_array_equal(batch.x[:-2], other.x, err_msg="what else is trained does not change")

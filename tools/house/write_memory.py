@@ -25,6 +25,7 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
     ("sd15-lora", {}),
     ("sd15-lora", {"mixed_precision": "bf16"}),
     ("sd15-full", {"mixed_precision": "bf16", "use_8bit_adam": True}),
+    ("sd15-full", {"mixed_precision": "bf16", "placement": "cpu", "sample_batch_size": 1}),
     ("sd15-full", {}),
     ("sd15-face", {"mixed_precision": "bf16", "use_8bit_adam": True}),
     ("sd15-face", {}),
@@ -34,6 +35,7 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
     ("sdxl-lora", {}),
     ("sd3-lora", {"drop_t5": True}),
     ("sd3-lora", {}),
+    ("flux-lora", {"blocks_to_swap": 19}),
     ("flux-lora", {"validation_prompt": None}),
     ("flux-lora", {}),
 ]

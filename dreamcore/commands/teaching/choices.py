@@ -18,6 +18,7 @@ from typing import Any
 from ...config.files import read_config_file
 from ...config.loading import without_rivals
 from ...config.presets import read_preset
+from ...formats.kohya_lora import PIPELINES
 from ...models.folder import ModelFolder
 from ...models.locate import TINYWORLD, embedded_model
 
@@ -26,13 +27,25 @@ PRESETS = {
     "StableDiffusionXLPipeline": "sdxl-lora",
     "StableDiffusion3Pipeline": "sd3-lora",
     "FluxPipeline": "flux-lora",
+    "FluxKontextPipeline": "kontext-lora",
+    "Flux2KleinPipeline": "flux2-klein-lora",
+    "Flux2Pipeline": "flux2-dev-lora",
+    "Lumina2Pipeline": "lumina2-lora",
+    "QwenImagePipeline": "qwen-image-lora",
+    "ZImagePipeline": "z-image-lora",
+    "SanaPipeline": "sana-lora",
+    "ChromaPipeline": "chroma-lora",
+    "HiDreamImagePipeline": "hidream-lora",
     "IFPipeline": "if1-lora",
     "IFSuperResolutionPipeline": "if2-lora",
 }
 """Class name in model_index.json -> preset."""
-SIDES = {"sdxl-lora": 1024, "sd3-lora": 1024, "if1-lora": 64, "if2-lora": 256, "quickstart": 64}
+SIDES = {
+    **dict.fromkeys(("sdxl-lora", "sd3-lora", "lumina2-lora", "z-image-lora", "sana-lora", "hidream-lora"), 1024),
+    "if1-lora": 64, "if2-lora": 256, "quickstart": 64,
+}
 USUAL_SIDE = 512
-"""Pixels, of Stable Diffusion 1 and Flux."""
+"""Pixels, of Stable Diffusion 1, Flux and the others."""
 DEFAULT_PRESET, EMBEDDED_PRESET = "sd15-lora", "quickstart"
 USUAL_PHOTOGRAPHS = 5
 """Photographs for which presets' numbers of updates are meant: diffusers' README of DreamBooth trains LoRA for 500
@@ -96,7 +109,10 @@ def preset_of_id(name: str) -> str:
     if name == TINYWORLD:
         return EMBEDDED_PRESET
     known = {read_config_file(preset)["pretrained_model_name_or_path"].lower(): preset for preset in PRESETS.values()}
-    likely = {"flux": "flux-lora", "stable-diffusion-3": "sd3-lora", "xl": "sdxl-lora", "/if-i-": "if1-lora"}
+    likely = {"kontext": "kontext-lora", "flux.2-klein": "flux2-klein-lora", "flux.2": "flux2-dev-lora"}
+    likely |= {"lumina-image-2": "lumina2-lora", "qwen-image": "qwen-image-lora", "z-image": "z-image-lora"}
+    likely |= {"sana": "sana-lora", "chroma": "chroma-lora", "hidream": "hidream-lora"}
+    likely |= {"flux": "flux-lora", "stable-diffusion-3": "sd3-lora", "xl": "sdxl-lora", "/if-i-": "if1-lora"}
     guessed = (preset for part, preset in likely.items() if part in name.lower())
     return known.get(name.lower()) or next(guessed, DEFAULT_PRESET)
 
@@ -110,7 +126,9 @@ def why_preset(of: str, preset: str) -> str:
     """Why a model or a family gets its preset."""
     if preset == EMBEDDED_PRESET:
         return "which is made for the embedded miniature"
-    return f"which is for {of}: a small file comes out that ComfyUI, A1111 and diffusers load"
+    others = any(PRESETS.get(pipeline) == preset for pipeline in PIPELINES)
+    loads = "ComfyUI, A1111 and diffusers load" if others else "diffusers loads"
+    return f"which is for {of}: a small file comes out that {loads}"
 
 
 def preset_memory(name: str) -> str:

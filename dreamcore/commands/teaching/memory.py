@@ -10,6 +10,7 @@ from typing import Any
 from ...backends.installed import choose_backend
 from ...backends.out_of_memory import SIDE_STEP
 from ...config import TrainConfig
+from ...config.optimizers import name_of
 from ...placement.machine import find_machine
 from ...placement.plan import Plan
 from ...placement.stages import WAYS, make_plan
@@ -44,10 +45,24 @@ def _smaller(config: TrainConfig, device: bool) -> Changes:
     return {"resolution": side} if side else {}
 
 
+def _offloaded(config: TrainConfig, device: bool) -> Changes:
+    there = device and choose_backend(config.backend) == "torch" and config.placement == "cuda"
+    return {"placement": "auto"} if there and name_of(config) != "adamw8bit" else {}
+
+
 def _set(only_on_device: bool = False, **changes: Any) -> Callable[[TrainConfig, bool], Changes]:
     def of(config: TrainConfig, device: bool) -> Changes:
         differs = any(getattr(config, name) != value for name, value in changes.items())
         return changes if differs and (device or not only_on_device) else {}
+
+    return of
+
+
+def _quantised(method: str) -> Callable[[TrainConfig, bool], Changes]:
+    def of(config: TrainConfig, device: bool) -> Changes:
+        there = device and config.use_lora and choose_backend(config.backend) == "torch"
+        encoders = {} if config.train_text_encoder else {"quantize_text_encoders": method}
+        return {"quantize_base": method, **encoders} if there else {}
 
     return of
 
@@ -59,6 +74,9 @@ ROWS = (
     Row(_set(only_on_device=True, mixed_precision="bf16"), "half the memory: in float32 the plan does not fit"),
     Row(_accumulated, "one sample at a time, and as many for an update: together the plan does not fit"),
     Row(_set(sample_batch_size=1), "images are made one at a time: together the plan does not fit"),
+    Row(_quantised("int8"), "the model's own weights in 8 bits: in 16 the plan does not fit"),
+    Row(_quantised("nf4"), "the model's own weights in 4 bits: in 8 the plan does not fit"),
+    Row(_offloaded, "what trains, or frozen blocks, partly on the host: on the device alone the plan does not fit"),
     Row(_smaller, "smaller images: at the model's own size the plan does not fit"),
     Row(_smaller, "smaller images: at the model's own size the plan does not fit"),
 )

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from . import quantization
 from .meaning import TOKEN, Meaning, Refused, Script, Settings, System, ignored, one_of, refused, same, several, switch
+from .optimizer_names import read_optimizer
 
-PIVOTAL = "pivotal tuning and textual inversion are not trained here; train_text_encoder trains the text encoders"
-PRODIGY = "of Prodigy, which is not among the optimizers here; AdamW does not read it"
+B_LORA = "content,style"
 SCHEDULERS = {
     "ddimscheduler": "ddim",
     "ddpmscheduler": "ddpm",
@@ -52,12 +53,6 @@ def _buckets(given: Any) -> Settings:
     return {"aspect_ratio_buckets": given}
 
 
-def _optimizer(given: Any) -> Settings:
-    if str(given).lower() != "adamw":
-        raise Refused(f"{given}: not among the optimizers here; AdamW is (8 bits: use_8bit_adam)")
-    return {}
-
-
 NAMES: dict[str, Meaning] = {
     TOKEN: Meaning(
         "the Hub's token for this run",
@@ -69,16 +64,17 @@ NAMES: dict[str, Meaning] = {
     "report_to": several("`report_to`; comet_ml is refused", _report_to),
     "lr_scheduler": several("`lr_scheduler`; piecewise_constant is refused", _lr_scheduler),
     "aspect_ratio_buckets": several("`aspect_ratio_buckets`, and with sizes `bucket_shapes`", _buckets),
-    "optimizer": several("AdamW; others are refused", _optimizer),
+    "optimizer": several("`optimizer`, as it is spelt; those that are not here are refused", read_optimizer),
     "dataloader_num_workers": ignored("photographs are decoded and encoded once, before training"),
     "local_rank": ignored("the launcher's environment says it"),
     "set_grads_to_none": ignored("gradients are always freed after an update", "switch"),
     "upcast_before_saving": ignored("trained weights are float32 here, and saved so", "switch"),
     "offset_noise": several("`noise_offset=0.1`", lambda v: {"noise_offset": 0.1} if switch(v) else {}, "switch"),
     "output_kohya_format": ignored("a LoRA file in kohya's names is always written, under the folder's name", "switch"),
-    "use_dora": refused("DoRA is not trained here; use_lora trains plain LoRA", kind="switch"),
-    "use_blora": refused("B-LoRA is not trained here; lora_layers names the layers to train", kind="switch"),
-    "lora_unet_blocks": refused("name the layers with lora_layers, whose endings may hold the block"),
+    "use_blora": several(
+        "`lora_blocks=content,style`: B-LoRA's", lambda v: {"lora_blocks": B_LORA} if switch(v) else {}, "switch"
+    ),
+    "lora_unet_blocks": same("lora_blocks"),
     "offload": refused(
         "text encoders and autoencoder leave the device by themselves once they have encoded; there is no more to "
         "offload",
@@ -90,25 +86,20 @@ NAMES: dict[str, Meaning] = {
     "enable_flash_attention": ignored("the framework's own attention is as sparing of memory", "switch"),
     "class_labels_conditioning": one_of("class_labels_conditioning", {"timesteps": "timesteps"}),
     "clip_skip": refused("the words come from the layer that the model's pipeline takes them from; leave it out"),
-    "train_text_encoder_ti": refused(PIVOTAL, kind="switch"),
-    "enable_t5_ti": refused(PIVOTAL, kind="switch"),
-    **{name: ignored("of pivotal tuning, which train_text_encoder_ti turns on") for name in (
-        "token_abstraction",
-        "num_new_tokens_per_abstraction",
-        "initializer_concept",
-        "train_text_encoder_ti_frac",
-    )},
     "train_text_encoder_frac": refused("the text encoders train for the whole run", "1.0", "1"),
-    "train_transformer_frac": refused("the transformer trains for the whole run", "1.0", "1"),
-    "prodigy_beta3": ignored(PRODIGY),
-    "prodigy_decouple": ignored(PRODIGY),
-    "prodigy_use_bias_correction": ignored(PRODIGY),
-    "prodigy_safeguard_warmup": ignored(PRODIGY),
-    "do_fp8_training": refused(
-        "weights are not kept in fp8 here; with LoRA, mixed_precision bf16 halves the frozen ones", kind="switch"
+    **quantization.DIFFUSERS,
+    "use_aspect_ratio_buckets": same("aspect_ratio_buckets", switch, "switch"),
+    **{name: refused("nothing is sharded here; leave it out", kind="switch") for name in (
+        "use_fsdp_text_encoder", "fsdp_text_encoder",
+    )},
+    "remote_text_encoder": refused(
+        "prompts are not sent to others; the text encoder leaves the device once it has encoded them "
+        "(quantize_text_encoders makes it smaller)", kind="switch",
     ),
-    "bnb_quantization_config_path": refused("frozen weights are not quantised here; leave it out"),
-    "use_fsdp_text_encoder": refused("nothing is sharded here; leave it out", kind="switch"),
+    "complex_human_instruction": refused("SANA's prompts follow the one that it was trained with; leave it out"),
+    "system_prompt": refused("words come after the sentence that Lumina's pipeline puts before them; leave it out"),
+    "cond_image_column": refused("models are trained from words alone here, not from pairs of images; leave it out"),
+    "validation_image": refused("images are made from words alone here; leave it out"),
 }  # fmt: skip
 
 
@@ -130,8 +121,20 @@ def of_model(family: str, lora: bool) -> Settings:
         return {**newer, "resolution": 1024}
     if family.startswith("Stable Diffusion 3"):
         return {**newer, "resolution": 512, "max_sequence_length": 77, "precondition_outputs": True}
-    if family.startswith("Flux"):
+    if family.startswith("HiDream"):
+        return {**newer, "resolution": 512}
+    if family.startswith("Lumina"):
+        return {**newer, "resolution": 512}
+    if family == "Qwen-Image":
+        return {**newer, "resolution": 512, "lora_alpha": 4.0}
+    if family == "Z-Image":
+        return {**newer, "resolution": 512, "lora_alpha": 4.0, "vae_encode_mode": "mode"}
+    if family == "SANA":
+        return {**newer, "resolution": 512, "lora_alpha": 4.0}
+    if family == "Flux.1":
         return {**newer, "resolution": 512, **({"lora_alpha": 4.0} if lora else {"max_sequence_length": 77})}
+    if family.startswith("Flux"):
+        return {**newer, "resolution": 512, "lora_alpha": 4.0, "vae_encode_mode": "mode"}
     return {}
 
 
@@ -150,9 +153,14 @@ DIFFUSERS = System(
         "train_dreambooth.py": Script(),
         "train_dreambooth_sd3.py": Script(),
         "train_dreambooth_flux.py": Script(),
+        "train_dreambooth_b-lora_sdxl.py": Script(settings={"use_lora": True, "lora_blocks": B_LORA}),
         **{
             f"train_dreambooth_lora{of}.py": LORA
-            for of in ("", "_sdxl", "_sd3", "_flux", "_flux_advanced", "_sd15_advanced", "_sdxl_advanced")
+            for of in (
+                *("", "_sdxl", "_sd3", "_flux", "_flux_kontext", "_flux2", "_flux2_klein", "_sana", "_hidream"),
+                *("_lumina2", "_qwen_image", "_z_image"),
+                *("_flux_advanced", "_sd15_advanced", "_sdxl_advanced"),
+            )
         },
     },
     train=NAMES,

@@ -20,12 +20,10 @@ from typing import Any
 from .diffusers import DIFFUSERS, with_lora
 from .kohya_data import SIZES, photographs
 from .kohya_names import NAMES
+from .kohya_networks import LAYERS
 from .kohya_parts import DEFAULTS, PARTS
 from .kohya_samples import samples
 from .meaning import Refused, Script, Settings, System
-
-UNET_LAYERS = ["to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"]
-"""Linear layers and convolutions of 1 × 1 in a UNet's transformers, which networks.lora gives factors."""
 
 
 def _sections(values: Settings) -> dict[str, Any]:
@@ -71,7 +69,7 @@ def of_model(family: str, lora: bool) -> Settings:
     return {
         "validation_scheduler": "ddim",
         **({"train_text_encoder": True} if encoders else {}),
-        **({"lora_layers": UNET_LAYERS} if lora else {}),
+        **({"lora_layers": list(LAYERS)} if lora else {}),
     }
 
 

@@ -5,7 +5,9 @@ Some are parts of one setting; these keep names of their own until `kohya_parts`
 
 from __future__ import annotations
 
+from . import kohya_networks as networks
 from . import kohya_values as v
+from . import optimizer_names as optimizers
 from .kohya_others import OTHERS
 from .meaning import Meaning, one_of, same, several
 
@@ -56,14 +58,21 @@ NAMES: dict[str, Meaning] = {
     **RATES,
     **NUMBERED,
     # what is trained
-    "network_module": several("`use_lora`; others than networks.lora are refused", v.read_network),
+    "network_module": several(
+        "`use_lora`; others than networks.lora and lycoris.kohya are refused", networks.read_module
+    ),
     "network_dim": same("rank"),
     "network_alpha": several("`lora_alpha`; 0 is the rank", v.read_alpha),
     "network_weights": Meaning(
         "`init_lora`; the product of its factors and alpha is kept, whatever network_dim and network_alpha are",
         lambda given: {"init_lora": given} if given else {},
     ),
-    "network_args": several("refused but for what is off", v.read_network_args, "list"),
+    "network_args": several(
+        "of lycoris.kohya `lora_method`, `use_dora`, `use_rslora`, `lokr_factor`, `lora_layers`; of networks.lora_flux "
+        "`lora_blocks`; others are refused but for what is off",
+        networks.read_arguments,
+        "list",
+    ),
     "stop_text_encoder_training": several("`train_text_encoder=false` below 0", v.read_text_encoder_end),
     "vae": same("pretrained_vae_model_name_or_path"),
     "torch_compile": same("compile", kind="switch"),
@@ -71,10 +80,13 @@ NAMES: dict[str, Meaning] = {
     "min_snr_gamma": several("`snr_gamma`, where it is not 0", v.read_gamma),
     # the updates
     "max_train_epochs": same("num_train_epochs"),
-    "optimizer_type": several("AdamW, or AdamW8bit: `use_8bit_adam`; others are refused", v.read_optimizer),
+    "optimizer_type": several("`optimizer`; those that are not here are refused", optimizers.read_optimizer),
     "optimizer_args": several(
-        "`adam_weight_decay`, `adam_beta1`, `adam_beta2`, `adam_epsilon`", v.read_optimizer_args, "list"
+        "`adam_weight_decay`, `adam_beta1`, `adam_beta2`, `adam_epsilon`, and settings that bear the optimizer's name",
+        lambda given: {"optimizer_args": list(v.arguments(given).items())},
+        "list",
     ),
+    "use_lion_optimizer": several("`optimizer=lion`", v.switch_of({"optimizer": "lion"}), "switch"),
     "lr_scheduler": several("`lr_scheduler`; those of other libraries are refused", v.read_course),
     "lr_warmup_steps": several("`lr_warmup_steps`; below 1, or with %, a share of the updates", v.read_warmup),
     "lr_scheduler_num_cycles": same("lr_num_cycles"),

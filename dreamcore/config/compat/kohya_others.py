@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import quantization
 from .kohya_values import read_clip_skip, unless
 from .meaning import Meaning, Refused, Settings, ignored, several
 
@@ -10,9 +11,8 @@ NOT_MERGED = (
     "network_weights begins with a file's factors"
 )
 HALF = "trained weights stay in float32; mixed_precision bf16 or fp16 halves the arithmetic's memory"
-FROZEN = (
-    "frozen weights are not kept in fp8 or moved out of the way; mixed_precision and gradient_checkpointing are there"
-)
+FROZEN = "activations are not kept on the host; mixed_precision, gradient_checkpointing and blocks_to_swap are there"
+SWAPPED = "give blocks_to_swap, which counts blocks of either kind"
 FOLDER = (
     "give a folder in diffusers' layout, or a model's id on the Hub, as pretrained_model_name_or_path, which brings it"
 )
@@ -106,8 +106,10 @@ METHOD: dict[str, Meaning] = {
     "num_last_block_to_freeze": unless("all layers train, or with lora_blocks some of LoRA's"),
     **_switches("the T5 never trains", "train_t5xxl"),
     "learning_rate_te3": unless("the T5 never trains", "0.0"),
-    **_switches(FROZEN, "fp8_base", "fp8_base_unet", "split_mode", "cpu_offload_checkpointing"),
-    **{name: unless(FROZEN) for name in ("blocks_to_swap", "double_blocks_to_swap", "single_blocks_to_swap")},
+    **quantization.KOHYA,
+    **_switches(FROZEN, "cpu_offload_checkpointing"),
+    **_switches(SWAPPED, "split_mode"),
+    **{name: unless(SWAPPED) for name in ("double_blocks_to_swap", "single_blocks_to_swap")},
     **_switches(HALF, "full_fp16", "full_bf16"),
     **_switches(SHARDED, "deepspeed", "zero3_init_flag", "zero3_save_16bit_model", "fp16_master_weights_and_gradients"),
     **{
@@ -128,10 +130,6 @@ METHOD: dict[str, Meaning] = {
     **_switches("positions are embedded as the model does it", "enable_scaled_pos_embed"),
     "pos_emb_random_crop_rate": unless("positions are embedded as the model does it", "0.0"),
     **_switches("embeddings are kept in memory; leave it out", "use_t5xxl_cache_only"),
-    **{
-        name: unless("caption_dropout_rate leaves the words out of all text encoders at once", "0.0")
-        for name in ("clip_l_dropout_rate", "clip_g_dropout_rate", "t5_dropout_rate")
-    },
 }  # fmt: skip
 LOSS: dict[str, Meaning] = {
     "loss_type": unless("the loss is the mean square; give l2", "l2"),
@@ -147,11 +145,8 @@ LOSS: dict[str, Meaning] = {
     **_switches("noise_offset is one amount for all samples", "noise_offset_random_strength"),
     "multires_noise_iterations": unless("noise has no pyramids; noise_offset is there"),
     "ip_noise_gamma": unless("inputs are not perturbed besides; noise_offset is there", "0.0"),
-    **_switches(
-        "AdamW updates after the backward pass; leave it out", "fused_backward_pass", "blockwise_fused_optimizers"
-    ),
-    "fused_optimizer_groups": unless("AdamW updates after the backward pass; leave it out"),
-    **_switches("Lion is not among the optimizers here; AdamW and AdamW8bit are", "use_lion_optimizer"),
+    **_switches("give fused_backward_pass with max_grad_norm 0", "blockwise_fused_optimizers"),
+    "fused_optimizer_groups": unless("give fused_backward_pass with max_grad_norm 0"),
     "lr_scheduler_type": unless("courses of other libraries are not known; lr_scheduler names those here"),
     "lr_scheduler_args": unless("lr_scheduler_num_cycles and lr_scheduler_power are there", kind="list"),
 }

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ...io.names import ONE_FILE
+from .kohya_networks import networks
 from .kohya_values import number
 from .meaning import Refused, switch, truth
+from .optimizer_names import optimizer_arguments
 
 Values = dict[str, Any]
 STEPS, RATE = 1600, 2e-6
@@ -61,6 +63,21 @@ def rates(values: Values) -> None:
     if own and not still:
         values["text_encoder_lr"] = own[0]
         values |= {} if asked else {"train_text_encoder": True}
+
+
+def optimizer(values: Values) -> None:
+    """The optimizer's arguments, for which its defaults are the libraries'; Adafactor's own rate takes the place of any
+    that is given."""
+    name = str(values.get("optimizer", "adamw"))
+    try:
+        values |= optimizer_arguments(name, dict(values.pop("optimizer_args", ())))
+    except Refused as error:
+        raise Refused(f"optimizer_args: {error}") from None
+    if name == "adafactor" and truth(values.get("adafactor_warmup_init")):
+        values["adafactor_relative_step"] = True
+    if name == "adafactor" and truth(values["adafactor_relative_step"]):
+        for other in ("learning_rate", "text_encoder_lr", *(f"lr_{n}" for n in ("scheduler", "warmup_steps", "power"))):
+            values.pop(other, None)
 
 
 def first_factors(values: Values) -> None:
@@ -241,7 +258,9 @@ def _noise_of_sd3(values: Values, given: Mapping[str, Any]) -> None:
 
 
 PARTS: tuple[Callable[[Values], None], ...] = (
+    networks,
     rates,
+    optimizer,
     first_factors,
     length,
     samples_of_photographs,

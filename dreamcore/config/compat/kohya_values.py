@@ -1,4 +1,4 @@
-"""How sd-scripts spell values: `key=value` lists, sizes, shares, names of optimizers and courses of the rate."""
+"""How sd-scripts spell values: `key=value` lists, sizes, shares, courses of the rate."""
 
 from __future__ import annotations
 
@@ -53,48 +53,6 @@ def arguments(given: Any) -> dict[str, str]:
     if not found:
         raise Refused(f"expected key=value; received {text!r}")
     return dict(found)
-
-
-def read_optimizer(given: Any) -> Settings:
-    spelt = str(given).strip().lower().removeprefix("torch.optim.")
-    if spelt not in ("", "adamw", "adamw8bit", "bitsandbytes.optim.adamw8bit"):
-        raise Refused(f"{given}: not among the optimizers here; AdamW and AdamW8bit are")
-    return {"use_8bit_adam": True} if spelt.endswith("8bit") else {}
-
-
-def read_optimizer_args(given: Any) -> Settings:
-    """Those of AdamW."""
-    made: dict[str, Any] = {}
-    for key, value in arguments(given).items():
-        if key == "betas":
-            both = [part for part in re.split(r"[,\s()\[\]]+", value) if part]
-            if len(both) != 2:
-                raise Refused(f"betas: expected two numbers, betas=0.9,0.999; received {value!r}")
-            made |= {"adam_beta1": both[0], "adam_beta2": both[1]}
-        elif key in ("weight_decay", "eps"):
-            made["adam_weight_decay" if key == "weight_decay" else "adam_epsilon"] = value
-        elif truth(value) is not False:
-            raise Refused(f"{key}: AdamW here takes weight_decay, betas and eps; leave it out")
-    return made
-
-
-def read_network(given: Any) -> Settings:
-    if str(given).strip() not in NETWORKS:
-        raise Refused(f"{given}: LoRA is trained here, as by networks.lora; give that")
-    return {"use_lora": True}
-
-
-def read_network_args(given: Any) -> Settings:
-    """Nothing of what a network can be told besides its rank is here; what is off already is fine."""
-    for key, value in arguments(given).items():
-        if truth(value) is False or value in ("None", "0.0"):
-            continue
-        if key.startswith("conv"):
-            raise Refused(f"{key}: convolutions of 3 x 3 get factors where lora_layers names them, of one rank")
-        raise Refused(
-            f"{key}: not there; LoRA here has one rank, alpha and rate, in the layers of lora_layers and lora_blocks"
-        )
-    return {}
 
 
 def read_course(given: Any) -> Settings:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .meaning import Meaning, Refused, Script, Settings, System, ignored, one_of, refused, same, several, switch, truth
+from .optimizer_names import read_optimizer
 
 MODES = one_of("mode", {"0": "graph", "1": "pynative", "graph": "graph", "pynative": "pynative"})
 LOSS_SCALE = ignored("the loss scale is dynamic and finds its own level")
@@ -18,12 +19,6 @@ def _betas(given: Any) -> Settings:
     if len(both) != 2:
         raise Refused(f"expected two numbers, 0.9,0.999; received {given!r}")
     return {"adam_beta1": both[0], "adam_beta2": both[1]}
-
-
-def _optimizer(given: Any) -> Settings:
-    if str(given).lower() != "adamw":
-        raise Refused(f"{given}: not among the optimizers here; adamw is")
-    return {}
 
 
 def _target(given: Any) -> Settings:
@@ -122,7 +117,7 @@ MINDONE_SD2 = System(
         "init_loss_scale": LOSS_SCALE,
         "loss_scale_factor": LOSS_SCALE,
         "scale_window": LOSS_SCALE,
-        "optim": several("adamw; others are refused", _optimizer),
+        "optim": several("`optimizer`; those that are not here are refused", read_optimizer),
         "betas": several("`adam_beta1`, `adam_beta2`", _betas, "list"),
         "weight_decay": same("adam_weight_decay"),
         "log_level": ignored("what a run says is the same at every level"),

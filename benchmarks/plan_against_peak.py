@@ -1,0 +1,143 @@
+"""What a run's plan says of the host's memory beside what the run takes, stage by stage, on models of a real geometry.
+
+    nice python -m benchmarks.plan_against_peak                     # all of them: hours on two cores, 21 GiB of memory
+    nice python -m benchmarks.plan_against_peak sdxl-lora-int8      # one
+    python -m benchmarks.plan_against_peak small-lora               # a moment, to try the script
+
+Each trains one update on the CPU in a process of its own.  Measured is what the process holds of its own at most while
+a stage lasts, less what it held idle; pages of mapped files, which the system takes back when it wants them, stand
+apart.  A stage whose plan is 2 GiB or more must lie within 10 % of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .random_model import GEOMETRIES
+
+ROOT = Path(__file__).parents[1]
+GIB = 2**30
+LORA = ["--use_lora", "--rank=16"]
+CASES: dict[str, tuple[str, int, list[str]]] = {
+    "small-lora": ("small", 64, LORA),
+    "sd15-lora": ("sd15", 512, LORA),
+    "sd15-lora-int8": ("sd15", 512, [*LORA, "--quantize_base=int8"]),
+    "sd15-full": ("sd15", 512, []),
+    "sdxl-lora-int8": ("sdxl", 1024, [*LORA, "--quantize_base=int8"]),
+    "sdxl-lora-nf4": ("sdxl", 1024, [*LORA, "--quantize_base=nf4"]),
+    "sdxl-lora-bf16": ("sdxl", 1024, [*LORA, "--mixed_precision=bf16"]),
+}
+"""Geometry, resolution and settings."""
+WITHIN, FROM = 0.1, 2 * GIB
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", choices=[[], *CASES], help="all of them where none is given")
+    parser.add_argument("--resolution", type=int, help="in place of the model's own")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.measure:
+        _measure(asked.cases[0], Path(asked.measure), asked.resolution)
+        return
+    wrong = False
+    for case in asked.cases or CASES:
+        with tempfile.TemporaryDirectory() as folder:
+            geometry = CASES[case][0]
+            writer = [geometry] if geometry in GEOMETRIES else []
+            module = "benchmarks.random_model" if writer else f"benchmarks.random_{geometry}"
+            subprocess.run([sys.executable, "-m", module, *writer, f"{folder}/model"], cwd=ROOT, check=True)
+            more = ["--resolution", str(asked.resolution)] if asked.resolution else []
+            command = [sys.executable, "-m", "benchmarks.plan_against_peak", case, "--measure", folder, *more]
+            wrong |= subprocess.run(command, cwd=ROOT, check=False).returncode != 0
+    sys.exit(wrong)
+
+
+@dataclass
+class Watch:
+    """What this process holds of its own, and of mapped files, at most since it was last asked; a look every 5 ms."""
+
+    most: dict[str, int] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def look(self) -> dict[str, int]:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        now = {line[3:7]: int(line.split()[1]) * 1024 for line in lines if line.startswith(("RssAnon", "RssFile"))}
+        with self.lock:
+            self.most = {kind: max(size, self.most.get(kind, 0)) for kind, size in now.items()}
+        return now
+
+    def take(self) -> dict[str, int]:
+        self.look()
+        with self.lock:
+            most, self.most = self.most, {}
+        return most
+
+    def start(self) -> None:
+        def forever() -> None:
+            while not stop.wait(0.005):
+                self.look()
+
+        stop = threading.Event()
+        threading.Thread(target=forever, daemon=True).start()
+
+
+def _measure(case: str, folder: Path, resolution: int | None) -> None:
+    from dreamcore.backends.peak_memory import PeakMemory
+    from dreamcore.cli.main import main as dreambooth
+    from tests.support.tiny import draw_photos
+
+    watch, idle, rows = Watch(), dict[str, int](), list[tuple[str, int, int, int]]()
+    began, ended = PeakMemory.idle, PeakMemory.end
+
+    def idling(self: PeakMemory) -> None:
+        began(self)
+        idle.update(watch.look())
+        watch.take()
+        watch.start()
+
+    def ending(self: PeakMemory, stage: str) -> None:
+        ended(self, stage)
+        most = watch.take()
+        planned = self._predicted.get(stage, 0)
+        rows.append((stage, planned, most["Anon"] - idle["Anon"], most["File"] - idle["File"]))
+
+    PeakMemory.idle, PeakMemory.end = idling, ending  # type: ignore[method-assign]
+    _, side, settings = CASES[case]
+    side = resolution or side
+    given: dict[str, Any] = {
+        "pretrained_model_name_or_path": folder / "model",
+        "instance_data_dir": draw_photos(folder / "photos", size=side),
+        "instance_prompt": "a photo of sks dog",
+        "output_dir": folder / "run",
+        "resolution": side,
+        "train_batch_size": 1,
+        "max_train_steps": 1,
+        "device": "cpu",
+        "report_to": "none",
+    }
+    words = ["--center_crop", "--gradient_checkpointing", "--ignore_memory_plan", *settings]
+    code = dreambooth(["train", *(f"--{name}={value}" for name, value in given.items()), *words])
+    print(f"\n{case} at {side}²; GiB beside the idle process's {idle['Anon'] / GIB:.2f}")
+    print(f"{'stage':28} {'plan':>7} {'taken':>7} {'ratio':>6} {'of mapped files':>16}")
+    wrong = bool(code)
+    for stage, planned, taken, mapped in rows:
+        off = planned >= FROM and abs(taken / planned - 1) > WITHIN
+        wrong |= off
+        ratio = f"{taken / planned:.2f}" if planned else ""
+        mark = "  beyond 10 %" if off else ""
+        print(f"{stage:28} {planned / GIB:7.2f} {taken / GIB:7.2f} {ratio:>6} {mapped / GIB:16.2f}{mark}")
+    print(json.dumps({"case": case, "side": side, "stages": rows}))
+    sys.exit(wrong)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""What settings of placement contradict: an update that begins before all gradients are there knows not their norm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from .optimizers import name_of
+
+
+def misplaced(config: Any) -> Iterator[str]:
+    """What is wrong with a training configuration, a line each."""
+    yield from _too_early(config)
+    yield from _apart(config)
+    if config.blocks_to_swap and config.quantize_base is not None:
+        yield (
+            "blocks_to_swap: given together with quantize_base, whose weights stay where they were made small; "
+            "give one or the other"
+        )
+    if config.blocks_to_swap and config.compile:
+        yield "blocks_to_swap: given together with compile, which wants weights where they are; give one or the other"
+
+
+def _too_early(config: Any) -> Iterator[str]:
+    """Of updates while gradients arrive."""
+    if config.fused_backward_pass and config.max_grad_norm > 0:
+        yield (
+            f"fused_backward_pass: given together with max_grad_norm {config.max_grad_norm:g}, for which the norm of "
+            "all gradients must be known before the first weight moves; give max_grad_norm 0, which turns clipping off"
+        )
+    if config.fused_backward_pass and config.gradient_accumulation_steps > 1:
+        yield (
+            "fused_backward_pass: given together with gradient_accumulation_steps, which keeps gradients until the "
+            "last micro-batch; give one or the other"
+        )
+    if config.fused_backward_pass and config.mixed_precision == "fp16":
+        yield (
+            "fused_backward_pass: given together with mixed_precision fp16, whose overflow shows only once all "
+            "gradients are there; give bf16 or no"
+        )
+    if config.fused_backward_pass and (name := name_of(config)) != "adamw":
+        yield f"fused_backward_pass: optimizer {name} updates all weights together; give optimizer adamw"
+
+
+def _apart(config: Any) -> Iterator[str]:
+    """Of an optimizer that lies in two places."""
+    name = name_of(config)
+    if config.placement != "cuda" and name == "adamw8bit":
+        yield (
+            f"placement: {config.placement} keeps the optimizer's state on the host, where bitsandbytes' AdamW does "
+            "not run; give optimizer adamw, or leave placement out"
+        )
+    if config.placement == "cpu" and config.offload_optim_frac < 1 and name != "adamw":
+        yield (
+            f"offload_optim_frac: optimizer {name} updates all weights together, which may not lie in two places; "
+            "give 1, or optimizer adamw"
+        )
+    if config.placement != "cuda" and config.train_text_encoder_ti and name != "adamw":
+        yield (
+            f"placement: {config.placement} leaves new words on the device, and optimizer {name} updates all weights "
+            "together, which may not lie in two places; give optimizer adamw, or leave placement out"
+        )
+    halves = config.mixed_precision != "no" and not config.use_lora and config.with_prior_preservation
+    if config.placement != "cuda" and halves and config.prior_generation_precision in ("no", "fp32"):
+        yield (
+            f"prior_generation_precision: {config.prior_generation_precision}, while placement {config.placement} with "
+            f"mixed_precision {config.mixed_precision} computes with weights in that; leave it out"
+        )

@@ -1,0 +1,188 @@
+"""A small random SANA, laid out on disk as the published ones: Gemma 2, AutoencoderDC, linear attention."""
+
+from __future__ import annotations
+
+import re
+import string
+from pathlib import Path
+from typing import Any
+
+from dreamcore.families.sana import INSTRUCTION
+
+from .tiny import WORDS, write_json
+
+SOLVED = {
+    "_class_name": "DPMSolverMultistepScheduler",
+    "_diffusers_version": "0.42.1",
+    "algorithm_type": "dpmsolver++",
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "beta_start": 0.0001,
+    "final_sigmas_type": "zero",
+    "flow_shift": 3.0,
+    "num_train_timesteps": 1000,
+    "prediction_type": "flow_prediction",
+    "rescale_betas_zero_snr": False,
+    "solver_order": 2,
+    "solver_type": "midpoint",
+    "timestep_spacing": "linspace",
+    "trained_betas": None,
+    "use_beta_sigmas": False,
+    "use_exponential_sigmas": False,
+    "use_flow_sigmas": True,
+    "use_karras_sigmas": False,
+    "variance_type": None,
+}
+"""The published models' own."""
+
+
+def write_sana(folder: Path, *, scheduler: dict[str, Any] | None = None, size: int = 8) -> Path:
+    """SANA: latents of 4 × 4 pixels.
+
+    Args:
+        scheduler: its configuration in the place of the published models'.
+        size: side of the latents that it was made for.
+    """
+    import torch
+    from diffusers import AutoencoderDC, SanaTransformer2DModel
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(21)
+        transformer = SanaTransformer2DModel(
+            sample_size=size,
+            in_channels=8,
+            out_channels=8,
+            num_layers=2,
+            num_attention_heads=4,
+            attention_head_dim=8,
+            num_cross_attention_heads=2,
+            cross_attention_head_dim=16,
+            cross_attention_dim=32,
+            caption_channels=32,
+            mlp_ratio=1.0,
+        )
+        with torch.no_grad():  # answers of about the noise's size, that listen to the words
+            for name, weight in transformer.named_parameters():
+                if "attn2.to_v" in name or "attn2.to_out.0.weight" in name:
+                    weight *= 2.0
+        transformer.save_pretrained(folder / "transformer")
+        kinds = ("ResBlock", "ResBlock", "EfficientViTBlock")
+        vae = AutoencoderDC(
+            latent_channels=8,
+            attention_head_dim=8,
+            encoder_block_types=kinds,
+            decoder_block_types=kinds,
+            encoder_block_out_channels=(8, 16, 16),
+            decoder_block_out_channels=(8, 16, 16),
+            encoder_layers_per_block=(1, 1, 1),
+            decoder_layers_per_block=(1, 1, 1),
+            encoder_qkv_multiscales=((), (), (5,)),
+            decoder_qkv_multiscales=((), (), (5,)),
+            downsample_block_type="Conv",
+            upsample_block_type="interpolate",
+            scaling_factor=0.41407,
+        )
+        with torch.no_grad():  # latents of about unit variance once scaled
+            vae.encoder.conv_out.weight *= 3.0
+            vae.decoder.conv_out.weight *= 3.0
+        vae.save_pretrained(folder / "vae")
+        tokens = write_gemma_tokenizer(folder / "tokenizer")
+        write_gemma(folder / "text_encoder", tokens)
+    scheduler = scheduler or SOLVED
+    write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
+    index = {
+        "_class_name": "SanaPipeline",
+        "_diffusers_version": "0.42.1",
+        "scheduler": ["diffusers", scheduler["_class_name"]],
+        "text_encoder": ["transformers", "Gemma2Model"],
+        "tokenizer": ["transformers", "GemmaTokenizerFast"],
+        "transformer": ["diffusers", "SanaTransformer2DModel"],
+        "vae": ["diffusers", "AutoencoderDC"],
+    }
+    write_json(folder / "model_index.json", index)
+    return folder
+
+
+def write_gemma(folder: Path, tokens: int) -> None:
+    """Gemma 2 without its head, 32 wide."""
+    import torch
+    from transformers import Gemma2Config, Gemma2Model
+
+    encoder = Gemma2Model(
+        Gemma2Config(
+            vocab_size=tokens,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=16,
+            max_position_embeddings=8192,
+            sliding_window=4096,
+        )
+    )
+    with torch.no_grad():
+        encoder.get_input_embeddings().weight.normal_(0.0, 0.5)
+    encoder.save_pretrained(folder)
+
+
+def write_gemma_tokenizer(folder: Path) -> int:
+    """Gemma's, with a token for each byte and letter and the words of SANA's instruction and a few more;
+    returns the number of tokens."""
+    marks = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
+    letters = ["\u2581", *string.printable[:95].replace(" ", "")]
+    merges: list[list[str]] = []
+    for word in dict.fromkeys((*WORDS, *re.findall("[A-Za-z]+", INSTRUCTION))):
+        parts = ["\u2581", *word]
+        while len(parts) > 1:  # every word is built from its left end
+            if parts[:2] not in merges:
+                merges.append(parts[:2])
+            parts[:2] = [parts[0] + parts[1]]
+    pieces = [*marks, *(f"<0x{byte:02X}>" for byte in range(256)), *letters, *(a + b for a, b in merges)]
+    vocabulary = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    made = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": vocabulary[mark], "content": mark, **plain} for mark in marks],
+        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"},
+        "pre_tokenizer": {
+            "type": "Split",
+            "pattern": {"String": " "},
+            "behavior": "MergedWithPrevious",
+            "invert": False,
+        },
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "<bos>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {"<bos>": {"id": "<bos>", "ids": [2], "tokens": ["<bos>"]}},
+        },
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [
+                {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "},
+                {"type": "ByteFallback"},
+                {"type": "Fuse"},
+            ],
+        },
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": "<unk>",
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": True,
+            "byte_fallback": True,
+            "vocab": vocabulary,
+            "merges": merges,
+        },
+    }
+    write_json(folder / "tokenizer.json", made)
+    special = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    write_json(folder / "special_tokens_map.json", special)
+    settings = {"tokenizer_class": "GemmaTokenizer", "model_max_length": 10**30, "padding_side": "left"}
+    settings |= {"add_bos_token": True, "add_eos_token": False, "clean_up_tokenization_spaces": False}
+    write_json(folder / "tokenizer_config.json", settings | special)
+    return len(vocabulary)
