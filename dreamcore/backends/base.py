@@ -293,8 +293,9 @@ class BaseBackend(Hooks[T]):
         if self._lora is None:
             return None
         with self._judged(averaged=averaged):
-            lora = self._lora
-            return TrainedLora(self.arrays(self._all_factors), lora.rank, lora.alpha, self._layers, lora.rslora)
+            lora, arrays = self._lora, self.arrays(self._all_factors)
+            kept = {name: array.copy() for name, array in arrays.items()}  # they may be the weights' own memory
+            return TrainedLora(kept, lora.rank, lora.alpha, self._layers, lora.rslora)
 
     def new_words(self, *, averaged: bool) -> Embeddings | None:
         if self._words is None:

@@ -12,7 +12,8 @@ import pytest
 
 from dreamcore.backends.lora import Lora, layer_shapes
 from dreamcore.formats.lora import factors_for
-from dreamcore.io.names import LORA_FILE
+from dreamcore.formats.weights import read_safetensors
+from dreamcore.io.names import EMA_FILE, LORA_FILE
 from dreamcore.training.lora_export import write_lora_files
 from dreamcore.training.setup import Prepared
 
@@ -153,6 +154,23 @@ def test_its_files_are_what_it_has_trained_and_go_on(
             one.backend.train_step([batches[2]], RATES)
         (here,), (there,) = run.backend.metrics(), again.backend.metrics()
         assert np.array_equal(here.errors, there.errors) and here.grad_norm == there.grad_norm
+
+
+def test_what_is_published_is_the_average_and_stays_it(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    """Also once the weights have their own values back, whose memory the arrays might share."""
+    given = COMMON | {"train_text_encoder": False, "use_ema": True, "ema_decay": 0.5}
+    with ExitStack() as stack:
+        run = prepared(tiny_model, photos, tmp_path / "a", stack, **given)
+        for number in range(3):
+            run.backend.train_step(run.batcher.update(number, 0)[0], RATES)
+        averaged, raw = (run.backend.trained_lora(averaged=which) for which in (True, False))
+        assert averaged is not None and raw is not None
+        (tmp_path / "state").mkdir()
+        run.backend.save_state(tmp_path / "state")
+        kept = read_safetensors(tmp_path / "state" / EMA_FILE)
+    for name, array in averaged.factors.items():
+        np.testing.assert_array_equal(array, kept[name])
+        assert not np.array_equal(array, raw.factors[name])
 
 
 @contextmanager
