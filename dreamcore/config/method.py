@@ -148,7 +148,7 @@ class EncodingSettings(Settings):
     tokenizer_max_length: int | None = setting(None, ge=3, example=77)
     """Length in tokens that prompts of CLIP, and of DeepFloyd IF, are padded or cut to; the default is the tokenizer's
     own, 77 for IF."""
-    max_sequence_length: int | None = setting(None, ge=3, example=256)
+    max_sequence_length: int | None = setting(None, ge=3, may_change=True, example=256)
     """Length in tokens that T5's prompts are padded or cut to; the family's default is 256 for SD3, 512 for Flux."""
     text_encoder_use_attention_mask: bool | None = setting(None)
     """DeepFloyd IF: let T5 look at a prompt's words alone and not at its padding, as IF's pipelines do; the default."""
