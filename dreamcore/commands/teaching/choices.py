@@ -42,7 +42,9 @@ PRESETS = {
 """Class name in model_index.json -> preset."""
 SIDES = {
     **dict.fromkeys(("sdxl-lora", "sd3-lora", "lumina2-lora", "z-image-lora", "sana-lora", "hidream-lora"), 1024),
-    "if1-lora": 64, "if2-lora": 256, "quickstart": 64,
+    "if1-lora": 64,
+    "if2-lora": 256,
+    "quickstart": 64,
 }
 USUAL_SIDE = 512
 """Pixels, of Stable Diffusion 1, Flux and the others."""
