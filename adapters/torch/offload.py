@@ -145,8 +145,9 @@ class Offloaded:
         stays, seen = round(count * (1 - self._manner.share)), 0
         for name, weight in named.items():
             if name.endswith(STAYS):
-                self.leaves.append(Leaf(len(self.leaves), weight, weight, "device", torch.empty(0)))
-                yield name, weight
+                master = self._in_place(weight)
+                self.leaves.append(Leaf(len(self.leaves), weight, master, "device", torch.empty(0)))
+                yield name, master
                 continue
             place: Place = "device" if seen < stays else "host"
             seen += weight.numel()
@@ -156,13 +157,19 @@ class Offloaded:
             if place == "device" and dtype is torch.float32:
                 if self._manner.from_host:
                     weight.data = store.copy(loaded, "device", component)
-                master = weight
+                master = self._in_place(weight)
             else:
                 there = place == "host" and self._manner.from_host
                 master = torch.nn.Parameter(loaded if there else store.copy(loaded, place, component))
                 weight.data = store.copy(loaded, "device", component, dtype)
             self.leaves.append(Leaf(len(self.leaves), weight, master, place, torch.empty(0)))
             yield name, master
+
+    def _in_place(self, weight: torch.nn.Parameter) -> torch.nn.Parameter:
+        """A master that is the weight itself; where updates are made aside, in its memory, but with a gradient of its own:
+        they must not see one that the backward pass has just made and nobody has taken."""
+        aside = self._manner.fused and self._manner.share
+        return torch.nn.Parameter(weight.data) if aside else weight
 
     def _stage(self) -> None:
         """Memory of the host for gradients on their way there, and for weights on their way back."""
@@ -181,7 +188,7 @@ class Offloaded:
         for leaf in self.leaves if leaves is None else leaves:
             if leaf.place == "host":
                 leaf.staged.copy_(leaf.master)
-            elif leaf.master is not leaf.weight:
+            elif leaf.master.data_ptr() != leaf.weight.data_ptr():
                 leaf.weight.copy_(leaf.master)
         with self._copying.aside():
             for leaf in self.leaves if leaves is None else leaves:
