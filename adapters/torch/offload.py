@@ -166,8 +166,8 @@ class Offloaded:
             yield name, master
 
     def _in_place(self, weight: torch.nn.Parameter) -> torch.nn.Parameter:
-        """A master that is the weight itself; where updates are made aside, one in its memory with a gradient of its own,
-        for they must not see one that the backward pass has just made and nobody has taken."""
+        """The weight as its own master; where updates are made aside, one in its memory with a gradient of its own, for
+        they must not see a gradient that the backward pass has just made and nobody has taken."""
         aside = self._manner.fused and self._manner.share
         return torch.nn.Parameter(weight.data) if aside else weight
 
