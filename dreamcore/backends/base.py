@@ -347,20 +347,12 @@ class BaseBackend(Hooks[T]):
         }
         given |= words.values()
         if self.family.lists:
-            assert words.lengths is not None
-            given["x"] = [row[:, None] for row in given["x"]]
-            rows = enumerate(words.lengths.tolist())
-            given["prompt_embeds"] = [given["prompt_embeds"][row, :length] for row, length in rows]
+            given |= {"x": [row[:, None] for row in given["x"]], "prompt_embeds": words.unpadded}
         return self.family.arguments(given)
 
     def masks(self, batch: Batch, words: Conditioning[T]) -> dict[str, NDArray[Any]]:
         """Which tokens are words and which padding, by name, where the family wants to know."""
-        tensor: Any = words.prompt_embeds
-        if words.lengths is None or not self.family.masks:
-            return {}
-        image = batch.x.shape[1] if self.family.patch > 1 else batch.x[0, 0].size
-        masks = self.family.masks.items()
-        return {name: mask(words.lengths, tensor.shape[1], image) for name, mask in masks}
+        return words.masks(self.family, batch.x.shape[1] if self.family.patch > 1 else batch.x[0, 0].size)
 
     def together(self, answer: Any) -> Any:
         """The denoiser's answer as one tensor, where it is a list of films of one frame."""

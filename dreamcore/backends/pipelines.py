@@ -116,12 +116,9 @@ def _words(
 ) -> dict[str, Any]:
     """The pipeline's arguments, from what the denoiser sees of the prompts; masks leave out what only it sees."""
     family, values = model.family, dict[str, Any](words.values())
-    embeds: Any = words.prompt_embeds
-    if words.lengths is not None:
-        if family.lists:
-            values["prompt_embeds"] = [embeds[row, :length] for row, length in enumerate(words.lengths.tolist())]
-        masks = family.masks.items()
-        values |= {name: to_tensor(mask(words.lengths, embeds.shape[1], 0)) for name, mask in masks}
+    if family.lists:
+        values["prompt_embeds"] = words.unpadded
+    values |= {name: to_tensor(mask) for name, mask in words.masks(family, 0).items()}
     return {argument: values[name] for argument, name in family.pipeline.items() if name in values}
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import TrainConfig
-from ..families import TextEncoder
+from ..families import Family, TextEncoder
 from ..io.progress import each
 from ..models.folder import ModelFolder
 from ..models.settings import encoder_dropout, learns_words
@@ -59,6 +59,20 @@ class Conditioning(NamedTuple, Generic[T]):
         layers: Any = self.layer_embeds
         tensors = (*self.tensors[:2], None if layers is None else layers.swapaxes(0, 1))
         return {name: t for name, t in zip(self._fields[:3], tensors, strict=True) if t is not None}
+
+    @property
+    def unpadded(self) -> list[T]:
+        """Each row's words alone, [length, width]."""
+        embeds: Any = self.prompt_embeds
+        assert self.lengths is not None, "the family asks for lists"
+        return [embeds[row, :length] for row, length in enumerate(self.lengths.tolist())]
+
+    def masks(self, family: Family, image: int) -> dict[str, NDArray[Any]]:
+        """Which tokens are words and which padding, by the family's names; beside so many tokens of the image."""
+        embeds: Any = self.prompt_embeds
+        if self.lengths is None:
+            return {}
+        return {name: mask(self.lengths, embeds.shape[1], image) for name, mask in family.masks.items()}
 
     def each(self, change: Callable[[T], T]) -> Conditioning[T]:
         """With all tensors changed."""
@@ -374,9 +388,8 @@ class TextConditioner(Generic[T]):
             self.conditions = Rows(self._hooks)
             for row in self._made(prompts, self._precision):
                 self.conditions.append(row)
-            bare = any(part.description.bare_negative for part in self.encoders)
-            key = (self._precision, False) if bare else self._precision
-            self._row = {(prompt, key): row for row, prompt in enumerate(prompts)}
+            how = self._how(self._precision, negative=False)
+            self._row = {(prompt, how): row for row, prompt in enumerate(prompts)}
             return
         self.present = np.array([self._says(p) for p in prompts], np.float32)
         self._hooks.begin_words()
@@ -398,12 +411,12 @@ class TextConditioner(Generic[T]):
             negative: whether images are led away from these.
         """
         precision = precision or self._precision
-        key = (precision, negative) if any(part.description.bare_negative for part in self.encoders) else precision
-        known = self._known(prompts, key)
+        how = self._how(precision, negative=negative)
+        known = self._known(prompts, how)
         missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in known]
         known |= dict(zip(missing, self._made(missing, precision, negative=negative), strict=True))
         if not self.trains:
-            self._cached |= {(prompt, key): known[prompt] for prompt in missing}
+            self._cached |= {(prompt, how): known[prompt] for prompt in missing}
             for key in list(self._cached)[: max(0, len(self._cached) - CACHED_PROMPTS)]:
                 del self._cached[key]
         return below([known[prompt] for prompt in prompts], self._hooks)
@@ -468,6 +481,10 @@ class TextConditioner(Generic[T]):
             return part.answers.rows(distinct)
         ids, masks = (self._hooks.rows(tensor, distinct) for tensor in (part.ids, part.masks))
         return self._hooks.encode_tokens(part, ids, masks)
+
+    def _how(self, precision: Any, *, negative: bool) -> Any:
+        """What, with the words themselves, decides embeddings that are kept."""
+        return (precision, negative) if any(part.description.bare_negative for part in self.encoders) else precision
 
     def _known(self, prompts: Sequence[str], how: Any) -> dict[str, Conditioning[T]]:
         """Those whose embeddings are held, as long as the text encoders do not change."""
