@@ -1,8 +1,7 @@
 """Flux.2: flow matching by a transformer on squares of 2 × 2 latents, told four-dimensional positions; its words are
 three hidden states of a language model side by side.
 
-Klein is told no strength of guidance: its distilled models (`is_distilled` in model_index.json) answer in four steps
-without any, its base models are guided by a second answer.
+Klein is told no strength of guidance: distilled (`is_distilled`) it answers without any, else a second answer guides it.
 """
 
 from __future__ import annotations

@@ -203,15 +203,15 @@ def _open_dataset(
     config: TrainConfig, name: str, config_name: str | None, setting: str, references: bool
 ) -> ImageFolder:
     dataset = find_dataset(name, config_name, config.cache_dir)
-    image_column = config.image_column
+    image_column, beside = config.image_column, config.cond_image_column if references else None
     if not dataset.files:
-        for column, given in (("image_column", image_column), ("cond_image_column", config.cond_image_column)):
-            if given not in ("image", None):
+        for column, given, usual in (("image_column", image_column, "image"), ("cond_image_column", beside, None)):
+            if given != usual:
                 raise ConfigError(f"{column}: {given!r}: {name} is a folder of images, not a table; leave it out")
         return _open_folder(config, dataset.root, setting, True, references, listed=True)
     captions = config.caption_column if config.captioned else None
     folder = ImageFolder.open_table(
-        Table(dataset.root, dataset.files, image_column, captions, config.cond_image_column),
+        Table(dataset.root, dataset.files, image_column, captions, beside),
         setting=setting,
         every_caption=config.captioned and config.missing_caption == "error",
         masks=_masks(config),

@@ -61,10 +61,12 @@ class ValidationImages:
             data.latent_shape,
             config.sample_batch_size,
         )
-        seeds = [config.seed + k for k in range(config.num_validation_images)]
-        if config.validation_images is None:
-            return cls(made, seeds)
-        if data.model.family.reference_time is not None:  # as many images of each
+        family = data.model.family
+        refers = family.reference_time is not None
+        if not (refers or family.upscales) or config.validation_images is None:
+            return cls(made, [config.seed + k for k in range(config.num_validation_images)])
+        if refers:  # as many images of each
+            seeds = [config.seed + k for k in range(config.num_validation_images)]
             images = reference_images(config.validation_images, data.crop.height, data.crop.width)
             return cls(replace(made, images=np.repeat(images, len(seeds), 0)), seeds * len(images))
         images = low_resolution(config.validation_images, "validation_images")
