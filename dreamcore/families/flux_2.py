@@ -1,7 +1,7 @@
 """Flux.2: flow matching by a transformer on squares of 2 × 2 latents, told four-dimensional positions; its words are
 three hidden states of a language model side by side.
 
-Klein is told no strength of guidance: distilled (`is_distilled`) it answers without any, else a second answer guides it.
+Klein is told no strength of guidance: distilled (`is_distilled`), it answers without any; else a second answer guides.
 """
 
 from __future__ import annotations
