@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,8 @@ class BaseBackend(Hooks[T]):
 
     def sample(self, request: SampleRequest) -> NDArray[np.uint8]:
         precision = self.precision(request)
+        if self.family.reference_time is not None and request.images is not None:
+            request = replace(request, images=self.encode_images(request.images)[0])
         with self._offloading_on_failure():
             with self._evaluating():
                 positive = self.text.embeddings(request.prompts, precision)

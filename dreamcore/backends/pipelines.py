@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ..diffusion.randomness import upscaling_noise
 from ..diffusion.samplers import READ_VARIANCE, samplers
 from ..diffusion.schedule import FIXED_VARIANCE, learns_variance
 from ..errors import RunError
+from ..families import FamilyInputs
 from ..families.packing import pack, stacked, unpack
 
 if TYPE_CHECKING:
@@ -69,6 +71,7 @@ def make_latents(
     """Latents [N, C, h, w] of the images, as the autoencoder decodes them; of models of pixels the images themselves.
 
     Args:
+        request: with latents for images where those are references.
         words: of the prompts and of the negative prompt, N rows each.
         raw: what the library calls images as its tensors.
         more: what only this library's pipelines are given.
@@ -90,8 +93,10 @@ def make_latents(
     else:
         _lend_noise(pipeline, noise, to_tensor(upscaling_noise(request.seeds, request.noise.shape[1:])))
         given |= {"output_type": raw}
-    if request.images is not None:
+    if request.images is not None and model.family.reference_time is None:
         given |= {"image": to_tensor(request.images), "noise_level": request.noise_level}
+    elif request.images is not None:
+        given |= _reference(pipeline, model, request.images, to_tensor)
     made, *_ = pipeline(
         **given,
         num_inference_steps=request.steps,
@@ -109,6 +114,23 @@ def make_latents(
             "or too large for this precision (--mixed_precision no)"
         )
     return model.latents.unscaled(latents)
+
+
+def _reference(
+    pipeline: Any, model: ModelFolder, latents: NDArray[np.float32], to_tensor: Callable[[NDArray[Any]], Any]
+) -> dict[str, Any]:
+    """The pipeline's arguments for reference images, of which these are the latents [N, C, h, w].
+
+    Kontext's takes latents for images.  Flux.2's encodes pictures, one for all images: it is lent what that would give.
+    """
+    if not model.family.stacks_squares:
+        return {"image": to_tensor(latents)}
+    n, _, height, width = latents.shape
+    ids = FamilyInputs(model.family).extra(list, (height, width), refers=True)["image_ids"]
+    ids = np.repeat(np.asarray(ids)[None, len(ids) // 2 :], n, 0)
+    tokens = to_tensor(pack(latents, model.family.patch)), to_tensor(ids)
+    pipeline.prepare_image_latents = lambda *_, **__: tokens
+    return {"image": [Image.new("RGB", (64, 64))]}  # which it looks at, and no more
 
 
 def _words(
@@ -129,7 +151,7 @@ def _lend_statistics(pipeline: Any, channels: int, to_tensor: Callable[[NDArray[
     """
     ones = np.ones(channels, np.float32)
     statistics = SimpleNamespace(running_mean=to_tensor(0 * ones), running_var=to_tensor(ones))
-    pipeline.vae = SimpleNamespace(bn=statistics, config=SimpleNamespace(batch_norm_eps=0.0))
+    pipeline.vae = SimpleNamespace(bn=statistics, config=SimpleNamespace(batch_norm_eps=0.0), dtype=None)
 
 
 def _lend_noise(pipeline: Any, first: Any, start: Any) -> None:

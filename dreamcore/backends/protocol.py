@@ -150,7 +150,7 @@ class SampleRequest:
     for_training: bool = False
     """A class image, whose precision has a setting of its own."""
     images: Float | None = None
-    """[N, 3, h, w] in [−1, 1] what models that upscale start from."""
+    """[N, 3, h, w] in [−1, 1] what models that upscale start from; what others see as a reference."""
     noise_level: int = 250
     """Timestep whose noise is added to these images."""
     learned_variance: bool = True

@@ -32,6 +32,7 @@ from ..models.folder import ModelFolder
 from ..models.lora_files import as_safetensors, find_lora, lengths_first
 from ..models.settings import model_facts, refuse_before_fetching, sampler
 from ..track import Console, shows_progress
+from ..training.references import reference_of
 from ..training.upscaling import low_resolution
 from .infotext import SAMPLERS, infotext
 from .shots import Shot, batches, shots
@@ -71,6 +72,7 @@ def _generate(config: GenerateConfig, name: str) -> list[Path]:
     work = shots(config, model)
     scheduler = sampler(config.scheduler, model, "scheduler")
     start = _start(config, model)
+    references = {size: reference_of(config.image, model, name, size) for size in {(s.height, s.width) for s in work}}
     loras = [(find_lora("lora", name), scale) for name, scale in config.loras] if config.lora is not None else []
     words = _words(config, model, loras)
     folder = Path(config.output_dir).expanduser()
@@ -97,6 +99,8 @@ def _generate(config: GenerateConfig, name: str) -> list[Path]:
             request = replace(_request(some, model, scheduler), learned_variance=not loras)
             if start is not None:
                 request = replace(request, images=np.repeat(start, len(some), 0), noise_level=config.noise_level)
+            if (reference := references[some[0].height, some[0].width]) is not None:
+                request = replace(request, images=np.repeat(reference, len(some), 0))
             made = backend.sample(request)
             with explain_disk_errors(f"writing images to {folder}", AGAIN):
                 for shot, picture in zip(some, made, strict=True):

@@ -46,7 +46,8 @@ class GenerateConfig(ModelSettings):
     batch_size: int = setting(4, ge=1)
     """Images made at a time."""
     image: str | None = setting(None, example="small.png")
-    """Image file of which a model that upscales (DeepFloyd IF stage 2) makes larger ones: stage 1's."""
+    """Image file of which a model that upscales (DeepFloyd IF stage 2) makes larger ones, stage 1's; or the reference
+    that Flux Kontext and Flux.2 are told, of which the middle is taken in the size of the images."""
     noise_level: int = setting(250, ge=0, lt=1000)
     """Timestep whose noise is added to `image` first: more of it leaves more to the model."""
     lora: list[str] | None = setting(None, example=["my-dog"])

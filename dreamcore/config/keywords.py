@@ -127,6 +127,10 @@ class DataGroupKeywords(TypedDict, total=False):
     image_column: str
     """Column of the images in the dataset."""
 
+    cond_image_column: str | None
+    """Column of reference images, of which the model learns to make the others; in a folder, NAME-cond.png is that of
+    NAME.jpg."""
+
     instance_prompt: str | None
     """Words for the subject: an identifier and its class, "a photo of sks dog"; may hold {identifier} and {class}, as
     the presets' own does."""
@@ -604,7 +608,7 @@ class ValidationGroupKeywords(TypedDict, total=False):
 
     validation_images: str | Path | Sequence[str | Path] | None
     """Image files, all of one size, that a model which upscales (DeepFloyd IF stage 2) makes a validation image of
-    each."""
+    each; or references of which Flux Kontext and Flux.2 make `num_validation_images` each."""
 
     validation_steps: int
     """Updates between validations."""
@@ -757,7 +761,8 @@ class GenerateKeywords(ModelGroupKeywords, total=False):
     """Images made at a time."""
 
     image: str | Path | None
-    """Image file of which a model that upscales (DeepFloyd IF stage 2) makes larger ones: stage 1's."""
+    """Image file of which a model that upscales (DeepFloyd IF stage 2) makes larger ones, stage 1's; or the reference
+    that Flux Kontext and Flux.2 are told, of which the middle is taken in the size of the images."""
 
     noise_level: int
     """Timestep whose noise is added to `image` first: more of it leaves more to the model."""

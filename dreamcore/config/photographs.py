@@ -25,6 +25,9 @@ class DataSettings(Settings):
     """Configuration of the dataset, where it has several."""
     image_column: str = setting("image", example="picture")
     """Column of the images in the dataset."""
+    cond_image_column: str | None = setting(None, example="input_image")
+    """Column of reference images, of which the model learns to make the others; in a folder, NAME-cond.png is that of
+    NAME.jpg."""
     instance_prompt: str | None = setting(None, may_be_empty=True, example="a photo of sks dog")
     """Words for the subject: an identifier and its class, "a photo of sks dog"; may hold {identifier} and {class}, as
     the presets' own does."""

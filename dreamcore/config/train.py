@@ -100,7 +100,7 @@ class ValidationSettings(Settings):
     """Images each time."""
     validation_images: list[str] | None = setting(None, may_change=True, example=["small/1.png", "small/2.png"])
     """Image files, all of one size, that a model which upscales (DeepFloyd IF stage 2) makes a validation image of
-    each."""
+    each; or references of which Flux Kontext and Flux.2 make `num_validation_images` each."""
     validation_steps: int = setting(100, ge=1, may_change=True, example=50)
     """Updates between validations."""
     validation_epochs: int | None = setting(None, ge=1, may_change=True, example=20)

@@ -111,6 +111,11 @@ TEXT_ENCODER = When(
 )
 FLOW = of_model(lambda m: m.flow, "on models of flow matching (Stable Diffusion 3, Flux)")
 UPSCALED = of_model(lambda m: m.upscales, "on models that upscale images (DeepFloyd IF stage 2)")
+REFERS = of_model(lambda m: m.refers, "on models that see reference images (Flux Kontext, Flux.2)")
+STARTS = of_model(
+    lambda m: m.upscales or m.refers,
+    "on models that upscale images (DeepFloyd IF stage 2) or see reference images (Flux Kontext, Flux.2)",
+)
 WORDED = of_model(lambda m: m.classifier_free, "on models that are guided by negative words")
 HALF = When(lambda c, _: c.mixed_precision != "no", "with mixed_precision", "give mixed_precision, or remove it")
 COMPILED = When(
@@ -169,6 +174,7 @@ MODEL: dict[str, Use] = {
 TRAIN: dict[str, Use] = {
     **MODEL,
     "image_column": Use(DATASET),
+    "cond_image_column": Use(DATASET, REFERS),
     "repeats": Use(When(lambda c, _: c.concepts is None, "without concepts", "put it into each of them")),
     "sub_folders": Use(FOLDER),
     "caption_source": Use(CAPTIONS, FOLDER),
@@ -277,9 +283,13 @@ TRAIN: dict[str, Use] = {
     "adafactor_warmup_init": Use(reading("adafactor_warmup_init"), beside("adafactor_relative_step")),
     "validation_negative_prompt": Use(VALIDATION_IMAGES, WORDED, _guided("validation_guidance_scale")),
     "num_validation_images": Use(
-        VALIDATION_IMAGES, When(lambda c, _: c.validation_images is None, "without validation_images")
+        VALIDATION_IMAGES,
+        When(
+            lambda c, r: c.validation_images is None or r.model is None or r.model.refers,
+            "without validation_images, or where those are references",
+        ),
     ),
-    "validation_images": Use(VALIDATION_IMAGES, UPSCALED),
+    "validation_images": Use(VALIDATION_IMAGES, STARTS),
     "validation_num_inference_steps": Use(VALIDATION_IMAGES),
     "validation_guidance_scale": Use(VALIDATION_IMAGES),
     "validation_scheduler": Use(VALIDATION_IMAGES),
@@ -303,7 +313,7 @@ USED_IF: dict[type[Settings], dict[str, Use]] = {
     GenerateConfig: {
         **MODEL,
         "negative_prompt": Use(WORDED, _guided("guidance_scale")),
-        "image": Use(UPSCALED),
+        "image": Use(STARTS),
         "noise_level": Use(UPSCALED),
         "lora_scale": Use(beside("lora")),
     },

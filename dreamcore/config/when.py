@@ -46,6 +46,8 @@ class ModelFacts:
     """Whether there is one: DeepFloyd IF is of pixels."""
     upscales: bool = False
     """Whether an image is made of a smaller one."""
+    refers: bool = False
+    """Whether the denoiser may see a reference image."""
     class_labels: bool = False
     """Whether the denoiser is told labels."""
 

@@ -19,10 +19,10 @@ FULL_CHECK = 500
 
 
 def check_photos(photos: Sequence[Photo], masks: Mapping[Path, Path] | None, remarks: list[str]) -> list[Photo]:
-    """The photographs with size, hash and mask filled in.
+    """The photographs with size, hashes and mask filled in.
 
     Args:
-        photos: with path and caption.
+        photos: with path, caption and reference.
         masks: image -> its mask; None where masks are not wanted.
         remarks: gets what is worth a word.
 
@@ -34,6 +34,7 @@ def check_photos(photos: Sequence[Photo], masks: Mapping[Path, Path] | None, rem
     for photo in each(photos, "looking at photographs"):
         try:
             found, alpha = check(photo, remarks)
+            found = _with_reference(found)
             checked.append(found if masks is None else _with_mask(found, alpha, masks))
         except ConfigError as error:
             wrong.append(str(error))
@@ -88,3 +89,11 @@ def _with_mask(photo: Photo, alpha: bool, masks: Mapping[Path, Path]) -> Photo:
     masked = replace(photo, mask=file, mask_sha256=own)
     masked.read_mask()
     return masked
+
+
+def _with_reference(photo: Photo) -> Photo:
+    """The photograph with its reference image, where it has one, read, checked and hashed here."""
+    if photo.reference is None:
+        return photo
+    photo.read_reference()
+    return replace(photo, reference_sha256=hashlib.sha256(photo.reference_data()).hexdigest())

@@ -61,9 +61,9 @@ class Crop:
         scale = max(self.width / size[0], self.height / size[1])
         return max(self.width, round(size[0] * scale)), max(self.height, round(size[1] * scale))
 
-    def scale(self, image: Image.Image) -> Image.Image:
-        """The image at `scaled_size`, antialiased, but for `nearest`."""
-        return image.resize(self.scaled_size(image.size), Image.Resampling[self.interpolation.upper()])
+    def scale(self, image: Image.Image, size: tuple[int, int] | None = None) -> Image.Image:
+        """The image at `scaled_size`, or at (W, H) that another one's is, antialiased, but for `nearest`."""
+        return image.resize(size or self.scaled_size(image.size), Image.Resampling[self.interpolation.upper()])
 
     def place(
         self, size: tuple[int, int], rng: np.random.Generator | None, box: tuple[int, int, int, int] | None = None

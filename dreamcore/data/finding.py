@@ -16,6 +16,8 @@ from .formats import HEAD_BYTES, hidden_name, image_name, raw_name, sniff
 
 MASK_ENDING = "-mask"
 """NAME-mask.png beside NAME.jpg is its mask and not a photograph."""
+REFERENCE_ENDING = "-cond"
+"""NAME-cond.png beside NAME.jpg is its reference image and not a photograph."""
 CAPTION_ENDINGS = (".txt", ".caption")
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv")
 
@@ -30,6 +32,8 @@ class Found:
     """In natural order: photo2 before photo10."""
     masks: dict[Path, Path] = field(default_factory=dict)
     """Image -> its mask."""
+    references: dict[Path, Path] = field(default_factory=dict)
+    """Image -> its reference image."""
     captions: int = 0
     """Files of words that lie beside them, metadata included."""
     notes: list[str] = field(default_factory=list)
@@ -64,7 +68,8 @@ def look(folder: Path, setting: str, *, sub_folders: bool = False) -> Found:
         else:
             others.append(path)
     _refuse_unreadable_names(found.images, folder, setting)
-    _set_masks_apart(found)
+    found.masks = _set_apart(found, MASK_ENDING)
+    found.references = _set_apart(found, REFERENCE_ENDING)
     stems = {path.with_suffix("") for path in found.images}
     for path in others:
         beside = path.suffix.lower() in CAPTION_ENDINGS and path.with_suffix("") in stems
@@ -168,12 +173,15 @@ def _holds_image(path: Path) -> bool:
         return False
 
 
-def _set_masks_apart(found: Found) -> None:
+def _set_apart(found: Found, ending: str) -> dict[Path, Path]:
+    """Image -> the file of its name with this ending, which is no photograph."""
+    beside = dict[Path, Path]()
     images = {path.with_suffix(""): path for path in found.images}
     for stem, path in images.items():
-        if stem.name.endswith(MASK_ENDING):
-            owner = images.get(stem.with_name(stem.name.removesuffix(MASK_ENDING)))
+        if stem.name.endswith(ending):
+            owner = images.get(stem.with_name(stem.name.removesuffix(ending)))
             if owner is not None:
-                found.masks[owner] = path
-    masks = set(found.masks.values())
-    found.images = [path for path in found.images if path not in masks]
+                beside[owner] = path
+    apart = set(beside.values())
+    found.images = [path for path in found.images if path not in apart]
+    return beside

@@ -22,7 +22,7 @@ from . import checking
 from .captions import CaptionSource, read_captions
 from .crop import Crop, CropRecord, Place, to_planes
 from .decode import WHITE, Colour, decode_bytes
-from .finding import look, some
+from .finding import REFERENCE_ENDING, look, some
 from .header import edge_digest
 from .masks import Box, scaled_box, subject_box
 from .photo import Photo
@@ -40,6 +40,8 @@ class TrainingImage(NamedTuple):
     mask: NDArray[np.float32] | None
     """[H, W] in [0, 1]: 1 on the subject."""
     record: CropRecord
+    reference: NDArray[np.float32] | None = None
+    """[3, H, W] its reference image, cropped and mirrored alike."""
 
 
 class ImageFolder:
@@ -67,6 +69,7 @@ class ImageFolder:
         every_caption: bool = False,
         sub_folders: bool = False,
         masks: bool = False,
+        references: bool = False,
         background: Colour = WHITE,
     ) -> ImageFolder:
         """Find, decode and hash every image of a folder; of more than `FULL_CHECK`, look at headers and tails.
@@ -80,12 +83,13 @@ class ImageFolder:
             every_caption: refuse an image without words.
             sub_folders: take the images of its sub-folders too.
             masks: use NAME-mask.png or an image's alpha channel as its mask (masks.py).
+            references: use NAME-cond.png as an image's reference.
             background: what shows through where an image is transparent.
 
         Raises:
             ConfigError: the folder is missing, no folder or without images; an image is empty, truncated, damaged,
                 too large or of a format without decoder; a caption is empty or not UTF-8, there is none at all, or
-                one is missing though `every_caption`.
+                one is missing though `every_caption`; some images have references and others none.
         """
         folder = Path(folder)
         found = look(folder, setting, sub_folders=sub_folders)
@@ -104,11 +108,15 @@ class ImageFolder:
             notes.append("{} {} there and {} not used: --use_captions takes {}".format(found.captions, *several))
         if found.masks and not masks:
             notes.append(f"{len(found.masks)} masks are not used")
+        if found.references and not references:
+            notes.append(f"{len(found.references)} reference images (NAME{REFERENCE_ENDING}) are not used")
+        beside = found.references if references else {}
         words: dict[Path, str] = {}
         if captions:
             source: CaptionSource = "auto" if captions is True else captions
             words, remarks = read_captions(found.images, folder, source=source, column=caption_column)
-        photos = [Photo(path, words.get(path), (0, 0)) for path in found.images]
+        photos = [Photo(path, words.get(path), (0, 0), reference=beside.get(path)) for path in found.images]
+        _refuse_some(photos, f"{setting}: {folder}")
         if captions:
             remarks += _without_caption(photos, f"{setting}: {folder}", every_caption, remarks)
         photos = checking.check_photos(photos, found.masks if masks else None, remarks)
@@ -133,7 +141,15 @@ class ImageFolder:
         Raises:
             ConfigError: as `open`, naming file and row.
         """
-        photos = [Photo(row.path, row.caption, (0, 0), row=row.data) for row in table.rows()]
+        photos = [
+            Photo(
+                *(row.path, row.caption, (0, 0)),
+                row=row.data,
+                reference=row.path.with_name(f"{row.path.name}, reference image") if row.reference else None,
+                reference_row=row.reference,
+            )
+            for row in table.rows()
+        ]
         if not photos:
             raise ConfigError(f"{setting}: {table.name} has no rows; expected one for each photograph")
         remarks = _without_caption(photos, f"{setting}: {table.name}", every_caption) if table.captioned else []
@@ -144,13 +160,19 @@ class ImageFolder:
         return len(self.photos)
 
     @property
+    def refers(self) -> bool:
+        """Whether the photographs have reference images."""
+        return any(photo.reference is not None for photo in self.photos)
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 over names, contents (as far as they have been read) and captions, in order."""
         digest = hashlib.sha256()
         for photo in self.photos:
             name = unicodedata.normalize("NFC", photo.path.relative_to(self.folder).as_posix())
             caption = "-" if photo.caption is None else "+" + photo.caption
-            for part in (name, photo.sha256, caption, *([photo.mask_sha256 or "alpha"] if photo.mask else [])):
+            mask = [photo.mask_sha256 or "alpha"] if photo.mask else []
+            for part in (name, photo.sha256, caption, *mask, *([photo.reference_sha256] if photo.reference else [])):
                 digest.update(len(part.encode()).to_bytes(8, "little") + part.encode())
         return digest.hexdigest()
 
@@ -182,12 +204,14 @@ class ImageFolder:
         return self.sample(index, crop, rng).pixels
 
     def sample(self, index: int, crop: Crop, rng: np.random.Generator | None) -> TrainingImage:
-        """`pixels`, with the mask and the crop's record; arguments and errors are the same."""
+        """`pixels`, with mask, reference and the crop's record; arguments and errors are the same."""
         photo = self.photos[index]
         scaled = self._scaled_photo(index, crop)
         place = crop.place(scaled.image.size, rng, scaled.box)
         mask = None if scaled.mask is None else crop.cut(scaled.mask, place).astype(np.float32) / np.float32(255)
-        return TrainingImage(to_planes(crop.cut(scaled.image, place)), mask, crop.record(photo.size, place))
+        image, record = to_planes(crop.cut(scaled.image, place)), crop.record(photo.size, place)
+        reference = None if scaled.reference is None else to_planes(crop.cut(scaled.reference, place))
+        return TrainingImage(image, mask, record, reference)
 
     def scaled(self, index: int, crop: Crop) -> Image.Image:
         """A photograph scaled to cover the crop, kept for `sample`."""
@@ -220,22 +244,37 @@ class ImageFolder:
             full = photo.read_mask()
             mask, found = crop.scale(full), subject_box(full)
             box = scaled_box(found, photo.size, image.size) if found else None
-        scaled = self._scaled[key] = _Scaled(image, mask, box)
+        reference = None
+        if photo.reference is not None:
+            reference = crop.scale(photo.read_reference(self.background), image.size)
+        scaled = self._scaled[key] = _Scaled(image, mask, box, reference)
         while len(self._scaled) > 1 and sum(s.size for s in self._scaled.values()) > CACHE_BYTES:
             self._scaled.popitem(last=False)
         return scaled
 
 
 class _Scaled(NamedTuple):
-    """A photograph at training size, its mask, and the subject's box in it."""
+    """A photograph at training size, its mask, the subject's box in it, and its reference."""
 
     image: Image.Image
     mask: Image.Image | None
     box: Box | None
+    reference: Image.Image | None = None
 
     @property
     def size(self) -> int:
-        return self.image.width * self.image.height * (3 if self.mask is None else 4)
+        planes = 3 + (self.mask is not None) + 3 * (self.reference is not None)
+        return self.image.width * self.image.height * planes
+
+
+def _refuse_some(photos: Sequence[Photo], where: str) -> None:
+    """Refuse photographs without a reference image beside some that have one."""
+    without = [photo.path.name for photo in photos if photo.reference is None]
+    if 0 < len(without) < len(photos):
+        raise ConfigError(
+            f"{where}: no reference image for {some(without)}, while others have one (NAME{REFERENCE_ENDING}.png); put "
+            "one beside each photograph, or beside none"
+        )
 
 
 def _without_caption(photos: Sequence[Photo], where: str, every: bool, found: Sequence[str] = ()) -> list[str]:

@@ -41,15 +41,20 @@ def read_mask(data: bytes, file: Path, photo: Path, size: tuple[int, int]) -> Im
         if image.mode == "RGBA":
             mask = ImageChops.multiply(mask, image.getchannel("A"))
     if mask.size != size:
-        if abs(mask.width * size[1] - mask.height * size[0]) > max(*mask.size, *size):
-            raise ConfigError(
-                f"{file}: a mask of {mask.width}×{mask.height} for a photograph of {size[0]}×{size[1]} ({photo.name}); "
-                "expected the same size or at least the same proportions"
-            )
+        require_proportions("mask", mask.size, file, photo, size)
         mask = mask.resize(size, Image.Resampling.BILINEAR)
     if subject_box(mask) is None:
         raise ConfigError(f"{file}: the mask marks nothing; make the subject white (or opaque) in it")
     return mask
+
+
+def require_proportions(what: str, own: tuple[int, int], file: Path, photo: Path, size: tuple[int, int]) -> None:
+    """Refuse an image of other proportions than the photograph that it lies beside; sizes are (W, H)."""
+    if abs(own[0] * size[1] - own[1] * size[0]) > max(*own, *size):
+        raise ConfigError(
+            f"{file}: a {what} of {own[0]}×{own[1]} for a photograph of {size[0]}×{size[1]} ({photo.name}); "
+            "expected the same size or at least the same proportions"
+        )
 
 
 def subject_box(mask: Image.Image) -> Box | None:

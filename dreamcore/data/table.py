@@ -40,6 +40,7 @@ class Row:
     """File and number of the row, in words."""
     caption: str | None
     data: Callable[[], bytes]
+    reference: Callable[[], bytes] | None = None
 
 
 class Table:
@@ -50,20 +51,33 @@ class Table:
         files: parquet or Arrow files of the same columns.
         image_column: the column of images: bytes, or a structure with `bytes`, as `datasets` writes it.
         caption_column: the column of words; None where they are not wanted.
+        reference_column: the column of reference images; None without.
 
     Raises:
         ConfigError: pyarrow is not installed; a file is damaged, or has no such columns.
     """
 
-    def __init__(self, name: Path, files: Sequence[TableFile], image_column: str, caption_column: str | None):
+    def __init__(
+        self,
+        name: Path,
+        files: Sequence[TableFile],
+        image_column: str,
+        caption_column: str | None,
+        reference_column: str | None = None,
+    ):
         self.name, self.captioned = name, caption_column is not None
         self._parts = [_open(file, image_column, caption_column) for file in files]
+        self._references: list[_Part] | None = None
+        if reference_column is not None:
+            self._references = [_open(file, reference_column, None, "cond_image_column") for file in files]
 
     def rows(self) -> Iterator[Row]:
         """Every row, in the order of the files."""
-        for part in self._parts:
+        for index, part in enumerate(self._parts):
+            beside = None if self._references is None else self._references[index]
             for number, caption in enumerate(part.captions()):
-                yield Row(part.row_path(number), caption, _reader(part, number))
+                reference = None if beside is None else _reader(beside, number)
+                yield Row(part.row_path(number), caption, _reader(part, number), reference)
 
 
 class _Columns(Protocol):
@@ -78,6 +92,8 @@ class _Columns(Protocol):
 class _Part:
     path: Path
     columns: _Columns
+    beside: str = ""
+    """Which of its images, in words, where those are not the photographs."""
 
     def row_path(self, number: int) -> Path:
         return self.path.with_name(f"{self.path.name}, row {number}")
@@ -92,7 +108,9 @@ class _Part:
         with _explained(where):
             data = self.columns.picture(number)
         if data is None:
-            raise ConfigError(f"{where}: holds no image, at most its name; save the dataset with its images inside")
+            raise ConfigError(
+                f"{where}: holds no image{self.beside}, at most its name; save the dataset with its images inside"
+            )
         return data
 
 
@@ -100,22 +118,24 @@ def _reader(part: _Part, number: int) -> Callable[[], bytes]:
     return lambda: part.data(number)
 
 
-def _open(file: TableFile, image: str, caption: str | None) -> _Part:
+def _open(file: TableFile, image: str, caption: str | None, setting: str = "image_column") -> _Part:
+    """A file of which a setting names the column of images."""
     _require_pyarrow(file.path)
     kind = _Parquet if file.path.suffix.lower() == ".parquet" else _Arrow
     with _explained(file.path):
-        return _Part(file.path, kind(file, image, caption))
+        beside = "" if setting == "image_column" else f" in its column {image!r} ({setting})"
+        return _Part(file.path, kind(file, image, caption, setting), beside)
 
 
 class _Parquet:
     """A parquet file, read forwards from the beginning of a row group."""
 
-    def __init__(self, file: TableFile, image: str, caption: str | None):
+    def __init__(self, file: TableFile, image: str, caption: str | None, setting: str):
         from pyarrow import parquet
 
         source = str(file.path) if file.open is None else file.open()
         self._file = parquet.ParquetFile(source, buffer_size=BUFFER, pre_buffer=False)
-        _check_columns(file.path, self._file.schema_arrow, image, caption)
+        _check_columns(file.path, self._file.schema_arrow, image, caption, setting)
         self._image, self._caption = image, caption
         groups = self._file.metadata
         self._starts = [0]
@@ -148,7 +168,7 @@ class _Parquet:
 class _Arrow:
     """An Arrow file, or the stream of batches that `datasets` writes, mapped into memory."""
 
-    def __init__(self, file: TableFile, image: str, caption: str | None):
+    def __init__(self, file: TableFile, image: str, caption: str | None, setting: str):
         import pyarrow
 
         source = pyarrow.memory_map(str(file.path))
@@ -157,7 +177,7 @@ class _Arrow:
         except pyarrow.ArrowInvalid:
             source.seek(0)
             self._table = pyarrow.ipc.open_file(source).read_all()
-        _check_columns(file.path, self._table.schema, image, caption)
+        _check_columns(file.path, self._table.schema, image, caption, setting)
         self._image, self._caption = image, caption
 
     def words(self) -> Iterator[str | None]:
@@ -178,7 +198,7 @@ def _bytes(value: Any) -> bytes | None:
     return found or None
 
 
-def _check_columns(path: Path, schema: Any, image: str, caption: str | None) -> None:
+def _check_columns(path: Path, schema: Any, image: str, caption: str | None, of_images: str) -> None:
     from pyarrow import types
 
     def binary(kind: Any) -> bool:
@@ -190,7 +210,7 @@ def _check_columns(path: Path, schema: Any, image: str, caption: str | None) -> 
         return bool(types.is_string(kind) or types.is_large_string(kind))
 
     for setting, name, fits, what in (
-        ("image_column", image, binary, "images"),
+        (of_images, image, binary, "images"),
         ("caption_column", caption, text, "text"),
     ):
         if name is None:

@@ -106,6 +106,11 @@ def posterior(seed: int, place: int, kind: int) -> np.random.Generator:
     return generator(seed, Purpose.POSTERIOR, place, kind)
 
 
+def posterior_of_reference(seed: int, place: int, kind: int) -> np.random.Generator:
+    """The same of a sample's reference image."""
+    return generator(seed, Purpose.POSTERIOR, place, kind, 1)
+
+
 def dropout(seed: int, place: int, kind: int) -> np.random.Generator:
     """The seed of LoRA's dropout in the micro-batch that a sample comes first in."""
     return generator(seed, Purpose.DROPOUT, place, kind)

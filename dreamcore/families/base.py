@@ -114,6 +114,8 @@ class Rows:
     """Tokens of the words."""
     guidance: float | None
     """Strength for models that are told it; None for others."""
+    reference_time: float | None = None
+    """First coordinate of the positions of a reference image's tokens, which follow the others; None without."""
 
 
 Extra = Callable[[Rows], NDArray[Any] | list[Any] | None]
@@ -188,6 +190,9 @@ class Family:
     """Sub-folder of the autoencoder; None: images are their own latents."""
     usual_scaling: float | None = None
     """`scaling_factor` of the family's autoencoders whose configurations are older than this field."""
+    reference_time: float | None = None
+    """First coordinate of the positions of a reference image's tokens, which the denoiser may see after those of the
+    noisy one (Kontext, 2506.15742, section 3); None where it sees none."""
     upscales: bool = False
     """Whether the denoiser sees a low-resolution image beside the noisy one: in training the noisy one itself."""
     pipeline: Mapping[str, str] = field(
@@ -230,12 +235,13 @@ class FamilyInputs:
         return tuple(self.extra(list, (self.family.patch, self.family.patch)))
 
     def extra(
-        self, records: Callable[[], Sequence[CropRecord]], latent: tuple[int, int]
+        self, records: Callable[[], Sequence[CropRecord]], latent: tuple[int, int], *, refers: bool = False
     ) -> dict[str, NDArray[Any] | list[Any]]:
-        """The extra inputs of a micro-batch; `records` is asked only where there are any."""
+        """The extra inputs of a micro-batch, whose rows have reference images or not; `records` is asked only where
+        there are any."""
         if not self.family.extra:
             return {}
-        rows = Rows(records(), latent, self.tokens, self.guidance)
+        rows = Rows(records(), latent, self.tokens, self.guidance, self.family.reference_time if refers else None)
         made = {name: make(rows) for name, make in self.family.extra.items()}
         return {name: _plain(value) for name, value in made.items() if value is not None}
 

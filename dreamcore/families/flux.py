@@ -13,10 +13,11 @@ PATCH = 2
 
 
 def image_ids(rows: Rows) -> NDArray[np.float32]:
-    """[tokens, 3] position of each square: 0, row, column."""
+    """[tokens, 3] position of each square: 0, row, column; of a reference's after them as many of another first."""
     height, width = (side // PATCH for side in rows.latent)
     row, column = np.divmod(np.arange(height * width), width)
-    return np.stack([np.zeros_like(row), row, column], 1).astype(np.float32)
+    times = [0.0] if rows.reference_time is None else [0.0, rows.reference_time]
+    return np.concatenate([np.stack([np.full(len(row), t), row, column], 1) for t in times]).astype(np.float32)
 
 
 def text_ids(rows: Rows) -> NDArray[np.float32]:
@@ -65,5 +66,5 @@ FLUX = Family(
     guidance_scale=3.5,
     classifier_free=False,
 )
-KONTEXT = replace(FLUX, name="Flux.1 Kontext", pipelines=("FluxKontextPipeline",))
-"""From words alone: the same."""
+KONTEXT = replace(FLUX, name="Flux.1 Kontext", pipelines=("FluxKontextPipeline",), reference_time=1.0)
+"""From words alone the same; a reference image's squares follow those of the noisy one."""

@@ -1,8 +1,7 @@
 """Flux.2: flow matching by a transformer on squares of 2 × 2 latents, told four-dimensional positions; its words are
 three hidden states of a language model side by side.
 
-Klein is told no strength of guidance: its distilled models (`is_distilled` in model_index.json) answer in four steps
-without any, its base models are guided by a second answer.
+Klein is told no strength of guidance: distilled (`is_distilled`), it answers without any; else a second answer guides.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ attribution and actions without speculation."""  # noqa: E501
 
 
 def image_ids(rows: Rows) -> NDArray[np.float32]:
-    """[tokens, 4] position of each square: 0, row, column, 0."""
+    """[tokens, 4] position of each square: 0 (or a reference's time), row, column, 0."""
     return np.pad(flux.image_ids(rows), ((0, 0), (0, 1)))
 
 
@@ -54,6 +53,7 @@ KLEIN = Family(
     extra={"image_ids": image_ids, "text_ids": text_ids, "guidance": flux.guidance},
     patch=flux.PATCH,
     stacks_squares=True,
+    reference_time=10.0,
     time_scale=1 / 1000,
     guidance_scale=4.0,
     pipeline={"prompt_embeds": "prompt_embeds"},

@@ -83,6 +83,7 @@ def model_facts(model: ModelFolder) -> ModelFacts:
         words_elsewhere=any(encoder.elsewhere for encoder in family.text_encoders),
         autoencoder=family.vae is not None,
         upscales=family.upscales,
+        refers=family.reference_time is not None,
         class_labels="class_labels" in family.inputs,
     )
 

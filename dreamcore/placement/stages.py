@@ -52,6 +52,7 @@ class Workload:
         variants: encoded images that are kept.
         class_images: whether some have to be made.
         held_out: whether photographs are held out.
+        references: reference images beside each photograph: 0 or 1.
     """
 
     height: int
@@ -60,6 +61,7 @@ class Workload:
     variants: int = 0
     class_images: bool = False
     held_out: bool = False
+    references: int = 0
 
 
 @dataclass(frozen=True)
@@ -313,7 +315,7 @@ class _Planner:
         if not self.config.cache_latents:
             return 0
         factor = self.model.latent_factor
-        planes = 2 * self.model.latent_channels + int(self.config.masked_loss)
+        planes = 2 * self.model.latent_channels * (1 + self.work.references) + int(self.config.masked_loss)
         size = self.work.variants * planes * (self.work.height // factor) * (self.work.width // factor) * 4
         return int(min(size, self.config.cache_memory_gb * 2**30))
 
@@ -506,7 +508,7 @@ class _Planner:
             factors = self._factored(lora)
         one = denoiser_pass(
             self.model,
-            (self.work.height // factor, self.work.width // factor),
+            (self.work.height // factor * (1 + self.work.references), self.work.width // factor),
             self.tokens,
             self.arithmetic,
             trains=not config.use_lora or config.words_alone,  # for these, more than it keeps

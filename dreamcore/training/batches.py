@@ -73,6 +73,7 @@ class Batcher:
         """One micro-batch of the given rows."""
         encoded = [self.latents(s) for s in rows]
         latents = np.stack([self._latent(s, e) for s, e in zip(rows, encoded, strict=True)])
+        beside = [self._reference(s, e.reference) for s, e in zip(rows, encoded, strict=True) if e.reference]
         noise = np.stack([self._noise(s, latents.shape[1:]) for s in rows])
         timesteps = np.array([self.schedule.draw(self._draw(randomness.timestep, s)) for s in rows], np.int64)
         lambdas = {
@@ -93,6 +94,7 @@ class Batcher:
             mask=_mask([None if s.preserves else e.weights for s, e in zip(rows, encoded, strict=True)], latents),
             family=self.family,
             records=lambda: [self.latents.record(s) for s in rows],
+            references=np.stack(beside) if beside else None,
         )
         batch = replace(batch, dropped=self._dropped(rows))
         return self._with_own_targets(batch, [s for s in rows if s.preserves], latents.shape[2:4])
@@ -109,7 +111,9 @@ class Batcher:
             **{name: getattr(batch, name)[first:] for name in ("x", "target", "t", "prompt", "weight")},
             mask=None,
             dropped=None,
-            extra=self.family.extra(lambda: [self.latents.record(s) for s in rows], latent),
+            extra=self.family.extra(
+                lambda: [self.latents.record(s) for s in rows], latent, refers=batch.x.shape[1] > batch.target.shape[1]
+            ),
         )
         return replace(batch, target=target, preserved=own)
 
@@ -125,10 +129,15 @@ class Batcher:
         return key(self.plan.seed, sample.place, sample.kind)
 
     def _latent(self, sample: Sample, encoded: Encoded) -> Float:
+        return self._drawn(encoded.mean, encoded.std, self._draw(randomness.posterior, sample))
+
+    def _reference(self, sample: Sample, reference: tuple[Float, Float]) -> Float:
+        return self._drawn(*reference, self._draw(randomness.posterior_of_reference, sample))
+
+    def _drawn(self, mean: Float, std: Float, draw: np.random.Generator) -> Float:
         if not self.weighting.draws_latents:
-            return encoded.mean
-        drawn = self._draw(randomness.posterior, sample).standard_normal(encoded.mean.shape, np.float32)
-        return np.asarray(encoded.mean + encoded.std * drawn)
+            return mean
+        return np.asarray(mean + std * draw.standard_normal(mean.shape, np.float32))
 
     def _noise(self, sample: Sample, shape: tuple[int, ...]) -> Float:
         draw = self._draw(randomness.noise, sample)
@@ -168,10 +177,12 @@ def form_batch(
     mask: Float | None = None,
     family: FamilyInputs = PLAIN,
     records: Callable[[], Sequence[CropRecord]] = list,
+    references: Float | None = None,
 ) -> Batch:
     """A batch of latents and noise, each [B, C, h, w], timesteps, prompts and weights, each [B], mask [B, 1, h, w].
 
-    `records` tells what each row shows of its photograph; it is asked where the family wants to know.
+    `records` tells what each row shows of its photograph; it is asked where the family wants to know.  Tokens of
+    `references`, clean latents [B, C, h, w], follow those of the noisy ones.
     """
     patch = family.family.patch
     schedule = schedule.at_size(latents.shape[2] * latents.shape[3] // family.area)
@@ -183,13 +194,16 @@ def form_batch(
     noisy = a * latents + b * noise
     if family.family.upscales:
         noisy = np.concatenate([noisy, noisy], 1)
+    x = pack(noisy, patch)
+    if references is not None:
+        x = np.concatenate([x, pack(references, patch)], 1)
     return Batch(
-        x=pack(noisy, patch),
+        x=x,
         target=pack(c * latents + d * noise, patch),
         t=schedule.network_times(timesteps).astype(np.float32),
         prompt=prompt,
         weight=weight.astype(np.float32),
         seed=seed,
         mask=None if mask is None else pack(mask, patch),
-        extra=family.extra(records, latents.shape[2:4]),
+        extra=family.extra(records, latents.shape[2:4], refers=references is not None),
     )

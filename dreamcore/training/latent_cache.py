@@ -64,6 +64,8 @@ class LatentCache:
             origin["interpolation"] = crop.interpolation
         if background != WHITE:
             origin["background"] = list(background)
+        if photo.reference is not None:
+            origin["reference"] = photo.reference_sha256
         if outside_weight is not None:
             mask = None if photo.mask is None else photo.mask_sha256 or photo.content()
             origin["mask"] = [mask, outside_weight]

@@ -59,6 +59,8 @@ class Encoded(NamedTuple):
     """[C, h, w]."""
     weights: Float | None
     """[1, h, w] weights of the squared errors."""
+    reference: tuple[Float, Float] | None = None
+    """Mean and deviation of its reference image's latents."""
 
 
 class Latents:
@@ -87,10 +89,11 @@ class Latents:
         self._cached: dict[_Variant, Float] = {}
         self._records: dict[_Variant, CropRecord] = {}
 
-    def shape_of(self, sample: Sample) -> tuple[int, int]:
-        """(H, W) of the sample's training image."""
-        crop = self._images[sample.image_set].crops[sample.image]
-        return crop.height, crop.width
+    def shape_of(self, sample: Sample) -> tuple[int, ...]:
+        """(H, W) of the sample's training image; (H, W, 2) of it and a reference image."""
+        images = self._images[sample.image_set]
+        crop = images.crops[sample.image]
+        return (crop.height, crop.width, 2) if images.folder.refers else (crop.height, crop.width)
 
     def record(self, sample: Sample) -> CropRecord:
         """What the sample shows of its photograph, for families that are conditioned on it."""
@@ -107,7 +110,7 @@ class Latents:
     def fill(self, samples: Iterable[Sample]) -> None:
         """Encode every variant that `samples` use."""
         wanted = {_Variant.of(s): s for s in samples if s.variant is not None}
-        alike: dict[tuple[int, int, bool], list[_Variant]] = {}
+        alike: dict[tuple[int, ...], list[_Variant]] = {}
         for key in sorted(wanted):
             masked = self._images[key.image_set].outside_weight is not None
             alike.setdefault((*self.shape_of(wanted[key]), masked), []).append(key)
@@ -127,8 +130,9 @@ class Latents:
         planes = self._cached.get(_Variant.of(sample)) if sample.variant is not None else None
         if planes is None:
             planes = self._planes(sample)
-        channels = len(planes) // 2
-        return Encoded(planes[:channels], planes[channels : 2 * channels], planes[-1:] if len(planes) % 2 else None)
+        refers, weights = self._images[sample.image_set].folder.refers, planes[-1:] if len(planes) % 2 else None
+        mean, std, *reference = np.split(planes[: len(planes) // 2 * 2], 4 if refers else 2)
+        return Encoded(mean, std, weights, (reference[0], reference[1]) if refers else None)
 
     def _planes_or_cached(self, sample: Sample) -> Float:
         """`_planes`, from an earlier run where it encoded the same."""
@@ -146,21 +150,24 @@ class Latents:
 
     @during(IMAGES)
     def _planes(self, sample: Sample) -> Float:
-        """[2C or 2C + 1, h, w] mean, standard deviation and weights of one sample's image.
+        """[2C … 4C + 1, h, w] mean and standard deviation of one sample's image, those of its reference, and weights.
 
         Images are encoded one at a time, so that the bits do not depend on which others are encoded beside it.
         """
         images = self._images[sample.image_set]
         image = images.folder.sample(sample.image, images.crops[sample.image], self._draw(sample))
         with named(str(images.folder.photos[sample.image].path)):
-            mean, std = (part[0] for part in self._encode(image.pixels[None]))
+            encoded = [part[0] for part in self._encode(image.pixels[None])]
+        if image.reference is not None:
+            with named(str(images.folder.photos[sample.image].reference)):
+                encoded += [part[0] for part in self._encode(image.reference[None])]
         if images.outside_weight is None:
-            return np.concatenate([mean, std])
-        shape = mean.shape[1:]
+            return np.concatenate(encoded)
+        shape = encoded[0].shape[1:]
         weights = np.ones((1, *shape), np.float32)
         if image.mask is not None:
             weights = latent_weights(image.mask, (shape[0], shape[1]), images.outside_weight)
-        return np.concatenate([mean, std, weights])
+        return np.concatenate([*encoded, weights])
 
     def _draw(self, sample: Sample) -> np.random.Generator:
         """Of the sample's crop and flip: its own where every sample has one, otherwise its variant's."""

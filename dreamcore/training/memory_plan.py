@@ -48,7 +48,8 @@ def workload(config: TrainConfig, data: TrainingData, folder: Path) -> Workload:
             there = class_folder(folder, number, subject.concept)
             found = len(find_images(there, "class_data_dir")[0]) if storage.is_folder(there) else 0
             missing = missing or found < config.num_class_images
-    return Workload(height, width, len(said), count, missing, bool(data.held_out))
+    references = int(any(subject.images.refers for subject in data.subjects))
+    return Workload(height, width, len(said), count, missing, bool(data.held_out), references)
 
 
 def keep_to_plan(

@@ -170,7 +170,7 @@ class Plan:
 
 
 def split_by_shape(
-    batches: Sequence[Sequence[Sample]], shape_of: Callable[[Sample], tuple[int, int]]
+    batches: Sequence[Sequence[Sample]], shape_of: Callable[[Sample], tuple[int, ...]]
 ) -> list[list[Sample]]:
     """An update's rows on one device in micro-batches of one shape, none larger than the largest of `batches`.
 
@@ -181,7 +181,7 @@ def split_by_shape(
     if len({shape_of(row) for row in rows}) == 1:
         return [list(batch) for batch in batches]
     size = max(len(batch) for batch in batches)
-    gathered: dict[tuple[int, tuple[int, int]], list[Sample]] = {}
+    gathered: dict[tuple[int, tuple[int, ...]], list[Sample]] = {}
     for row in rows:
         gathered.setdefault((row.row, shape_of(row)), []).append(row)
     return [same[i : i + size] for same in gathered.values() for i in range(0, len(same), size)]

@@ -42,6 +42,7 @@ from .latents import Images, Latents
 from .learning_rate import idle_at_the_end, unusual_rate, warm_up_too_long
 from .memory_plan import keep_to_plan
 from .publishing import check_publishing
+from .references import check_references
 from .resolved_settings import ClassPlan, ResolvedSettings, resolve_settings
 from .run_status import RunStatus
 from .sample_plan import Plan
@@ -130,6 +131,7 @@ def begin(config: TrainConfig, stack: ExitStack) -> Begun:
     config = settled(config)
     check_layout(config, data.model)
     check_upscaling(config, data.model, folder)
+    check_references(config, data, name)
     resumes, overwrite = config.resume_from_checkpoint is not None, config.overwrite_output_dir
     if not resumes:
         refuse_own_configuration(config.file, folder)

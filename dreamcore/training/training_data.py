@@ -109,10 +109,11 @@ def open_subjects(
     """
     refuse_overlaps(config, model)
     subjects, held_out = list[Subject](), list[HeldOutImages]()
+    refers = model is not None and model.family.reference_time is not None
     for number, concept in enumerate(config.subjects()):
         prefix = "" if config.concepts is None else f"concepts.{number}."
         check_class_images(config, concept)
-        folder = open_photos(config, concept, prefix, warn)
+        folder = open_photos(config, concept, prefix, warn, references=refers)
         kept, held = _parted(folder, config.validation_share, config.seed, number, prefix + concept.source[0])
         worded = concept.instance_prompt is not None or config.captioned  # `data` can look at photographs alone
         words = instance_prompts(config, concept, kept, number) if worded else [[] for _ in kept.photos]
@@ -120,7 +121,7 @@ def open_subjects(
         about_class = preserved_prompts(config, concept, kept, words) if keeps else []
         subjects.append(Subject(concept, kept, _crops(kept, crop, shapes), words, about_class))
         middle = replace(crop, center_crop=True, random_flip=False)
-        for images in (held, open_held_out(config, concept, prefix, warn)):
+        for images in (held, open_held_out(config, concept, prefix, warn, references=refers)):
             if images is not None:
                 prompts = [wordings[0] for wordings in instance_prompts(config, concept, images)] if worded else []
                 held_out.append(HeldOutImages(images, _crops(images, middle, shapes), prompts))
@@ -142,17 +143,20 @@ def _refuse_unsaid(config: TrainConfig, subjects: Sequence[Subject]) -> None:
         )
 
 
-def open_photos(config: TrainConfig, concept: Concept, prefix: str, warn: Callable[[str], None]) -> ImageFolder:
+def open_photos(
+    config: TrainConfig, concept: Concept, prefix: str, warn: Callable[[str], None], *, references: bool = False
+) -> ImageFolder:
     """A concept's photographs, with the captions and masks that the settings ask for.
 
     Args:
         prefix: put before the settings' names in messages.
+        references: use the reference images beside them.
     """
     setting, name = concept.source
     if setting == "dataset_name":
-        folder = _open_dataset(config, name, concept.dataset_config_name, prefix + setting)
+        folder = _open_dataset(config, name, concept.dataset_config_name, prefix + setting, references)
     else:
-        folder = _open_folder(config, Path(name).expanduser(), prefix + setting, config.sub_folders)
+        folder = _open_folder(config, Path(name).expanduser(), prefix + setting, config.sub_folders, references)
     for note in folder.notes:
         warn(f"{folder.folder}: {note}")
     if _masks(config) and all(photo.mask is None for photo in folder.photos):
@@ -164,19 +168,21 @@ def open_photos(config: TrainConfig, concept: Concept, prefix: str, warn: Callab
 
 
 def open_held_out(
-    config: TrainConfig, concept: Concept, prefix: str, warn: Callable[[str], None]
+    config: TrainConfig, concept: Concept, prefix: str, warn: Callable[[str], None], *, references: bool = False
 ) -> ImageFolder | None:
     """The photographs of `validation_data_dir`, if there is one."""
     if concept.validation_data_dir is None:
         return None
     path = Path(concept.validation_data_dir).expanduser()
-    folder = _open_folder(config, path, f"{prefix}validation_data_dir", config.sub_folders)
+    folder = _open_folder(config, path, f"{prefix}validation_data_dir", config.sub_folders, references)
     for note in folder.notes:
         warn(f"{folder.folder}: {note}")
     return folder
 
 
-def _open_folder(config: TrainConfig, path: Path, setting: str, sub_folders: bool, listed: bool = False) -> ImageFolder:
+def _open_folder(
+    config: TrainConfig, path: Path, setting: str, sub_folders: bool, references: bool, listed: bool = False
+) -> ImageFolder:
     """A folder of photographs; their words are in metadata files where they are `listed`, else where settings say."""
     source = "metadata" if listed else config.caption_source if config.captioned else "auto"
     by_column = config.captioned and source in ("auto", "metadata")
@@ -188,22 +194,24 @@ def _open_folder(config: TrainConfig, path: Path, setting: str, sub_folders: boo
         every_caption=config.captioned and config.missing_caption == "error",
         sub_folders=sub_folders,
         masks=_masks(config),
+        references=references,
         background=config.background,
     )
 
 
-def _open_dataset(config: TrainConfig, name: str, config_name: str | None, setting: str) -> ImageFolder:
+def _open_dataset(
+    config: TrainConfig, name: str, config_name: str | None, setting: str, references: bool
+) -> ImageFolder:
     dataset = find_dataset(name, config_name, config.cache_dir)
-    image_column = config.image_column
+    image_column, beside = config.image_column, config.cond_image_column if references else None
     if not dataset.files:
-        if image_column != "image":
-            raise ConfigError(
-                f"image_column: {image_column!r}: {name} is a folder of images, not a table; leave it out"
-            )
-        return _open_folder(config, dataset.root, setting, True, listed=True)
+        for column, given, usual in (("image_column", image_column, "image"), ("cond_image_column", beside, None)):
+            if given != usual:
+                raise ConfigError(f"{column}: {given!r}: {name} is a folder of images, not a table; leave it out")
+        return _open_folder(config, dataset.root, setting, True, references, listed=True)
     captions = config.caption_column if config.captioned else None
     folder = ImageFolder.open_table(
-        Table(dataset.root, dataset.files, image_column, captions),
+        Table(dataset.root, dataset.files, image_column, captions, beside),
         setting=setting,
         every_caption=config.captioned and config.missing_caption == "error",
         masks=_masks(config),

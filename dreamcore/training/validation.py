@@ -28,6 +28,7 @@ from ..models.settings import guidance, sampler
 from ..text.prompts import PromptTable, subject_words, validation_words
 from .batches import form_batch
 from .image_sampler import ImageSampler
+from .references import reference_images
 from .training_data import HeldOutImages, TrainingData
 from .upscaling import low_resolution
 
@@ -60,8 +61,14 @@ class ValidationImages:
             data.latent_shape,
             config.sample_batch_size,
         )
-        if not data.model.family.upscales or config.validation_images is None:
+        family = data.model.family
+        refers = family.reference_time is not None
+        if not (refers or family.upscales) or config.validation_images is None:
             return cls(made, [config.seed + k for k in range(config.num_validation_images)])
+        if refers:  # as many images of each
+            seeds = [config.seed + k for k in range(config.num_validation_images)]
+            images = reference_images(config.validation_images, data.crop.height, data.crop.width)
+            return cls(replace(made, images=np.repeat(images, len(seeds), 0)), seeds * len(images))
         images = low_resolution(config.validation_images, "validation_images")
         return cls(replace(made, images=images), [config.seed + k for k in range(len(images))])
 
@@ -93,6 +100,7 @@ class HeldOut:
     """The loss on photographs that do not train, at noise and timesteps that never change."""
 
     latents: list[NDArray[np.float32]]
+    references: list[NDArray[np.float32] | None]
     records: list[CropRecord]
     prompts: list[int]
     schedule: NoiseSchedule
@@ -111,24 +119,26 @@ class HeldOut:
         backend: Backend,
     ) -> HeldOut:
         """Encode each photograph once; the prompts are among `words`."""
-        latents, records, prompts = [], [], []
+        latents, references, records, prompts = [], list[NDArray[np.float32] | None](), [], []
         with progress("encoding held-out images", sum(len(part.crops) for part in images)) as step:
             for part in images:
                 for number, (crop, prompt) in enumerate(zip(part.crops, part.prompts, strict=True)):
-                    pixels = part.images.pixels(number, crop, None)
+                    image = part.images.sample(number, crop, None)
                     with named(str(part.images.photos[number].path)):
-                        latents.append(backend.encode_images(pixels[None])[0][0])
+                        latents.append(backend.encode_images(image.pixels[None])[0][0])
+                        beside = image.reference
+                        references.append(None if beside is None else backend.encode_images(beside[None])[0][0])
                     records.append(part.images.record(number, crop, None))
                     prompts.append(words.prompts.index(prompt))
                     step()
-        return cls(latents, records, prompts, schedule, family, seed)
+        return cls(latents, references, records, prompts, schedule, family, seed)
 
     def loss(self, backend: Backend) -> float:
         """Mean squared error over photographs and noise levels, unweighted."""
         quarter = self.schedule.num_train_timesteps // HELD_OUT_TIMESTEPS
         errors = []
-        known = list(zip(self.latents, self.records, self.prompts, strict=True))
-        for number, (latent, record, prompt) in enumerate(each(known, "measuring the held-out loss")):
+        known = list(zip(self.latents, self.references, self.records, self.prompts, strict=True))
+        for number, (latent, reference, record, prompt) in enumerate(each(known, "measuring the held-out loss")):
             draw = held_out_loss(self.seed, number)
             timesteps = np.arange(HELD_OUT_TIMESTEPS) * quarter + draw.integers(quarter, size=HELD_OUT_TIMESTEPS)
             shape = (HELD_OUT_TIMESTEPS, *latent.shape)
@@ -142,6 +152,7 @@ class HeldOut:
                 weight=np.ones(HELD_OUT_TIMESTEPS),
                 family=self.family,
                 records=partial(_at_each_timestep, record),
+                references=None if reference is None else np.broadcast_to(reference, shape),
             )
             errors.append(backend.loss(batch))
         return float(np.concatenate(errors).astype(np.float64).mean())

@@ -114,7 +114,10 @@ def places(
             "epochs": "1",
         }
         if "--dataset_name" in one.command:
-            values["dataset_name"] = str(as_parquet(photos, tmp_path / "table", text="prompt"))
+            names = {"text": "prompt"}
+            if "--cond_image_column" in one.command:
+                names = {"image": "output", "text": "instruction", "beside": "file_name"}
+            values["dataset_name"] = str(as_parquet(photos, tmp_path / "table", **names))
         more = ["--num_class_images=2"] if "--with_prior_preservation" in one.words else []
         more += ["--prior_num_inference_steps=2"] if more else []
         looks = "--validation_prompt" in one.command

@@ -60,6 +60,7 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "dataset_name": (None, None),
     "dataset_config_name": ("default", {"dataset_name": "table"}),
     "image_column": ("image", {"dataset_name": "table"}),
+    "cond_image_column": ("image", {"dataset_name": "table"}),
     "instance_prompt": ("a toy", None),
     "concepts": (None, None),
     "sub_folders": (False, None),
@@ -248,6 +249,7 @@ FLOW |= dict.fromkeys(("resolution_shift", "max_sequence_length", "drop_t5"), "s
     "class_labels_conditioning": "if2",
     "validation_images": "if2",
     "text_encoder_out_layers": "klein",
+    "cond_image_column": "kontext",
 }
 """Settings of some families alone -> the model that shows their use; on Stable Diffusion they are refused."""
 NEVER_READ = {"pre_compute_text_embeddings", "class_labels_conditioning"}

@@ -35,7 +35,7 @@ def test_mask_and_picture_are_cut_alike(tmp_path: Path) -> None:
     assert found.notes == [] and found.photos[0].mask == tmp_path / "a-mask.png"
     for seed in range(20):
         crop = Crop(20, 20, False, True, subject=seed % 2 == 0)
-        pixels, mask, _ = found.sample(0, crop, np.random.default_rng(seed))
+        pixels, mask, *_ = found.sample(0, crop, np.random.default_rng(seed))
         assert mask is not None and mask.dtype == np.float32 and mask.shape == (20, 20)
         assert np.abs((pixels[0] + 1) / 2 - mask).max() < 0.02
         assert np.array_equal(pixels, found.pixels(0, crop, np.random.default_rng(seed)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +12,40 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from . import torch_loops
-from .torch_loops import PIPELINES, FlowMatching
+from .torch_loops import PIPELINES, FlowMatching, Row
 
 
-class Kontext(torch_loops.Flux):
-    """From words alone."""
+class Referring(FlowMatching):
+    """Rows with reference images by themselves, before those without."""
+
+    beside: Tensor | None = None
+    """[B, C, h, w] the references' latents."""
+
+    def losses(self, rows: Sequence[Row]) -> Tensor:
+        referring = [row for row in rows if row.reference is not None]
+        if not referring:
+            return super().losses(rows)
+        self.beside = self._stacked(
+            [replace(r, picture=r.reference, posterior=r.reference_posterior) for r in referring]
+        )[0]
+        first = super().losses(referring)
+        self.beside = None
+        return torch.cat([first, super().losses([row for row in rows if row.reference is None])])
 
 
-class Klein(FlowMatching):
+class Kontext(Referring, torch_loops.Flux):
+    """With a reference image, as `FluxKontextPipeline.__call__` has it, or from words alone."""
+
+    def tokens(self, noisy: Tensor) -> tuple[Tensor, Tensor]:
+        tokens, ids = super().tokens(noisy)
+        if self.beside is None:
+            return tokens, ids
+        more, theirs = super().tokens(self.beside)
+        theirs[..., 0] = 1
+        return torch.cat([tokens, more], 1), torch.cat([ids, theirs], 0)
+
+
+class Klein(Referring):
     """On squares of latents, normalised by the autoencoder's own statistics."""
 
     lora_layers = (
@@ -39,17 +67,23 @@ class Klein(FlowMatching):
         with torch.no_grad():
             words, word_ids = self.pipeline.encode_prompt(prompts, "cpu", max_sequence_length=length, **chosen)
         squares = self.pipeline._patchify_latents(noisy)
-        ids, told = self.pipeline._prepare_latent_ids(squares), None
+        tokens, ids, told = self.pipeline._pack_latents(squares), self.pipeline._prepare_latent_ids(squares), None
+        count, places = tokens.shape[1], ids
+        if self.beside is not None:
+            beside = self.pipeline._patchify_latents(self.beside)
+            tokens = torch.cat([tokens, self.pipeline._pack_latents(beside)], 1)
+            theirs = self.pipeline._prepare_image_ids([beside[:1]])
+            places = torch.cat([ids, theirs.repeat(len(noisy), 1, 1)], 1)
         if self.denoiser.config.guidance_embeds:
             told = torch.full((len(noisy),), self.settings.get("guidance_scale", 3.5))
         packed = self.denoiser(
-            hidden_states=self.pipeline._pack_latents(squares),
+            hidden_states=tokens,
             timestep=times / 1000,
             guidance=told,
             encoder_hidden_states=words,
             txt_ids=word_ids,
-            img_ids=ids,
-        ).sample
+            img_ids=places,
+        ).sample[:, :count]
         made: Tensor = self.pipeline._unpatchify_latents(self.pipeline._unpack_latents_with_ids(packed, ids))
         return made
 

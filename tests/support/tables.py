@@ -11,16 +11,20 @@ CAPTIONS = ("a dog on grass", "", None, "a dog in snow", "a dog at night")
 
 
 def columns(photos: Path, **names: str) -> Any:
-    """A pyarrow table of the photographs in a folder: `image` (bytes and path) and `text`; `names` renames them."""
+    """A pyarrow table of the photographs in a folder: `image` (bytes and path) and `text`; `names` renames them, and
+    calls by `beside` the same images once more, where there is to be such a column; then every row has words."""
     import pyarrow
 
     files = sorted(photos.iterdir())
     pictures = [{"bytes": file.read_bytes(), "path": file.name} for file in files]
-    words = [CAPTIONS[i % len(CAPTIONS)] for i in range(len(files))]
+    words = [CAPTIONS[i % len(CAPTIONS)] or ("a dog" if "beside" in names else None) for i in range(len(files))]
     kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
     arrays = {"image": pyarrow.array(pictures, kind), "text": pyarrow.array(words, pyarrow.string())}
     table = pyarrow.table({names.get(name, name): array for name, array in arrays.items()})
     features = {names.get("image", "image"): {"_type": "Image"}}
+    if beside := names.get("beside"):
+        table = table.append_column(beside, table.column(names.get("image", "image")))
+        features[beside] = {"_type": "Image"}
     features |= {names.get("text", "text"): {"dtype": "string", "_type": "Value"}}
     return table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
 

@@ -36,6 +36,8 @@ class Row:
     posterior: np.ndarray
     noise: np.ndarray
     timestep: int
+    reference: Path | None = None
+    reference_posterior: np.ndarray | None = None
 
 
 class Loop:
@@ -261,21 +263,28 @@ class Flux(FlowMatching):
 
     def answer(self, noisy: Tensor, times: Tensor, prompts: list[str]) -> Tensor:
         words, pooled, word_ids = self.pipeline.encode_prompt(prompts, max_sequence_length=512)
-        b, c, h, w = noisy.shape
+        b, _, h, w = noisy.shape
+        tokens, ids = self.tokens(noisy)
         told = None
         if self.denoiser.config.guidance_embeds:
             told = torch.full((b,), self.settings.get("guidance_scale", 3.5))
         packed = self.denoiser(
-            hidden_states=self.pipeline._pack_latents(noisy, b, c, h, w),
+            hidden_states=tokens,
             timestep=times / 1000,
             guidance=told,
             pooled_projections=pooled,
             encoder_hidden_states=words,
             txt_ids=word_ids,
-            img_ids=self.pipeline._prepare_latent_image_ids(b, h // 2, w // 2, "cpu", torch.float32),
-        ).sample
+            img_ids=ids,
+        ).sample[:, : h * w // 4]
         factor = self.pipeline.vae_scale_factor
         return self.pipeline._unpack_latents(packed, h * factor, w * factor, factor)
+
+    def tokens(self, noisy: Tensor) -> tuple[Tensor, Tensor]:
+        """What the denoiser sees of latents, and where."""
+        b, c, h, w = noisy.shape
+        ids = self.pipeline._prepare_latent_image_ids(b, h // 2, w // 2, "cpu", torch.float32)
+        return self.pipeline._pack_latents(noisy, b, c, h, w), ids
 
 
 class DeepFloydIF(Loop):

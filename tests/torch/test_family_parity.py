@@ -82,7 +82,6 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "chroma lora": ("chroma", {}, LORA | {"max_sequence_length": 40, "weighting_scheme": "logit_normal"}),
     "hidream": ("hidream", {}, {"max_sequence_length": 24}),
     "hidream lora": ("hidream", {}, LORA | {"max_sequence_length": 24, "gradient_checkpointing": True}),
-    "kontext": ("kontext", {}, {}),
     "klein": ("klein", {}, {"max_sequence_length": 40}),
     "klein lora of two states": (
         "klein",
@@ -120,7 +119,7 @@ def expected(model: Path, folders: list[Path], family: str, settings: dict[str, 
     known |= {"flux": loops.Flux, "if1": loops.DeepFloydIF, "if2": loops.DeepFloydIF2}
     known |= {"lumina2": language.Lumina2, "qwen-image": language.QwenImage, "z-image": language.ZImage}
     known |= {"sana": others.Sana, "chroma": others.Chroma, "hidream": others.HiDream}
-    known |= {"kontext": flux_2.Kontext, "klein": flux_2.Klein, "dev": flux_2.Dev}
+    known |= {"klein": flux_2.Klein, "dev": flux_2.Dev}
     loop = known[family](model, settings.get("resolution", SIZE), settings, partial(initial_down, SEED))
     plan = Plan.single(SEED, instances=5, classes=3, batch_size=2)
     shape = loop.shape

@@ -98,8 +98,7 @@ NAMES: dict[str, Meaning] = {
     ),
     "complex_human_instruction": refused("SANA's prompts follow the one that it was trained with; leave it out"),
     "system_prompt": refused("words come after the sentence that Lumina's pipeline puts before them; leave it out"),
-    "cond_image_column": refused("models are trained from words alone here, not from pairs of images; leave it out"),
-    "validation_image": refused("images are made from words alone here; leave it out"),
+    "validation_image": several("`validation_images`", lambda file: {"validation_images": [file]} if file else {}),
 }  # fmt: skip
 
 
