@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import transformers
 from numpy.typing import NDArray
+from torch.amp import GradScaler
 
 from dreamcore.backends.base import BaseBackend
 from dreamcore.backends.pipelines import make_pipeline
@@ -23,13 +24,14 @@ from dreamcore.text.conditioning import LoadedEncoder, Tokens
 
 from . import lora, models, sampling
 from .ema import EMA
-from .launch import choose_device, join_world, sum_gradients
+from .launch import choose_device, join_world, joined, sum_gradients
 from .memory import out_of_memory
 from .models import Named
 from .offload import Manner, Offloaded
 from .optim import Optimizer
 from .precision import DTYPES, autocast, check_class_precision, check_precision, set_tf32
 from .sampling import Conditioning
+from .sharding import Sharded, shared_scaler
 from .store import Store
 from .streaming import Streaming, waiting
 
@@ -48,7 +50,7 @@ def load(model: ModelFolder, settings: ModelSettings) -> TorchBackend:
 class TorchBackend(BaseBackend[torch.Tensor]):
     """`dreamcore.backends.protocol.Backend` on PyTorch."""
 
-    optimizer: Optimizer | Offloaded
+    optimizer: Optimizer | Offloaded | Sharded
     load_tokenizer = staticmethod(models.load_tokenizer)
     fill = staticmethod(models.fill)
     add_lora = staticmethod(lora.add_lora)
@@ -171,14 +173,17 @@ class TorchBackend(BaseBackend[torch.Tensor]):
         for weight in weights.values():
             weight.requires_grad_(True)
 
-    def make_optimizer(self, parameters: Mapping[str, Named], config: TrainConfig) -> Optimizer | Offloaded:
+    def make_optimizer(self, parameters: Mapping[str, Named], config: TrainConfig) -> Optimizer | Offloaded | Sharded:
         if config.compile:
             for network in self._trained.values():
                 network.compile()
             self._compiled = True
-        scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
+        shared, halves = config.shard == "optimizer" and self.world.size > 1, self.dtype is torch.float16
+        scaler = shared_scaler(self.device) if shared and halves else GradScaler(self.device.type, enabled=halves)
         if self._waiting:
             self._streaming = Streaming(self.denoiser, self._waiting, self.store)
+        if shared:
+            return Sharded(parameters, lambda own: Optimizer(own, config, scaler), joined(self.world))
         hosts = config.placement == "cpu"
         if not hosts and not config.fused_backward_pass:
             return Optimizer(parameters, config, scaler)

@@ -10,9 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+import numpy as np
+
 from ..config import TrainConfig
 from ..config.optimizers import name_of, number
 from ..formats.optimizer_state import Counters, read_counters, read_state, save_optimizer
+from ..formats.tensors import Entry
 from ..formats.weights import Arrays
 from .loss_scale import LossScale
 from .matrix_rules import CAME, Adafactor, Muon
@@ -170,7 +173,10 @@ class StoredOptimizer(ABC):
     def save(self, folder: Path) -> None:
         """Write the state and the counters."""
         scaler = asdict(self.loss_scale) if self.loss_scale else {}
-        save_optimizer(folder, self.arrays() if self.rule.steps else {}, counters(self.rule, self.kind, scaler))
+        entries = (
+            {name: Entry.of(np.asarray(array)) for name, array in self.arrays().items()} if self.rule.steps else {}
+        )
+        save_optimizer(folder, entries, counters(self.rule, self.kind, scaler))
 
     def load(self, folder: Path) -> None:
         """Read what `save`, of this backend or another, wrote.
@@ -192,16 +198,23 @@ def counters(rule: Rule, kind: str, scaler: Mapping[str, Any]) -> Counters:
 
 
 def read_rule(
-    folder: Path, rule: Rule, kind: str, shapes: Mapping[str, Sequence[int]]
+    folder: Path,
+    rule: Rule,
+    kind: str,
+    shapes: Mapping[str, Sequence[int]],
+    beside: Mapping[str, Sequence[int]] | None = None,
 ) -> tuple[Arrays, dict[str, Any]]:
     """The arrays of a state of parameters by these names and shapes, and its loss scale; the rule gets its numbers.
+
+    Args:
+        beside: parameters whose state is there too, and is not read.
 
     Raises:
         ConfigError: the state of another optimizer.
         RunError: arrays that are missing, left over or of another shape.
     """
     found = read_counters(folder, kind)
-    arrays = read_state(folder, saved_shapes(rule, shapes)) if found.step else {}
+    arrays = read_state(folder, saved_shapes(rule, shapes), saved_shapes(rule, beside or {})) if found.step else {}
     rule.steps = found.step
     rule.shared |= found.shared
     return arrays, found.scaler
