@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from torch.amp import GradScaler
 from dreamcore.backends.base import BaseBackend
 from dreamcore.backends.pipelines import make_pipeline
 from dreamcore.backends.protocol import Batch, Float, SampleRequest
+from dreamcore.backends.sharding import Sharded
 from dreamcore.config import TrainConfig
 from dreamcore.config.common import ModelSettings, Precision
 from dreamcore.models.folder import ModelFolder
+from dreamcore.placement.shards import share_out
 from dreamcore.text.conditioning import LoadedEncoder, Tokens
 
 from . import lora, models, sampling
@@ -31,7 +34,7 @@ from .offload import Manner, Offloaded
 from .optim import Optimizer
 from .precision import DTYPES, autocast, check_class_precision, check_precision, set_tf32
 from .sampling import Conditioning
-from .sharding import Sharded, shared_scaler
+from .sharding import Wires, shared_scaler
 from .store import Store
 from .streaming import Streaming, waiting
 
@@ -50,7 +53,7 @@ def load(model: ModelFolder, settings: ModelSettings) -> TorchBackend:
 class TorchBackend(BaseBackend[torch.Tensor]):
     """`dreamcore.backends.protocol.Backend` on PyTorch."""
 
-    optimizer: Optimizer | Offloaded | Sharded
+    optimizer: Optimizer | Offloaded | Sharded[torch.Tensor]
     load_tokenizer = staticmethod(models.load_tokenizer)
     fill = staticmethod(models.fill)
     add_lora = staticmethod(lora.add_lora)
@@ -173,7 +176,9 @@ class TorchBackend(BaseBackend[torch.Tensor]):
         for weight in weights.values():
             weight.requires_grad_(True)
 
-    def make_optimizer(self, parameters: Mapping[str, Named], config: TrainConfig) -> Optimizer | Offloaded | Sharded:
+    def make_optimizer(
+        self, parameters: Mapping[str, Named], config: TrainConfig
+    ) -> Optimizer | Offloaded | Sharded[torch.Tensor]:
         if config.compile:
             for network in self._trained.values():
                 network.compile()
@@ -183,7 +188,10 @@ class TorchBackend(BaseBackend[torch.Tensor]):
         if self._waiting:
             self._streaming = Streaming(self.denoiser, self._waiting, self.store)
         if shared:
-            return Sharded(parameters, lambda own: Optimizer(own, config, scaler), joined(self.world))
+            shapes = {name: p.shape for named in parameters.values() for name, p in named.items()}
+            owners = share_out({name: shape.numel() for name, shape in shapes.items()}, self.world.size)
+            make = partial(Optimizer, config=config, scaler=scaler)
+            return Sharded(parameters, shapes, owners, make, joined(self.world), Wires())
         hosts = config.placement == "cpu"
         if not hosts and not config.fused_backward_pass:
             return Optimizer(parameters, config, scaler)

@@ -8,7 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dreamcore.backends.optimizers import Updates, counters, read_rule, rule_for, weight_decays
 from dreamcore.config import TrainConfig
@@ -137,6 +139,13 @@ class Optimizer:
         assert len(steps) <= 1, "all parameters take every step"
         self.rule.steps = max(steps, default=0)
         return counters(self.rule, self.kind, self.scaler.state_dict())
+
+    def array(self, name: str) -> NDArray[np.float32]:
+        """A tensor of the state by its name in files."""
+        weight, _, what = name.rpartition(".")
+        (own,) = self.states([self.named[weight]])
+        kept: NDArray[np.float32] = own[what].detach().cpu().numpy()
+        return kept
 
     def states(self, parameters: Sequence[torch.Tensor]) -> list[Mapping[str, Any]]:
         """What is kept of these parameters."""

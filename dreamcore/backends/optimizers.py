@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -144,6 +144,10 @@ class StoredOptimizer(ABC):
 
     def __init__(self, rule: Rule, kind: str, loss_scale: LossScale | None):
         self.rule, self.kind, self.loss_scale = rule, kind, loss_scale
+        self.total: Callable[[Any], Any] = lambda norm: norm
+        """Makes of the norm of these gradients the norm that is clipped: there may be others elsewhere."""
+        self.beside: Mapping[str, Sequence[int]] = {}
+        """Shapes of weights whose state is kept elsewhere, and in the same files."""
 
     @abstractmethod
     def arrays(self) -> Arrays:
@@ -172,11 +176,12 @@ class StoredOptimizer(ABC):
 
     def save(self, folder: Path) -> None:
         """Write the state and the counters."""
-        scaler = asdict(self.loss_scale) if self.loss_scale else {}
-        entries = (
-            {name: Entry.of(np.asarray(array)) for name, array in self.arrays().items()} if self.rule.steps else {}
-        )
-        save_optimizer(folder, entries, counters(self.rule, self.kind, scaler))
+        arrays = self.arrays() if self.rule.steps else {}
+        save_optimizer(folder, {n: Entry.of(np.asarray(array)) for n, array in arrays.items()}, self.counters())
+
+    def counters(self) -> Counters:
+        """What the state holds besides its arrays."""
+        return counters(self.rule, self.kind, asdict(self.loss_scale) if self.loss_scale else {})
 
     def load(self, folder: Path) -> None:
         """Read what `save`, of this backend or another, wrote.
@@ -185,7 +190,7 @@ class StoredOptimizer(ABC):
             ConfigError: the state of another optimizer.
             RunError: arrays that are missing, left over or of another shape.
         """
-        arrays, scaler = read_rule(folder, self.rule, self.kind, self.shapes())
+        arrays, scaler = read_rule(folder, self.rule, self.kind, self.shapes(), self.beside)
         if arrays:
             self.put_arrays(arrays)
         if self.loss_scale and scaler:

@@ -206,7 +206,7 @@ def _whole_in_each(case: Case) -> bool:
 
     keeps = case["shard"] == "none" and case["placement"] == "cuda" and not case["fused_backward_pass"]
     divided = case["optimizer"] not in ALL_AT_ONCE and not case["use_8bit_adam"]
-    return case.backend == "torch" and launched_processes(case.backend) > 1 and keeps and divided
+    return case.backend in ("torch", "paddle") and launched_processes(case.backend) > 1 and keeps and divided
 
 
 def _placed_by_plan(case: Case) -> bool:

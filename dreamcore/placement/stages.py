@@ -35,7 +35,7 @@ HELD_BACK = 32 * 2**20
 REMADE, QUANTISING = 2, 64 * 2**20
 """Copies of a quantised weight while it is computed with; bytes that quantising takes at a time at most, 16 for each
 number."""
-SHARDS = ("torch",)
+SHARDS = ("torch", "paddle")
 """Backends whose processes share out the optimizer's state."""
 ORIGINALS = "originals of what trains"
 """What networks compute with are copies then."""
