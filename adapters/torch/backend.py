@@ -34,7 +34,7 @@ from .offload import Manner, Offloaded
 from .optim import Optimizer
 from .precision import DTYPES, autocast, check_class_precision, check_precision, set_tf32
 from .sampling import Conditioning
-from .sharding import Wires, shared_scaler
+from .sharding import SharedScaler, Wires
 from .store import Store
 from .streaming import Streaming, waiting
 
@@ -184,7 +184,7 @@ class TorchBackend(BaseBackend[torch.Tensor]):
                 network.compile()
             self._compiled = True
         shared, halves = config.shard == "optimizer" and self.world.size > 1, self.dtype is torch.float16
-        scaler = shared_scaler(self.device) if shared and halves else GradScaler(self.device.type, enabled=halves)
+        scaler = (SharedScaler if shared else GradScaler)(self.device.type, enabled=halves)
         if self._waiting:
             self._streaming = Streaming(self.denoiser, self._waiting, self.store)
         if shared:

@@ -32,8 +32,16 @@ class Wires:
         return squared.sqrt().to(own.dtype)
 
 
-def shared_scaler(device: torch.device) -> torch.amp.GradScaler:
-    """fp16's loss scale where an overflow in one rank's share is one of all."""
-    from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
+class SharedScaler(torch.amp.GradScaler):
+    """fp16's loss scale where an overflow in one rank's share is one of all.
 
-    return ShardedGradScaler(device.type)
+    PyTorch's own of that kind (`ShardedGradScaler`) finds overflows in a shape that fused AdamW does not take.
+    """
+
+    def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
+        super().unscale_(optimizer)
+        if not self.is_enabled():
+            return
+        for found in self._per_optimizer_states[id(optimizer)]["found_inf_per_device"].values():
+            with all_alive():
+                dist.all_reduce(found)

@@ -17,6 +17,7 @@ import torch
 from dreamcore.training import setup
 
 from .runs import small_run
+from .sharded import check_optimizers
 
 
 def main() -> None:
@@ -37,6 +38,7 @@ def main() -> None:
         sizes = [int(size[0]) for size in backends[-1].world.gather(np.array([state_bytes(backends[-1])], np.float64))]
         if backends[-1].world.rank == 0:
             Path(f"{job['output']}.state.json").write_text(json.dumps(sizes))
+    check_optimizers(backends[-1].world, Path(f"{sys.argv[1]}.optimizers"))
     print(f"rank {os.environ['RANK']} has done all")
 
 
