@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from dreamcore.errors import ConfigError
+from dreamcore.placement import remedies
+from dreamcore.placement.machine import find_machine
 from dreamcore.placement.shards import largest_share, share_out
+
+from .test_plan import CARD, count, item, planned, settings
 
 
 def test_by_hand() -> None:
@@ -36,3 +42,28 @@ def test_everyone_has_some_or_it_is_refused() -> None:
     assert sorted(share_out({"a": 0, "b": 0, "c": 5}, 3).values()) == [0, 1, 2]
     with pytest.raises(ConfigError, match="^shard: 2 tensors train, which 3 processes cannot share"):
         share_out({"a": 1, "b": 1}, 3)
+
+
+def test_the_plan_divides_the_state(tiny_model: Path) -> None:
+    n, four = count(tiny_model, "unet"), replace(CARD, processes=4)
+    for backend in ("torch", "paddle"):
+        whole = item(planned(tiny_model, four, backend), "training", "AdamW's state")
+        share = item(planned(tiny_model, four, backend, shard="optimizer"), "training", "AdamW's state")
+        assert whole == 8 * n
+        assert share == pytest.approx(2 * n, rel=0.001) and share >= 2 * n
+    assert item(planned(tiny_model, shard="optimizer"), "training", "AdamW's state") == 8 * n, "one process keeps all"
+
+
+@pytest.mark.parametrize(("backend", "name"), [("torch", "WORLD_SIZE"), ("paddle", "PADDLE_TRAINERS_NUM")])
+def test_it_is_advised_where_there_are_several(
+    backend: str, name: str, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, _, helps, change = next(row for row in remedies.REMEDIES if row[0] == "--shard optimizer")
+    case = remedies.Case(settings(tiny_model), backend, "training", "device")
+    monkeypatch.delenv(name, raising=False)
+    assert not helps(case) and find_machine(backend, "cpu").processes == 1
+    monkeypatch.setenv(name, "2")
+    assert helps(case) and find_machine(backend, "cpu").processes == 2
+    assert change(case) == {"shard": "optimizer"} and "shard" in str(words)
+    for given in ({"shard": "optimizer"}, {"optimizer": "prodigy"}, {"placement": "cpu"}):
+        assert not helps(remedies.Case(settings(tiny_model, **given), backend, "training", "device"))
