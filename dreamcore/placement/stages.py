@@ -128,6 +128,10 @@ class _Planner:
     def _notes(self) -> list[str]:
         notes = ["Beside what the idle process holds: Python, the framework, the driver's context."]
         notes.append("predicted: from the architecture, operator by operator; not measured on this machine.")
+        if self.config.shard == "optimizer" and self.machine.processes == 1:
+            notes.append(
+                "shard: one process keeps the whole of the optimizer's state; `dreambooth launch` starts several"
+            )
         if rough := [name for name, part in self.parts.items() if not part.shapes]:
             notes.append(f"{', '.join(rough)}: a form without a header, judged by its files' size")
         return notes

@@ -51,7 +51,14 @@ def test_the_plan_divides_the_state(tiny_model: Path) -> None:
         share = item(planned(tiny_model, four, backend, shard="optimizer"), "training", "AdamW's state")
         assert whole == 8 * n
         assert share == pytest.approx(2 * n, rel=0.001) and share >= 2 * n
-    assert item(planned(tiny_model, shard="optimizer"), "training", "AdamW's state") == 8 * n, "one process keeps all"
+    alone = planned(tiny_model, shard="optimizer")
+    assert item(alone, "training", "AdamW's state") == 8 * n
+    assert any(note.startswith("shard: one process keeps the whole") for note in alone.notes)
+    lora = {"use_lora": True, "rank": 2}
+    halved = item(
+        planned(tiny_model, replace(CARD, processes=2), shard="optimizer", **lora), "training", "AdamW's state"
+    )
+    assert halved == pytest.approx((item(planned(tiny_model, **lora), "training", "AdamW's state") or 0) / 2, abs=1)
 
 
 @pytest.mark.parametrize(("backend", "name"), [("torch", "WORLD_SIZE"), ("paddle", "PADDLE_TRAINERS_NUM")])
