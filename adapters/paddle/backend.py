@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +15,22 @@ from numpy.typing import NDArray
 from dreamcore.backends.base import BaseBackend
 from dreamcore.backends.loss_scale import LossScale
 from dreamcore.backends.protocol import Batch, Float, SampleRequest
+from dreamcore.backends.sharding import Sharded
 from dreamcore.config import TrainConfig
 from dreamcore.config.common import ModelSettings, Precision
 from dreamcore.models.folder import ModelFolder
+from dreamcore.placement.shards import share_out
 from dreamcore.text import conditioning
 from dreamcore.text.conditioning import LoadedEncoder, Tokens
 
 from . import lora, models
 from .ema import EMA
-from .launch import check_log_folder, choose_device, join_world, sum_gradients
+from .launch import PaddleWorld, check_log_folder, choose_device, join_world, sum_gradients
 from .memory import out_of_memory
-from .models import Named
+from .models import Named, shapes
 from .optim import Optimizer
 from .precision import DTYPES, autocast, check_precision
+from .sharding import Wires
 
 __all__ = ["PaddleBackend", "load", "out_of_memory"]
 
@@ -40,7 +45,7 @@ def load(model: ModelFolder, settings: ModelSettings) -> PaddleBackend:
 class PaddleBackend(BaseBackend[paddle.Tensor]):
     """`dreamcore.backends.protocol.Backend` on Paddle."""
 
-    optimizer: Optimizer
+    optimizer: Optimizer | Sharded[paddle.Tensor]
     load_tokenizer = staticmethod(models.load_tokenizer)
     shapes = staticmethod(models.shapes)
     arrays = staticmethod(models.arrays)
@@ -135,8 +140,16 @@ class PaddleBackend(BaseBackend[paddle.Tensor]):
         for weight in weights.values():
             weight.stop_gradient = False
 
-    def make_optimizer(self, parameters: Mapping[str, Named], config: TrainConfig) -> Optimizer:
-        return Optimizer(parameters, config, LossScale() if self.dtype == "float16" else None)
+    def make_optimizer(
+        self, parameters: Mapping[str, Named], config: TrainConfig
+    ) -> Optimizer | Sharded[paddle.Tensor]:
+        scale = LossScale() if self.dtype == "float16" else None
+        if config.shard != "optimizer" or not isinstance(self.world, PaddleWorld):
+            return Optimizer(parameters, config, scale)
+        known = shapes({name: p for named in parameters.values() for name, p in named.items()})
+        owners = share_out({name: prod(shape) for name, shape in known.items()}, self.world.size)
+        make = partial(Optimizer, config=config, loss_scale=scale)
+        return Sharded(parameters, known, owners, make, self.world, Wires())
 
     def make_ema(self, decay: float) -> EMA:
         return EMA(self.optimizer.named, decay)
@@ -147,7 +160,7 @@ class PaddleBackend(BaseBackend[paddle.Tensor]):
         return answer.cast("float32")
 
     def update(self, lr: Mapping[str, float]) -> paddle.Tensor:
-        if self.world.size > 1:
+        if self.world.size > 1 and isinstance(self.optimizer, Optimizer):
             sum_gradients(self.optimizer.all)
         return self.optimizer.step(lr)
 

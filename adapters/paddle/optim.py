@@ -45,7 +45,7 @@ class Optimizer(StoredOptimizer):
     def step(self, lr: Mapping[str, float]) -> paddle.Tensor:
         """Clip and update from the gradients, then free them; returns their norm [], on the device."""
         gradients = [p.grad for p in self.all if p.grad is not None]
-        norm = paddle.stack([g.square().sum() for g in gradients]).sum().sqrt()
+        norm = self.total(paddle.stack([g.square().sum() for g in gradients]).sum().sqrt())
         overflow = False
         if self.loss_scale:
             norm = norm / self.loss_scale.scale
@@ -77,6 +77,10 @@ class Optimizer(StoredOptimizer):
     def arrays(self) -> Arrays:
         return self._way.arrays()
 
+    def array(self, name: str) -> NDArray[np.float32]:
+        """A tensor of the state by its name in files."""
+        return self._way.array(name)
+
     def put_arrays(self, arrays: Arrays) -> None:
         self._way.put_arrays(arrays)
 
@@ -92,6 +96,8 @@ class _Way(Protocol):
     def judged(self) -> AbstractContextManager[None]: ...
 
     def arrays(self) -> Arrays: ...
+
+    def array(self, name: str) -> NDArray[np.float32]: ...
 
     def put_arrays(self, arrays: Arrays) -> None: ...
 
@@ -114,6 +120,11 @@ class _Rules(Updates[paddle.Tensor]):
     def arrays(self) -> Arrays:
         pairs = zip(self._given, self.kept(), strict=True)
         return {f"{w.name}.{slot}": w.to_file(value) for w, kept in pairs for slot, value in kept.items()}
+
+    def array(self, name: str) -> NDArray[np.float32]:
+        owner, _, slot = name.rpartition(".")
+        index = next(n for n, weight in enumerate(self._given) if weight.name == owner)
+        return self._given[index].to_file(self.kept()[index][slot])
 
     def put_arrays(self, arrays: Arrays) -> None:
         found: dict[str, dict[str, NDArray[np.float32]]] = {}
@@ -168,6 +179,7 @@ class _Kernel:
                 0.0, parameters=list(named.values()), weight_decay=decays[component], **options
             )
             for component, named in parameters.items()
+            if named
         }
 
     def step(self, lr: Mapping[str, float]) -> None:
@@ -188,6 +200,12 @@ class _Kernel:
             for name, p in self._named.items()
             for slot, paddles in MOMENTS.items()
         }
+
+    def array(self, name: str) -> NDArray[np.float32]:
+        owner, _, slot = name.rpartition(".")
+        key = f"{self._named[owner].name}_{MOMENTS[slot]}_0"
+        states = (adamw.state_dict() for adamw in self._adamw.values())
+        return published(owner, next(state[key] for state in states if key in state))
 
     def put_arrays(self, arrays: Arrays) -> None:
         state: dict[str, Any] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +13,28 @@ import numpy as np
 import torch
 import transformers
 from numpy.typing import NDArray
+from torch.amp import GradScaler
 
 from dreamcore.backends.base import BaseBackend
 from dreamcore.backends.pipelines import make_pipeline
 from dreamcore.backends.protocol import Batch, Float, SampleRequest
+from dreamcore.backends.sharding import Sharded
 from dreamcore.config import TrainConfig
 from dreamcore.config.common import ModelSettings, Precision
 from dreamcore.models.folder import ModelFolder
+from dreamcore.placement.shards import share_out
 from dreamcore.text.conditioning import LoadedEncoder, Tokens
 
 from . import lora, models, sampling
 from .ema import EMA
-from .launch import choose_device, join_world, sum_gradients
+from .launch import choose_device, join_world, joined, sum_gradients
 from .memory import out_of_memory
 from .models import Named
 from .offload import Manner, Offloaded
 from .optim import Optimizer
 from .precision import DTYPES, autocast, check_class_precision, check_precision, set_tf32
 from .sampling import Conditioning
+from .sharding import SharedScaler, Wires
 from .store import Store
 from .streaming import Streaming, waiting
 
@@ -48,7 +53,7 @@ def load(model: ModelFolder, settings: ModelSettings) -> TorchBackend:
 class TorchBackend(BaseBackend[torch.Tensor]):
     """`dreamcore.backends.protocol.Backend` on PyTorch."""
 
-    optimizer: Optimizer | Offloaded
+    optimizer: Optimizer | Offloaded | Sharded[torch.Tensor]
     load_tokenizer = staticmethod(models.load_tokenizer)
     fill = staticmethod(models.fill)
     add_lora = staticmethod(lora.add_lora)
@@ -171,14 +176,22 @@ class TorchBackend(BaseBackend[torch.Tensor]):
         for weight in weights.values():
             weight.requires_grad_(True)
 
-    def make_optimizer(self, parameters: Mapping[str, Named], config: TrainConfig) -> Optimizer | Offloaded:
+    def make_optimizer(
+        self, parameters: Mapping[str, Named], config: TrainConfig
+    ) -> Optimizer | Offloaded | Sharded[torch.Tensor]:
         if config.compile:
             for network in self._trained.values():
                 network.compile()
             self._compiled = True
-        scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
+        shared, halves = config.shard == "optimizer" and self.world.size > 1, self.dtype is torch.float16
+        scaler = (SharedScaler if shared else GradScaler)(self.device.type, enabled=halves)
         if self._waiting:
             self._streaming = Streaming(self.denoiser, self._waiting, self.store)
+        if shared:
+            shapes = {name: p.shape for named in parameters.values() for name, p in named.items()}
+            owners = share_out({name: shape.numel() for name, shape in shapes.items()}, self.world.size)
+            make = partial(Optimizer, config=config, scaler=scaler)
+            return Sharded(parameters, shapes, owners, make, joined(self.world), Wires())
         hosts = config.placement == "cpu"
         if not hosts and not config.fused_backward_pass:
             return Optimizer(parameters, config, scaler)

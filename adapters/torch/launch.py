@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -48,6 +48,16 @@ class TorchWorld:
             dist.broadcast_object_list(box, src=0, group=self.hosts, device=torch.device("cpu"))
         return box[0]
 
+    def send(self, array: NDArray[np.float32]) -> None:
+        with all_alive():
+            dist.send(torch.from_numpy(np.ascontiguousarray(array, np.float32)), 0, group=self.hosts)
+
+    def receive(self, shape: Sequence[int], source: int) -> NDArray[np.float32]:
+        made = torch.empty(tuple(shape))
+        with all_alive():
+            dist.recv(made, source, group=self.hosts)
+        return made.numpy()
+
     def barrier(self) -> None:
         self.gather(np.zeros(1))  # torch's own barrier warns unless every rank owns a device
 
@@ -89,6 +99,12 @@ def join_world(device: torch.device) -> World:
     return TorchWorld(dist.get_rank(), int(os.environ.get("LOCAL_RANK", "0")), size, hosts)
 
 
+def joined(world: World) -> TorchWorld:
+    """The world of several processes, which it is."""
+    assert isinstance(world, TorchWorld)
+    return world
+
+
 def sum_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:
     """Replace every gradient by its sum over all ranks, in buckets."""
     sum_tensors([p.grad for p in parameters if p.grad is not None])
@@ -96,9 +112,42 @@ def sum_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:
 
 def sum_tensors(tensors: Sequence[torch.Tensor]) -> None:
     """Replace tensors by their sums over all ranks, in buckets."""
-    for bucket in in_buckets(tensors, lambda t: t.numel() * t.element_size(), BUCKET_BYTES):
-        flat = torch.cat([t.reshape(-1) for t in bucket])
+    for bucket in _buckets(tensors):
+        flat = _joined(bucket)
         with all_alive():
             dist.all_reduce(flat)
-        parts = flat.split([t.numel() for t in bucket])
-        torch._foreach_copy_(bucket, [part.view_as(t) for part, t in zip(parts, bucket, strict=True)])
+        _cut(flat, bucket)
+
+
+def sum_tensors_for(tensors: Sequence[torch.Tensor], owner: int) -> None:
+    """Replace one rank's tensors by their sums over all ranks, in buckets; the others' stay."""
+    for bucket in _buckets(tensors):
+        flat = _joined(bucket)
+        with all_alive():
+            dist.reduce(flat, owner)
+        if dist.get_rank() == owner:
+            _cut(flat, bucket)
+
+
+def share_tensors(tensors: Sequence[torch.Tensor], owner: int) -> None:
+    """Replace every rank's tensors by one rank's, in buckets."""
+    for bucket in _buckets(tensors):
+        flat = _joined(bucket)
+        with all_alive():
+            dist.broadcast(flat, owner)
+        if dist.get_rank() != owner:
+            _cut(flat, bucket)
+
+
+def _buckets(tensors: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+    return in_buckets(tensors, lambda t: t.numel() * t.element_size(), BUCKET_BYTES)
+
+
+def _joined(bucket: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.cat([t.reshape(-1) for t in bucket])
+
+
+def _cut(flat: torch.Tensor, bucket: list[torch.Tensor]) -> None:
+    """`_joined` undone."""
+    parts = flat.split([t.numel() for t in bucket])
+    torch._foreach_copy_(bucket, [part.view_as(t) for part, t in zip(parts, bucket, strict=True)])

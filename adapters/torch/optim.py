@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dreamcore.backends.optimizers import Updates, counters, read_rule, rule_for, weight_decays
 from dreamcore.config import TrainConfig
 from dreamcore.config.optimizers import name_of, number
 from dreamcore.errors import ConfigError, RunError
-from dreamcore.formats.optimizer_state import read_counters, save_optimizer
+from dreamcore.formats.optimizer_state import Counters, read_counters, save_optimizer
+from dreamcore.formats.tensors import Entry
 from dreamcore.formats.weights import Arrays, read_safetensors
 from dreamcore.io.names import OPTIMIZER_FILE
 
@@ -40,6 +43,10 @@ class Optimizer:
         self.named = {name: p for named in parameters.values() for name, p in named.items()}
         self.all = list(self.named.values())
         self.scaler = scaler
+        self.total: Callable[[torch.Tensor], torch.Tensor] = lambda norm: norm
+        """Makes of the norm of these gradients the norm that is clipped: there may be others elsewhere."""
+        self.beside: Mapping[str, Sequence[int]] = {}
+        """Shapes of weights whose state is kept elsewhere, and in the same files."""
         self._max_norm = config.max_grad_norm
         self.kind, self.rule = name_of(config), rule_for(config)
         decays = weight_decays(config, list(parameters))
@@ -84,7 +91,7 @@ class Optimizer:
             group["lr"] = lr[group["component"]]
         self.scaler.unscale_(self._optimizer)
         if norm is None:
-            norm = torch.nn.utils.get_total_norm([p.grad for p in self.all if p.grad is not None])
+            norm = self.total(torch.nn.utils.get_total_norm([p.grad for p in self.all if p.grad is not None]))
         if self._max_norm > 0:
             self._clip(norm)
         self.scaler.step(self._optimizer)
@@ -113,6 +120,17 @@ class Optimizer:
 
     def save(self, folder: Path) -> None:
         """Write the state and the counters."""
+        said, own = self.counters(), self._kept()
+        entries = {
+            f"{name}.{key}": Entry.of(value.detach().cpu().numpy())
+            for name, state in own.items()
+            for key, value in state.items()
+            if key != "step" and isinstance(value, torch.Tensor)
+        }
+        save_optimizer(folder, entries if said.step else {}, said)
+
+    def counters(self) -> Counters:
+        """What the state holds besides its arrays."""
         own = self._kept()
         if isinstance(self._optimizer, Rules):
             steps = {self.rule.steps}
@@ -120,15 +138,14 @@ class Optimizer:
             steps = {int(state["step"]) for state in own.values() if "step" in state}
         assert len(steps) <= 1, "all parameters take every step"
         self.rule.steps = max(steps, default=0)
-        arrays = {
-            f"{name}.{key}": value.detach().cpu().numpy()
-            for name, state in own.items()
-            for key, value in state.items()
-            if key != "step" and isinstance(value, torch.Tensor)
-        }
-        save_optimizer(
-            folder, arrays if self.rule.steps else {}, counters(self.rule, self.kind, self.scaler.state_dict())
-        )
+        return counters(self.rule, self.kind, self.scaler.state_dict())
+
+    def array(self, name: str) -> NDArray[np.float32]:
+        """A tensor of the state by its name in files."""
+        weight, _, what = name.rpartition(".")
+        (own,) = self.states([self.named[weight]])
+        kept: NDArray[np.float32] = own[what].detach().cpu().numpy()
+        return kept
 
     def states(self, parameters: Sequence[torch.Tensor]) -> list[Mapping[str, Any]]:
         """What is kept of these parameters."""
@@ -153,7 +170,7 @@ class Optimizer:
             arrays, scaler, self.rule.steps = read_safetensors(folder / OPTIMIZER_FILE), found.scaler, found.step
         else:
             shapes = {name: parameter.shape for name, parameter in self.named.items()}
-            arrays, scaler = read_rule(folder, self.rule, self.kind, shapes)
+            arrays, scaler = read_rule(folder, self.rule, self.kind, shapes, self.beside)
         if self.rule.steps:
             self._restore(folder, arrays)
         if self.scaler.is_enabled() and scaler:

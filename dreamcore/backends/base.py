@@ -6,8 +6,8 @@ Whoever writes another backend may start here, or implement `protocol.Backend` w
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -305,6 +305,10 @@ class BaseBackend(Hooks[T]):
             return None
         with self._judged(averaged=averaged):
             return self._words.learned()
+
+    def whole_state(self) -> AbstractContextManager[None]:
+        shared: Callable[[], AbstractContextManager[None]] | None = getattr(self.optimizer, "whole_state", None)
+        return shared() if shared else nullcontext()
 
     def save_state(self, folder: Path) -> None:
         self.optimizer.save(folder)

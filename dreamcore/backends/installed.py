@@ -12,6 +12,9 @@ ENTRY_POINTS = "dreambooth.backends"
 RANK_VARIABLES = {"torch": "RANK", "paddle": "PADDLE_TRAINER_ID", "mindspore": "RANK_ID"}
 """Where each launcher says which process this is."""
 
+SIZE_VARIABLES = {"torch": "WORLD_SIZE", "paddle": "PADDLE_TRAINERS_NUM", "mindspore": "MS_WORKER_NUM"}
+"""Where each launcher says how many there are."""
+
 
 def installed_backends() -> list[str]:
     """Backends whose framework is installed; nothing is imported."""
@@ -46,6 +49,12 @@ def launch_rank(backend: str) -> int:
     if backend == "mindspore" and os.environ.get("MS_ROLE") == "MS_SCHED":
         return -1
     return int(os.environ.get(RANK_VARIABLES.get(backend, ""), "0") or 0)
+
+
+def launched_processes(backend: str) -> int:
+    """How many processes this run has, as its launcher's environment says it."""
+    said = os.environ.get(SIZE_VARIABLES.get(backend, ""), "")
+    return max(int(said), 1) if said.isdecimal() else 1
 
 
 def entry_points() -> dict[str, str]:

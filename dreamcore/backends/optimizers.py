@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+import numpy as np
+
 from ..config import TrainConfig
 from ..config.optimizers import name_of, number
 from ..formats.optimizer_state import Counters, read_counters, read_state, save_optimizer
+from ..formats.tensors import Entry
 from ..formats.weights import Arrays
 from .loss_scale import LossScale
 from .matrix_rules import CAME, Adafactor, Muon
@@ -141,6 +144,10 @@ class StoredOptimizer(ABC):
 
     def __init__(self, rule: Rule, kind: str, loss_scale: LossScale | None):
         self.rule, self.kind, self.loss_scale = rule, kind, loss_scale
+        self.total: Callable[[Any], Any] = lambda norm: norm
+        """Makes of the norm of these gradients the norm that is clipped: there may be others elsewhere."""
+        self.beside: Mapping[str, Sequence[int]] = {}
+        """Shapes of weights whose state is kept elsewhere, and in the same files."""
 
     @abstractmethod
     def arrays(self) -> Arrays:
@@ -169,8 +176,12 @@ class StoredOptimizer(ABC):
 
     def save(self, folder: Path) -> None:
         """Write the state and the counters."""
-        scaler = asdict(self.loss_scale) if self.loss_scale else {}
-        save_optimizer(folder, self.arrays() if self.rule.steps else {}, counters(self.rule, self.kind, scaler))
+        arrays = self.arrays() if self.rule.steps else {}
+        save_optimizer(folder, {n: Entry.of(np.asarray(array)) for n, array in arrays.items()}, self.counters())
+
+    def counters(self) -> Counters:
+        """What the state holds besides its arrays."""
+        return counters(self.rule, self.kind, asdict(self.loss_scale) if self.loss_scale else {})
 
     def load(self, folder: Path) -> None:
         """Read what `save`, of this backend or another, wrote.
@@ -179,7 +190,7 @@ class StoredOptimizer(ABC):
             ConfigError: the state of another optimizer.
             RunError: arrays that are missing, left over or of another shape.
         """
-        arrays, scaler = read_rule(folder, self.rule, self.kind, self.shapes())
+        arrays, scaler = read_rule(folder, self.rule, self.kind, self.shapes(), self.beside)
         if arrays:
             self.put_arrays(arrays)
         if self.loss_scale and scaler:
@@ -192,16 +203,23 @@ def counters(rule: Rule, kind: str, scaler: Mapping[str, Any]) -> Counters:
 
 
 def read_rule(
-    folder: Path, rule: Rule, kind: str, shapes: Mapping[str, Sequence[int]]
+    folder: Path,
+    rule: Rule,
+    kind: str,
+    shapes: Mapping[str, Sequence[int]],
+    beside: Mapping[str, Sequence[int]] | None = None,
 ) -> tuple[Arrays, dict[str, Any]]:
     """The arrays of a state of parameters by these names and shapes, and its loss scale; the rule gets its numbers.
+
+    Args:
+        beside: parameters whose state is there too, and is not read.
 
     Raises:
         ConfigError: the state of another optimizer.
         RunError: arrays that are missing, left over or of another shape.
     """
     found = read_counters(folder, kind)
-    arrays = read_state(folder, saved_shapes(rule, shapes)) if found.step else {}
+    arrays = read_state(folder, saved_shapes(rule, shapes), saved_shapes(rule, beside or {})) if found.step else {}
     rule.steps = found.step
     rule.shared |= found.shared
     return arrays, found.scaler

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import CallbackError, RunError
+from .installed import launched_processes
 
 if TYPE_CHECKING:
     from ..config.common import ModelSettings
@@ -199,6 +200,15 @@ def _all_on_device(case: Case) -> bool:
     return there and case["placement"] == "cuda" and not case["use_8bit_adam"] and moves
 
 
+def _whole_in_each(case: Case) -> bool:
+    """Whether each of several processes keeps the optimizer's state that one could keep for all."""
+    from ..config.placing import ALL_AT_ONCE
+
+    keeps = case["shard"] == "none" and case["placement"] == "cuda" and not case["fused_backward_pass"]
+    divided = case["optimizer"] not in ALL_AT_ONCE and not case["use_8bit_adam"]
+    return case.backend in ("torch", "paddle") and launched_processes(case.backend) > 1 and keeps and divided
+
+
 def _placed_by_plan(case: Case) -> bool:
     """Whether the plan, which has left some of it on the device, was wrong."""
     return case["placement"] == "auto" and case.kind == "device" and not case["use_lora"]
@@ -249,6 +259,7 @@ REMEDIES: list[tuple[str | Callable[[Case], str], tuple[str, ...], Callable[[Cas
     ("--quantize_text_encoders int8", (LOADING, PROMPTS), _words_in_8_bits, _set(quantize_text_encoders="int8")),
     ("--quantize_text_encoders nf4", (LOADING, PROMPTS), _words_in_4_bits, _set(quantize_text_encoders="nf4")),
     ("--use_8bit_adam", (TRAINING,), _eight_bits, _set(use_8bit_adam=True)),
+    ("--shard optimizer", (TRAINING, VALIDATION), _whole_in_each, _set(shard="optimizer")),
     ("--placement auto", (*DENOISING, PROMPTS), _all_on_device, _set(placement="auto")),
     ("--placement cpu", (TRAINING,), _placed_by_plan, _set(placement="cpu")),
     ("--no-use_ema", (LOADING, TRAINING), lambda c: c["use_ema"], _set(use_ema=False)),

@@ -9,6 +9,7 @@ arithmetic, and with bit-identical inputs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -234,6 +235,11 @@ class Backend(Protocol):
 
     def new_words(self, *, averaged: bool) -> Embeddings | None:
         """The embeddings of new words that a run has trained; None where there are none."""
+        ...
+
+    def whole_state(self) -> AbstractContextManager[None]:
+        """Within, rank 0 may `save_state`.  Where ranks keep different parts of it, all come here at the same time, and
+        the others give theirs and leave when rank 0 does."""
         ...
 
     def save_state(self, folder: Path) -> None:

@@ -26,7 +26,7 @@ ALIKE = (
     *("pretrained_model_name_or_path", "resolution", "height", "width", "train_batch_size", "mixed_precision"),
     *("gradient_accumulation_steps", "gradient_checkpointing", "use_lora", "rank", "train_text_encoder", "compile"),
     *("with_prior_preservation", "diff_output_preservation", "cache_latents", "backend", "device", "use_ema"),
-    *("placement", "offload_optim_frac", "blocks_to_swap", "fused_backward_pass"),
+    *("placement", "offload_optim_frac", "blocks_to_swap", "fused_backward_pass", "shard"),
 )
 """Settings of which an update's time is a matter: a run in which they are the same tells it."""
 

@@ -416,6 +416,10 @@ class MemoryGroupKeywords(TypedDict, total=False):
     """Update weights while gradients arrive, so that never all gradients are there; without clipping, accumulation and
     fp16."""
 
+    shard: Literal["none", "optimizer", "full"]
+    """Over several processes: optimizer lets each keep the optimizer's state of its share of the weights (ZeRO's first
+    stage), in place of all of it; full, which would share out weights and gradients too, is not there yet."""
+
     ignore_memory_plan: bool
     """Begin although the plan of memory says that it does not suffice (`dreambooth plan`): it is a prediction."""
 

@@ -103,6 +103,9 @@ class MemorySettings(Settings):
     fused_backward_pass: bool = setting(False, may_change=True)
     """Update weights while gradients arrive, so that never all gradients are there; without clipping, accumulation and
     fp16."""
+    shard: Literal["none", "optimizer", "full"] = setting("none", may_change=True, example="optimizer")
+    """Over several processes: optimizer lets each keep the optimizer's state of its share of the weights (ZeRO's first
+    stage), in place of all of it; full, which would share out weights and gradients too, is not there yet."""
     ignore_memory_plan: bool = setting(False, may_change=True)
     """Begin although the plan of memory says that it does not suffice (`dreambooth plan`): it is a prediction."""
     enable_xformers_memory_efficient_attention: bool = setting(False, may_change=True)

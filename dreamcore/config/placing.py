@@ -12,6 +12,7 @@ def misplaced(config: Any) -> Iterator[str]:
     """What is wrong with a training configuration, a line each."""
     yield from _too_early(config)
     yield from _apart(config)
+    yield from _shared_out(config)
     if config.blocks_to_swap and config.quantize_base is not None:
         yield (
             "blocks_to_swap: given together with quantize_base, whose weights stay where they were made small; "
@@ -40,6 +41,34 @@ def _too_early(config: Any) -> Iterator[str]:
         )
     if config.fused_backward_pass and (name := name_of(config)) != "adamw":
         yield f"fused_backward_pass: optimizer {name} updates all weights together; give optimizer adamw"
+
+
+ALL_AT_ONCE = {
+    "prodigy": "needs all weights at once for its step size",
+    "adamw_schedulefree": "judges weights that only their keeper knows",
+    "adamw8bit": "keeps a state that is not shared out here",
+}
+"""Optimizers whose state one rank has no use for a share of -> why."""
+
+
+def _shared_out(config: Any) -> Iterator[str]:
+    """Of an optimizer's state that is shared out over processes."""
+    if config.shard == "full":
+        yield "shard: full is not there yet; give optimizer, which shares out the optimizer's state"
+    if config.shard != "optimizer":
+        return
+    if (name := name_of(config)) in ALL_AT_ONCE:
+        yield f"shard: optimizer {name} {ALL_AT_ONCE[name]}; give optimizer adamw, or leave shard out"
+    if config.placement != "cuda":
+        yield (
+            f"shard: given together with placement {config.placement}, which keeps the state on the host; give one or "
+            "the other"
+        )
+    if config.fused_backward_pass:
+        yield (
+            "shard: given together with fused_backward_pass, which updates where gradients are made; give one or the "
+            "other"
+        )
 
 
 def _apart(config: Any) -> Iterator[str]:

@@ -73,6 +73,12 @@ RANDOM = When(
 SPARING = replace(
     on("torch"), remedy="use that backend, give gradient_checkpointing or use_lora in its place, or remove it"
 )
+SHARDS = When(
+    lambda _, r: r.backend in (None, "torch", "paddle") or r.backend not in OURS,
+    "on torch and paddle",
+    "use one of these, or remove it; on MindSpore mindone's own scripts have ZeRO",
+    of="backend",
+)
 PUSH = beside("push_to_hub")
 VALIDATION_IMAGES = beside("validation_prompt")
 CLASSES = beside("with_prior_preservation")
@@ -227,6 +233,7 @@ TRAIN: dict[str, Use] = {
     ),
     "blocks_to_swap": Use(SPARING, LORA),
     "fused_backward_pass": Use(SPARING),
+    "shard": Use(SHARDS),
     "ema_decay": Use(EMA),
     "weighting_scheme": Use(FLOW, same=lambda c: ("none",)),
     "logit_mean": Use(FLOW, _weighted("logit_normal")),

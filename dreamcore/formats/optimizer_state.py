@@ -7,9 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import ConfigError
+import numpy as np
+
+from ..errors import ConfigError, RunError
 from ..io.names import OPTIMIZER_FILE
-from .weights import Arrays, read_exactly, read_metadata, write_safetensors
+from .tensors import Entry, Tensors, write_tensors
+from .weights import Arrays, misfit, read_exactly, read_metadata
 
 
 class Counters(NamedTuple):
@@ -25,12 +28,12 @@ class Counters(NamedTuple):
     """Numbers that all weights share."""
 
 
-def save_optimizer(folder: Path, arrays: Arrays, counters: Counters) -> None:
-    """Write an optimizer's state: arrays under COMPONENT.PARAMETER.WHAT."""
+def save_optimizer(folder: Path, entries: Mapping[str, Entry], counters: Counters) -> None:
+    """Write an optimizer's state: tensors under COMPONENT.PARAMETER.WHAT."""
     said = counters._asdict()
     if not said["shared"]:
         del said["shared"]
-    write_safetensors(folder / OPTIMIZER_FILE, arrays, {"counters": json.dumps(said)})
+    write_tensors(folder / OPTIMIZER_FILE, entries, {"counters": json.dumps(said)})
 
 
 def read_counters(folder: Path, optimizer: str) -> Counters:
@@ -49,10 +52,21 @@ def read_counters(folder: Path, optimizer: str) -> Counters:
     return Counters(optimizer, int(stored["step"]), stored.get("scaler") or {}, stored.get("shared") or {})
 
 
-def read_state(folder: Path, shapes: Mapping[str, Sequence[int]]) -> Arrays:
+def read_state(
+    folder: Path, shapes: Mapping[str, Sequence[int]], beside: Mapping[str, Sequence[int]] | None = None
+) -> Arrays:
     """The arrays of a state by their names and shapes.
+
+    Args:
+        beside: others that the file has, which are left there.
 
     Raises:
         RunError: arrays that are missing, left over or of another shape.
     """
-    return read_exactly(folder / OPTIMIZER_FILE, shapes, "what this run trains")
+    file, what = folder / OPTIMIZER_FILE, "what this run trains"
+    if not beside:
+        return read_exactly(file, shapes, what)
+    tensors = Tensors(file)
+    if problem := misfit(tensors, {**shapes, **beside}):
+        raise RunError(f"{file}: does not fit {what}: {problem}")
+    return {name: np.array(tensors[name], np.float32) for name in shapes}

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 
+from ..backends.installed import launched_processes
+
 NVML = "nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1"
 """NVIDIA's management library: it opens no context on a card, as asking CUDA would."""
 CGROUP = Path("/sys/fs/cgroup")
@@ -27,12 +29,14 @@ class Machine:
         free: bytes of the device's memory that nobody has; None where that is not known.
         total: bytes of it.
         host_free: bytes that this process may still take, swap included; None where that is not known.
+        processes: of the run, each with a device of its own.
     """
 
     device: str
     free: int | None = None
     total: int | None = None
     host_free: int | None = None
+    processes: int = 1
 
     @property
     def on_host(self) -> bool:
@@ -50,11 +54,11 @@ def find_machine(backend: str, device: str | None) -> Machine:
     name = (device or _usual(backend)).lower()
     kind, _, number = name.partition(":")
     if kind not in ("cuda", "gpu"):
-        return Machine("cpu" if kind == "cpu" else name, host_free=host)
+        return Machine("cpu" if kind == "cpu" else name, host_free=host, processes=launched_processes(backend))
     local = os.environ.get("LOCAL_RANK") or os.environ.get("PADDLE_LOCAL_RANK") or "0"
     index = int(number or local) if (number or local).isdecimal() else 0
     free, total = _card(index) or (None, None)
-    return Machine(f"{kind}:{index}", free, total, host)
+    return Machine(f"{kind}:{index}", free, total, host, launched_processes(backend))
 
 
 def _share(free: int | None) -> int | None:

@@ -28,12 +28,15 @@ from .blocks import blocks_by_size
 from .headers import StoredWeights, stored_weights
 from .machine import Machine
 from .plan import Place, Plan, Stage
+from .shards import largest_share
 
 HELD_BACK = 32 * 2**20
 """Bytes that networks without weights take, and that the C library keeps of what loading has freed."""
 REMADE, QUANTISING = 2, 64 * 2**20
 """Copies of a quantised weight while it is computed with; bytes that quantising takes at a time at most, 16 for each
 number."""
+SHARDS = ("torch", "paddle")
+"""Backends whose processes share out the optimizer's state."""
 ORIGINALS = "originals of what trains"
 """What networks compute with are copies then."""
 REORDERED = 2
@@ -127,6 +130,10 @@ class _Planner:
     def _notes(self) -> list[str]:
         notes = ["Beside what the idle process holds: Python, the framework, the driver's context."]
         notes.append("predicted: from the architecture, operator by operator; not measured on this machine.")
+        if self.config.shard == "optimizer" and self.machine.processes == 1:
+            notes.append(
+                "shard: one process keeps the whole of the optimizer's state; `dreambooth launch` starts several"
+            )
         if rough := [name for name, part in self.parts.items() if not part.shapes]:
             notes.append(f"{', '.join(rough)}: a form without a header, judged by its files' size")
         return notes
@@ -203,7 +210,17 @@ class _Planner:
             unused = (*self.model.unused(name), TABLE)
             known = {n: s for n, s in self.parts[name].shapes.items() if not n.startswith(unused)}
             shapes |= {f"{name}.{n}": s for n, s in known.items()} or {name: (self.parts[name].count,)}
-        return state_bytes(self.config, shapes)
+        return round(state_bytes(self.config, shapes) * self._share(shapes))
+
+    def _share(self, shapes: Mapping[str, tuple[int, ...]]) -> float:
+        """The part of the optimizer's state that one process keeps at most; of LoRA's factors, which are many and
+        small, as if they came out even."""
+        processes = self.machine.processes
+        if self.config.shard != "optimizer" or self.backend not in SHARDS:
+            return 1.0
+        if self.config.use_lora:
+            return 1 / processes
+        return largest_share({name: math.prod(shape) for name, shape in shapes.items()}, processes)
 
     def _trainable(self, name: str) -> int:
         unused, shapes = (*self.model.unused(name), TABLE), self.parts[name].shapes

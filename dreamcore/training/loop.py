@@ -188,8 +188,9 @@ class _Loop:
             return
         self.saved = done
         with self.p.status.doing("saving", done):
-            if self.p.run_folder:
-                self.write_checkpoint(done, self.p.run_folder)
+            with self.p.backend.whole_state():
+                if self.p.run_folder:
+                    self.write_checkpoint(done, self.p.run_folder)
             self.world.barrier()
         self.recorder.restart_clock()
 

@@ -139,6 +139,7 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "offload_optim_frac": (0.5, {"placement": "cpu"}),
     "blocks_to_swap": (1, LORA),
     "fused_backward_pass": (True, {"max_grad_norm": 0}),
+    "shard": ("optimizer", None),
     "ignore_memory_plan": (True, None),
     "enable_xformers_memory_efficient_attention": (True, None),
     "use_ema": (True, None),
@@ -443,10 +444,10 @@ def test_what_cannot_act_is_refused_before_the_model_loads(
             prepare(config, stack)
         assert not (tmp_path / "out").exists()
     else:  # of this backend
-        assert name in {*TORCH, "mode", "jit_level"} and BACKEND in ("torch", "mindspore")
+        assert name in {"torch": TORCH, "mindspore": {"mode", "jit_level"}, "paddle": {"shard"}}[BACKEND]
 
 
-TORCH = {"allow_tf32", "channels_last", "compile", "use_8bit_adam", "placement", "fused_backward_pass"}
+TORCH = {"allow_tf32", "channels_last", "compile", "use_8bit_adam", "placement", "fused_backward_pass", "shard"}
 
 
 def test_all_are_named_at_once(tiny_model: Path, photos: Path, tmp_path: Path, nothing_loads: None) -> None:

@@ -47,8 +47,8 @@ def test_the_check_itself_sees_a_circle() -> None:
 
 
 ONLY: dict[str, set[str]] = {
-    "torch": {"offload", "quantization", "slabs", "store", "streaming"},
-    "paddle": {"cpu_shim", "libraries"},
+    "torch": {"offload", "quantization", "sharding", "slabs", "store", "streaming"},
+    "paddle": {"cpu_shim", "libraries", "sharding"},
     "mindspore": {"cpu_shim", "network", "buckets", "rotary"},
 }
 """What an adapter has beside the files that each has; CONTRIBUTING says why."""

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from dreamcore.errors import ConfigError
+from dreamcore.formats.weights import read_safetensors
+from dreamcore.io.names import OPTIMIZER_FILE
 from dreamcore.runs.checkpoint import list_checkpoints, verify
 from dreamcore.track.metrics import read_lines
 
@@ -50,9 +52,10 @@ def launch(output: Path, logs: Path, processes: int = 2, **settings: Any) -> sub
     )
 
 
-def test_two_processes_equal_one(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("shard", ["none", "optimizer"])
+def test_two_processes_equal_one(shard: str, tiny_model: Path, photos: Path, tmp_path: Path) -> None:
     place = {"pretrained_model_name_or_path": tiny_model, "instance_data_dir": photos}
-    done = launch(tmp_path / "two", tmp_path / "logs", train_batch_size=1, **place)
+    done = launch(tmp_path / "two", tmp_path / "logs", train_batch_size=1, shard=shard, **place)
     said = done.stdout + "".join(f.read_text(errors="replace") for f in sorted(tmp_path.glob("logs/workerlog.*")))
     assert done.returncode == 0, said
     assert said.count("the finished model is in") <= 2, "one process speaks (the launcher repeats it)"
@@ -62,6 +65,10 @@ def test_two_processes_equal_one(tiny_model: Path, photos: Path, tmp_path: Path)
     for name in ("loss", "loss_instance", "loss_prior", "grad_norm", "lr"):
         np.testing.assert_allclose([r[name] for r in two], [r[name] for r in one.metrics], rtol=1e-5, err_msg=name)
     assert [verify(f)["update"] for _, f in list_checkpoints(tmp_path / "two")] == [2, 4]
+    states = [read_safetensors(tmp_path / w / "checkpoint-2" / OPTIMIZER_FILE) for w in ("one", "two")]
+    assert states[0].keys() == states[1].keys(), "whole, whoever kept it"
+    for name, value in states[0].items():
+        np.testing.assert_allclose(states[1][name], value, 2e-3, 1e-5 * float(np.abs(value).max()), err_msg=name)
     images = [{p.read_bytes() for p in (tmp_path / w / "class_images").glob("*.png")} for w in ("one", "two")]
     assert [len(made) for made in images] == [4, 4], "shared out, each different"
     assert not list((tmp_path / "two").rglob("*env*")), "the launcher's log folder stays outside"

@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,9 @@ class StubBackend:
         factors = {f"{LORA_LAYER}.lora_A.weight": np.full((rank, 4), self.updates, np.float32)}
         factors |= {f"{LORA_LAYER}.lora_B.weight": np.full((4, rank), 1 / 3, np.float32)}
         return TrainedLora(factors, rank, self.config.lora_alpha or rank, {"unet": layers})
+
+    def whole_state(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def save_state(self, folder: Path) -> None:
         save_file({"updates": np.array([self.updates])}, folder / OPTIMIZER_FILE)

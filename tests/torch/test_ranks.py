@@ -9,8 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from dreamcore.formats.weights import Arrays, read_safetensors
+from dreamcore.io.names import EMA_FILE, OPTIMIZER_FILE
 from dreamcore.track.metrics import read_lines
 
 from ..support import needs
@@ -38,6 +41,7 @@ CASES: dict[str, dict[str, Any]] = {
         "train_batch_size": 4,
         "gradient_accumulation_steps": 2,
         "max_grad_norm": 0.05,
+        "use_ema": True,
         "checkpointing_steps": 2,
     },
     "lora on both": {
@@ -65,17 +69,25 @@ def launch(processes: int, arguments: list[str]) -> subprocess.CompletedProcess[
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, photos: Path) -> Path:
-    """OUTPUTS/CASE/WORLD: each case with four, two and one process; and a run handed on from four to two to one."""
+    """OUTPUTS/CASE/WORLD: each case with four, two and one process, and with four and two that shard; and runs handed
+    on: from four that shard to two and to one, and from one to four and to two that shard."""
     root = tmp_path_factory.mktemp("ranks")
     handed_on = {"train_batch_size": 4, "checkpointing_steps": 2, "checkpoints_total_limit": 1}
+    small_run(tiny_model, photos, root / "handed back", **handed_on, max_train_steps=2)
     for world in (4, 2, 1):
         jobs = []
         for name, settings in CASES.items():
             jobs.append({"output": str(root / name / str(world)), "settings": shared(settings, world)})
+            if world > 1:
+                jobs.append({"output": str(root / name / f"{world} shard"), "settings": sharded(settings, world)})
         more = {"max_train_steps": {4: 2, 2: 4, 1: 6}[world]} | (
             {} if world == 4 else {"resume_from_checkpoint": "latest"}
         )
-        jobs.append({"output": str(root / "handed on"), "settings": shared(handed_on, world) | more})
+        way = sharded if world == 4 else shared
+        jobs.append({"output": str(root / "handed on"), "settings": way(handed_on, world) | more})
+        if world > 1:
+            back = {"max_train_steps": {4: 4, 2: 6}[world], "resume_from_checkpoint": "latest"}
+            jobs.append({"output": str(root / "handed back"), "settings": sharded(handed_on, world) | back})
         for job in jobs:
             job |= {"model": str(tiny_model), "photos": str(photos)}
         if world == 1:
@@ -99,14 +111,19 @@ def shared(settings: dict[str, Any], world: int) -> dict[str, Any]:
     return settings | more | {"train_batch_size": settings["train_batch_size"] // world}
 
 
+def sharded(settings: dict[str, Any], world: int) -> dict[str, Any]:
+    """Settings of each process, which keeps its share of the optimizer's state."""
+    return settings | {"shard": "optimizer", "train_batch_size": settings["train_batch_size"] // world}
+
+
 def metrics(folder: Path) -> list[dict[str, Any]]:
     return read_lines(folder / "metrics.jsonl")
 
 
-@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("world", ["2", "4", "2 shard", "4 shard"])
 @pytest.mark.parametrize("case", CASES)
-def test_losses_and_gradients_do_not_depend_on_the_processes(case: str, world: int, outputs: Path) -> None:
-    alone, together = metrics(outputs / case / "1"), metrics(outputs / case / str(world))
+def test_losses_and_gradients_do_not_depend_on_the_processes(case: str, world: str, outputs: Path) -> None:
+    alone, together = metrics(outputs / case / "1"), metrics(outputs / case / world)
     assert [m["step"] for m in together] == [1, 2, 3, 4], "each update is written once"
     names = {"loss", "loss_instance", "grad_norm", "lr"} | ({"loss_prior"} if "prior" in case else set())
     for one, other in zip(alone, together, strict=True):
@@ -139,8 +156,36 @@ def files(folder: Path) -> list[str]:
     return sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if not f.name.startswith("."))
 
 
-def test_a_run_goes_on_in_another_number_of_processes(outputs: Path) -> None:
-    straight, handed_on = metrics(outputs / "straight"), metrics(outputs / "handed on")
+@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("case", CASES)
+def test_each_process_keeps_its_share_of_the_state(case: str, world: int, outputs: Path) -> None:
+    whole = sum(value.nbytes for value in state(outputs / case / f"{world} shard", 4).values())
+    sizes = json.loads((outputs / case / f"{world} shard.state.json").read_text())
+    assert len(sizes) == world and sum(sizes) == whole
+    assert max(sizes) < 1.05 * whole / world
+    assert set(json.loads((outputs / case / "2.state.json").read_text())) == {whole}, "unsharded, each keeps all"
+
+
+def test_sharded_checkpoints_hold_what_others_do(outputs: Path) -> None:
+    folder = outputs / "prior, accumulation, clipping"
+    alone = state(folder / "1", 2)
+    for world in ("2 shard", "4 shard"):
+        together = state(folder / world, 2)
+        assert alone.keys() == together.keys()
+        for name, value in alone.items():
+            np.testing.assert_allclose(together[name], value, 2e-3, 1e-6 * float(np.abs(value).max()), err_msg=name)
+        average = read_safetensors(folder / world / "checkpoint-4" / EMA_FILE)
+        for name, value in read_safetensors(folder / "1" / "checkpoint-4" / EMA_FILE).items():
+            np.testing.assert_allclose(average[name], value, 1e-4, 1e-5, err_msg=name)
+
+
+def state(folder: Path, update: int) -> Arrays:
+    return read_safetensors(folder / f"checkpoint-{update}" / OPTIMIZER_FILE)
+
+
+@pytest.mark.parametrize("way", ["handed on", "handed back"])
+def test_a_run_goes_on_in_another_number_of_processes(way: str, outputs: Path) -> None:
+    straight, handed_on = metrics(outputs / "straight"), metrics(outputs / way)
     assert [m["step"] for m in handed_on] == [1, 2, 3, 4, 5, 6]
     for one, other in zip(straight, handed_on, strict=True):
         for name in ("loss", "grad_norm"):

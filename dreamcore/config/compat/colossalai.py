@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .diffusers import LORA
-from .meaning import Refused, Script, Settings, System, one_of, same, several, switch
+from .meaning import Refused, Script, Settings, System, same, several, switch
 
 
 def _test_run(given: Any) -> Settings:
@@ -14,18 +14,31 @@ def _test_run(given: Any) -> Settings:
     return {}
 
 
+PLUGINS: dict[str, Settings] = {
+    "torch_ddp": {"mixed_precision": "no"},
+    "torch_ddp_fp16": {"mixed_precision": "fp16"},
+    "low_level_zero": {"mixed_precision": "fp16", "shard": "optimizer"},
+}
+"""The last one's defaults: its first stage, in fp16 (`LowLevelZeroPlugin`)."""
+
+
+def _plugin(given: Any) -> Settings:
+    spelt = str(given).strip().lower()
+    if spelt not in PLUGINS:
+        raise Refused(
+            f"expected one of {', '.join(PLUGINS)}; received {given!r}; gemini shards weights over processes; what its "
+            "placement does is placement here, with mixed_precision bf16"
+        )
+    return PLUGINS[spelt]
+
+
 COLOSSALAI = System(
     name="colossalai",
     about="ColossalAI's examples/images/dreambooth",
     backend="torch",
     scripts={"train_dreambooth_colossalai.py": Script(), "train_dreambooth_colossalai_lora.py": LORA},
     train={
-        "plugin": one_of(
-            "mixed_precision",
-            {"torch_ddp": "no", "torch_ddp_fp16": "fp16"},
-            instead="; gemini and low_level_zero shard over processes; what gemini's placement does is placement here, "
-            "with mixed_precision bf16",
-        ),
+        "plugin": several("`mixed_precision`, `shard`", _plugin),
         "externel_unet_path": same("pretrained_unet_name_or_path"),
         "test_run": several("refused when on: max_train_steps 10", _test_run, "switch"),
     },

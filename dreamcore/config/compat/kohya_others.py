@@ -17,7 +17,7 @@ FOLDER = (
     "give a folder in diffusers' layout, or a model's id on the Hub, as pretrained_model_name_or_path, which brings it"
 )
 HUBER = "of Huber's loss, which loss_type turns on"
-SHARDED = "weights, gradients and optimizer lie on the device whole; leave it out"
+SHARDED = "DeepSpeed is not used here; over several processes, shard optimizer is ZeRO's first stage"
 EVERY_LAYER = "layers train at one rate; leave it out"
 
 

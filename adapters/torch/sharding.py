@@ -1,0 +1,47 @@
+"""What goes from rank to rank where the optimizer's state is shared out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+
+from dreamcore.backends.launching import all_alive
+
+from .launch import share_tensors, sum_tensors_for
+
+
+class Wires:
+    """Of `backends.sharding`."""
+
+    def add_up(self, weights: Sequence[torch.Tensor], owner: int) -> None:
+        sum_tensors_for([p.grad for p in weights if p.grad is not None], owner)
+        if owner != dist.get_rank():
+            for weight in weights:
+                weight.grad = None
+
+    @torch.no_grad()
+    def hand_out(self, weights: Sequence[torch.Tensor], owner: int) -> None:
+        share_tensors([p.detach() for p in weights], owner)
+
+    def norm(self, own: torch.Tensor) -> torch.Tensor:
+        squared = own.double().square()
+        with all_alive():
+            dist.all_reduce(squared)
+        return squared.sqrt().to(own.dtype)
+
+
+class SharedScaler(torch.amp.GradScaler):
+    """fp16's loss scale where an overflow in one rank's share is one of all.
+
+    PyTorch's own of that kind (`ShardedGradScaler`) finds overflows in a shape that fused AdamW does not take.
+    """
+
+    def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
+        super().unscale_(optimizer)
+        if not self.is_enabled():
+            return
+        for found in self._per_optimizer_states[id(optimizer)]["found_inf_per_device"].values():
+            with all_alive():
+                dist.all_reduce(found)
