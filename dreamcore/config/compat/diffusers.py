@@ -89,7 +89,7 @@ NAMES: dict[str, Meaning] = {
     "train_text_encoder_frac": refused("the text encoders train for the whole run", "1.0", "1"),
     **quantization.DIFFUSERS,
     "use_aspect_ratio_buckets": same("aspect_ratio_buckets", switch, "switch"),
-    **{name: refused("nothing is sharded here; leave it out", kind="switch") for name in (
+    **{name: ignored("frozen text encoders leave the device once they have encoded", "switch") for name in (
         "use_fsdp_text_encoder", "fsdp_text_encoder",
     )},
     "remote_text_encoder": refused(
