@@ -43,6 +43,10 @@ IN_TWO_PROCESSES = ("--numprocesses=2", "--dist=loadfile", "--no-loadscope-reord
 the order given: those of few but long tests come first, lest one process ends with them alone."""
 
 LONG_TESTS = ("tests/contract/test_kill.py", "tests/crossing")
+LONG_WITH_TORCH = (
+    *("tests/house/test_documents.py", "tests/torch/test_ranks.py", "tests/contract/test_kill.py"),
+    "tests/tinyworld/test_quickstart.py",
+)
 
 OPTIMIZERS = ("prodigyopt==1.1.2", "lion-pytorch==0.2.5", "schedulefree==1.4.1", "came-pytorch==0.1.3")
 """What the rules of `backends/rules.py` are compared with, beside PyTorch and transformers."""
@@ -51,11 +55,15 @@ SITE = ("mkdocs==1.6.1", "mkdocs-material==9.8.2", "mkdocstrings==1.0.8", "mkdoc
 """What makes a site of docs/."""
 
 
+AS_USED = "--no-compile"
+"""What is imported is compiled then, a third of it all; all of a backend's takes two minutes of a processor."""
+
+
 def install(session: nox.Session, backend: str, *extras: str) -> None:
     """Install this tree with a backend, all in the versions that were tested."""
     constraints = f"--constraint=constraints/{backend}.txt"
-    session.install(FRAMEWORKS[backend], constraints)
-    session.install("--editable", f".[{','.join((backend, *extras))}]", constraints)
+    session.install(AS_USED, FRAMEWORKS[backend], constraints)
+    session.install(AS_USED, "--editable", f".[{','.join((backend, *extras))}]", constraints)
 
 
 def teach(session: nox.Session, backend: str, folder: Path) -> None:
@@ -98,14 +106,22 @@ def quickstart_mindspore(session: nox.Session) -> None:
     teach(session, "mindspore", Path("quickstart") / "mindspore")
 
 
+@nox.session
+def experiment(session: nox.Session) -> None:
+    """Try the paper's claims on the embedded model, for hours; what is done is not done again."""
+    install(session, "torch")
+    session.run("python", "-m", "tools.experiment", *session.posargs)
+
+
 @nox.session(name="tests-torch", tags=["tests"])
 def tests_torch(session: nox.Session) -> None:
     """All tests but the other backends' own, with the PyTorch backend."""
     install(session, "torch", "dev")
-    session.install("--no-deps", *OPTIMIZERS)
+    session.install(AS_USED, "--no-deps", *OPTIMIZERS)
     found = [p for p in Path("tests").iterdir() if p.name.startswith("test_") or (p / "__init__.py").is_file()]
     others = sorted(str(p) for p in found if p.name not in FRAMEWORKS)
-    session.run("python", "-m", "pytest", *(session.posargs or (*IN_TWO_PROCESSES, "tests/torch", *others)))
+    tests = (*IN_TWO_PROCESSES, *LONG_WITH_TORCH, "tests/torch", *others)
+    session.run("python", "-m", "pytest", *(session.posargs or tests))
     session.run("python", "-m", "tests.crossing.write_reference", silent=True)
 
 
@@ -130,7 +146,8 @@ def tests_paddle(session: nox.Session) -> None:
 @nox.session(name="tests-crossing", tags=["tests"], venv_backend="none")
 def tests_crossing(session: nox.Session) -> None:
     """PyTorch reads what the other backends' tests have just written; in the environment of tests-torch."""
-    session.run(".nox/tests-torch/bin/python", "-m", "pytest", "tests/crossing/read_by_torch.py", external=True)
+    tests = ("--numprocesses=2", "tests/crossing/read_by_torch.py")
+    session.run(".nox/tests-torch/bin/python", "-m", "pytest", *tests, external=True)
 
 
 @nox.session(venv_backend="none")
@@ -144,7 +161,7 @@ def slow(session: nox.Session) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Style, formatting and types."""
-    session.install("--editable", ".[dev]", "--constraint=constraints/torch.txt")
+    session.install(AS_USED, "--editable", ".[dev]", "--constraint=constraints/torch.txt")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
@@ -154,6 +171,6 @@ def lint(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """The documents as a site, in site/: a link that leads nowhere, or any other warning, is an error; nor may a page
     ask another host for anything."""
-    session.install(*SITE)
+    session.install(AS_USED, *SITE)
     session.run("mkdocs", "build", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
     session.run("python", "-m", "tools.house.check_site", "site")

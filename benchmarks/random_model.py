@@ -1,4 +1,7 @@
-"""A Stable Diffusion of random weights in a given geometry: `python -m benchmarks.random_model sd15 FOLDER`."""
+"""A Stable Diffusion of random weights in a given geometry: `python -m benchmarks.random_model sd15 FOLDER`.
+
+Its files are of float32, or of another type, such as bfloat16, that is named behind the folder.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +36,8 @@ GEOMETRIES = {
 }
 
 
-def write_random_model(folder: Path, g: Geometry) -> Path:
-    """Write a model of random weights in diffusers' layout; returns the folder."""
+def write_random_model(folder: Path, g: Geometry, dtype: str = "float32") -> Path:
+    """Write a model of random weights of a PyTorch type in diffusers' layout; returns the folder."""
     import torch
     from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
     from safetensors.torch import load_file, save_file
@@ -50,7 +53,7 @@ def write_random_model(folder: Path, g: Geometry) -> Path:
         up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * plain,
         cross_attention_dim=g.words_width,
         attention_head_dim=8,
-    ).save_pretrained(folder / "unet")
+    ).to(getattr(torch, dtype)).save_pretrained(folder / "unet")
     blocks = len(g.vae_widths)
     AutoencoderKL(
         sample_size=g.resolution,
@@ -60,7 +63,7 @@ def write_random_model(folder: Path, g: Geometry) -> Path:
         up_block_types=("UpDecoderBlock2D",) * blocks,
         norm_num_groups=min(32, g.vae_widths[0]),
         latent_channels=4,
-    ).save_pretrained(folder / "vae")
+    ).to(getattr(torch, dtype)).save_pretrained(folder / "vae")
     write_tokenizer(folder / "tokenizer")
     CLIPTextModel(
         CLIPTextConfig(
@@ -73,7 +76,7 @@ def write_random_model(folder: Path, g: Geometry) -> Path:
             eos_token_id=2,
             pad_token_id=1,
         )
-    ).save_pretrained(folder / "text_encoder")
+    ).to(getattr(torch, dtype)).save_pretrained(folder / "text_encoder")
     file = folder / "text_encoder" / "model.safetensors"  # under its published names, as both trainers read it
     tensors = {k if k.startswith("text_model.") else f"text_model.{k}": v for k, v in load_file(file).items()}
     save_file(tensors, file, metadata={"format": "pt"})
@@ -100,4 +103,4 @@ def _index() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(write_random_model(Path(sys.argv[2]), GEOMETRIES[sys.argv[1]]))
+    print(write_random_model(Path(sys.argv[2]), GEOMETRIES[sys.argv[1]], *sys.argv[3:]))

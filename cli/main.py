@@ -226,6 +226,18 @@ def _report(about: str, argv: Sequence[str]) -> int:
     return run(about, argv)
 
 
+def _compare(about: str, argv: Sequence[str]) -> int:
+    from .compare import run
+
+    return run(about, argv)
+
+
+def _evaluate(about: str, argv: Sequence[str]) -> int:
+    from .evaluate import run
+
+    return run(about, argv)
+
+
 def _completion(about: str, argv: Sequence[str]) -> int:
     from .completion import run
 
@@ -269,6 +281,12 @@ COMMANDS = {
     "runs": Command("List runs: what each is doing, how far it is, and which are dead.", _runs),
     "stop": Command("Stop a run once it has saved, whichever machine it is on.", _stop),
     "report": Command("Make a run's report anew, also of one that is dead, and say where it is.", _report),
+    "compare": Command("Compare runs: the settings that differ, curves, scores, pictures of the same seeds.", _compare),
+    "evaluate": Command(
+        "Measure what was learned of a subject: likeness, truth to prompts, what is left of the class.",
+        _evaluate,
+        "dreamcore.config.evaluate:EvaluateConfig",
+    ),
     "sample": Command("Have a run that trains make images now, outside its schedule.", _sample),
     "convert": Command(
         "Bring a model or a LoRA into another form; merge, resize and extract LoRA.",

@@ -24,13 +24,16 @@ if TYPE_CHECKING:
     from .backends.installation import Installation
     from .commands.conversion import Conversion
     from .commands.data import DataReport
+    from .commands.evaluate import Evaluation
     from .commands.identifiers import Identifier
     from .config import GenerateConfig, Settings, TrainConfig
     from .config.convert import ConvertConfig, ExtractConfig, MergeConfig, ResizeConfig
+    from .config.evaluate import EvaluateConfig
     from .config.identifiers import IdentifiersConfig
     from .config.keywords import (
         ConvertKeywords,
         DataKeywords,
+        EvaluateKeywords,
         ExtractKeywords,
         GenerateKeywords,
         IdentifiersKeywords,
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from .config.look import DataConfig
     from .errors import CallbackError, ConfigError, RunError
     from .placement.plan import Plan
+    from .report.comparison import Comparison
     from .report.run import Run
     from .runs.watching import WatchedRun
     from .track.verbosity import verbosity
@@ -59,10 +63,12 @@ __all__ = [
     "Training",
     "Validation",
     "__version__",
+    "compare",
     "configs",
     "convert",
     "data_report",
     "doctor",
+    "evaluate",
     "extract",
     "generate",
     "identifiers",
@@ -251,6 +257,22 @@ def plan(config: TrainConfig | str | Path | None = None, **settings: Unpack[Trai
     return plan(_configuration(TrainConfig, config, settings))
 
 
+def evaluate(config: EvaluateConfig | str | Path | None = None, **settings: Unpack[EvaluateKeywords]) -> Evaluation:
+    """Measure what was learned of a subject, on pictures of it: `dreambooth evaluate`.  Arguments as for `train`.
+
+    Returns:
+        The measures of each subject, and where the table, the figure and the pictures are.
+
+    Raises:
+        ConfigError: before a picture is made: a setting that cannot be used, or a judge whose weights cannot be had.
+        RunError: the disk is full or cannot be written.
+    """
+    from .commands.evaluate import evaluate
+    from .config.evaluate import EvaluateConfig
+
+    return evaluate(_configuration(EvaluateConfig, config, settings))
+
+
 def identifiers(
     config: IdentifiersConfig | str | Path | None = None, **settings: Unpack[IdentifiersKeywords]
 ) -> list[Identifier]:
@@ -294,6 +316,28 @@ def run_report(run: str | Path = ".") -> list[Path]:
     from .commands.report import make_report
 
     return make_report(Path(run).expanduser())
+
+
+def compare(*runs: str | Path, output: str | Path | None = None, evaluations: Sequence[str | Path] = ()) -> Comparison:
+    """Runs beside each other: `dreambooth compare`.
+
+    Args:
+        runs: their folders, or folders with a single run at work below them; two or more.
+        output: a page to write, or a folder that gets one under a free name; None: no page.
+        evaluations: folders that `dreambooth evaluate` has made of them; those in a run's own folder are found.
+
+    Returns:
+        The settings that differ, what each run has measured, and what of it cannot be compared.
+
+    Raises:
+        ConfigError: no such run, one given twice, an evaluation of another, or the page's name is taken.
+        RunError: the page cannot be written.
+    """
+    from .commands.compare import compare
+
+    page = None if output is None else Path(output).expanduser()
+    judged = [Path(folder).expanduser() for folder in evaluations]
+    return compare([Path(run).expanduser() for run in runs], page, judged)
 
 
 def stop(
@@ -425,6 +469,7 @@ _TAKE_SETTINGS = {
     **dict.fromkeys(("train", "plan"), ".config:TrainConfig"),
     "generate": ".config:GenerateConfig",
     "data_report": ".config.look:DataConfig",
+    "evaluate": ".config.evaluate:EvaluateConfig",
     "identifiers": ".config.identifiers:IdentifiersConfig",
     **{name: f".config.convert:{name.title()}Config" for name in ("convert", "merge", "resize", "extract")},
 }

@@ -31,10 +31,7 @@ from .support.tiny_taiyi import write_taiyi
 
 DOG = PHOTOGRAPHS / "dog"
 
-hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
-hypothesis.settings.register_profile("fuzz", deadline=None)
-hypothesis.settings.load_profile("fuzz" if os.environ.get("DREAMBOOTH_FUZZ") else "repeatable")
-
+os.fsync = lambda file: None  # a hundred waits for the disk in every run, of which only a power failure could tell
 
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("fuzz", deadline=None)

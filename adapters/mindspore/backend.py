@@ -238,7 +238,7 @@ class MindSporeBackend(BaseBackend[Tensor]):
         if self.text.trains:
             return (*given, *self._prompt_inputs(batch))
         words = self.text.condition(batch.prompt, batch.dropped)
-        return (*given, *map(self.to_device, self.masks(batch, words).values()), *words.values().values())
+        return (*given, *map(self.to_device, self.masks(batch, words).values()), *words.values(self.family).values())
 
     def _prompt_inputs(self, batch: Batch) -> tuple[Tensor, ...]:
         """What `LossNetwork` takes of the prompts of a batch's rows, where text encoders train."""

@@ -14,8 +14,12 @@ from dreamcore.backends.launching import all_alive
 class Wires:
     """Of `backends.sharding`."""
 
+    def add_up(self, shares: Sequence[Sequence[paddle.Tensor]]) -> None:
+        for owner, weights in enumerate(shares):
+            self._add_up(weights, owner)
+
     @paddle.no_grad()
-    def add_up(self, weights: Sequence[paddle.Tensor], owner: int) -> None:
+    def _add_up(self, weights: Sequence[paddle.Tensor], owner: int) -> None:
         for bucket in _buckets([p.grad for p in weights if p.grad is not None]):
             flat = _joined(bucket)
             with all_alive():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +12,33 @@ import numpy as np
 import torch
 import transformers
 from numpy.typing import NDArray
-from torch.amp import GradScaler
 
-from dreamcore.backends.base import BaseBackend
 from dreamcore.backends.pipelines import make_pipeline
 from dreamcore.backends.protocol import Batch, Float, SampleRequest
 from dreamcore.backends.sharding import Sharded
 from dreamcore.config import TrainConfig
 from dreamcore.config.common import ModelSettings, Precision
+from dreamcore.io.system import keep_blocks_apart
 from dreamcore.models.folder import ModelFolder
-from dreamcore.placement.shards import share_out
 from dreamcore.text.conditioning import LoadedEncoder, Tokens
 
 from . import lora, models, sampling
+from .casting import Casting
+from .compiling import check_compiler
 from .ema import EMA
-from .launch import choose_device, join_world, joined, sum_gradients
+from .full_sharding import FullySharded, SharedEMA
+from .launch import choose_device, join_world
+from .masters import Beside, Masters
 from .memory import out_of_memory
 from .models import Named
 from .offload import Manner, Offloaded
 from .optim import Optimizer
 from .precision import DTYPES, autocast, check_class_precision, check_precision, set_tf32
+from .ranks import OverRanks
 from .sampling import Conditioning
-from .sharding import SharedScaler, Wires
+from .staging import Staging
 from .store import Store
-from .streaming import Streaming, waiting
+from .streaming import Streaming, swapped, waiting
 
 __all__ = ["TorchBackend", "load", "out_of_memory"]
 
@@ -50,10 +52,10 @@ def load(model: ModelFolder, settings: ModelSettings) -> TorchBackend:
     return TorchBackend(model, settings)
 
 
-class TorchBackend(BaseBackend[torch.Tensor]):
+class TorchBackend(OverRanks):
     """`dreamcore.backends.protocol.Backend` on PyTorch."""
 
-    optimizer: Optimizer | Offloaded | Sharded[torch.Tensor]
+    optimizer: Optimizer | Masters | Sharded[torch.Tensor]
     load_tokenizer = staticmethod(models.load_tokenizer)
     fill = staticmethod(models.fill)
     add_lora = staticmethod(lora.add_lora)
@@ -68,20 +70,35 @@ class TorchBackend(BaseBackend[torch.Tensor]):
         self.dtype = self._class_dtype = check_precision(settings.mixed_precision, self.device)
         self._compiled = False
         self.store = Store(self.device)
+        self._staging = Staging(self.device) if self.device.type == "cuda" else None
         self._waiting: Named = {}
         self._streaming: Streaming | None = None
         self._masters: Named = {}
+        self._casting: Casting | None = None
         set_tf32(settings.allow_tf32, self.device)
         self.on_device = self.device.type != "cpu"
+        if not self.on_device:
+            keep_blocks_apart()
         super().__init__(model, settings)
 
     # Arrays and tensors
 
     def to_device(self, array: NDArray[Any]) -> torch.Tensor:
+        if self._staging and (sent := self._staging.take(array)) is not None:
+            return sent
         tensor = torch.from_numpy(np.ascontiguousarray(array))
         if self.device.type == "cuda":
             return tensor.pin_memory().to(self.device, non_blocking=True)
         return tensor.to(self.device)
+
+    def stage(self, batches: Sequence[Batch]) -> None:
+        if self._staging:
+            self._staging.send(
+                array
+                for batch in batches
+                for array in (batch.x, batch.target, batch.t, batch.weight, batch.mask, *batch.extra.values())
+                if isinstance(array, np.ndarray)
+            )
 
     def to_host(self, tensor: torch.Tensor) -> Float:
         return tensor.detach().float().cpu().numpy()
@@ -105,7 +122,8 @@ class TorchBackend(BaseBackend[torch.Tensor]):
         return {name: self._masters.get(f"{component}.{name}", weight) for name, weight in named.items()}
 
     def move(self, network: Any, *, away: bool = False) -> None:
-        network.to("cpu" if away else self.device)
+        if not self.shares(network):
+            network.to("cpu" if away else self.device)
         if self._streaming and network is self.denoiser:
             self._streaming.settle()
 
@@ -140,28 +158,32 @@ class TorchBackend(BaseBackend[torch.Tensor]):
         with autocast(self.device, self.precision(request)):
             return sampling.make_latents(self.model, self.denoiser, request, positive, negative)
 
+    def sample(self, request: SampleRequest) -> NDArray[np.uint8]:
+        own = self.optimizer if hasattr(self, "optimizer") else None
+        whole = self.precision(request) is torch.float32 and isinstance(own, Masters) and self._casting
+        with own.originals() if whole and isinstance(own, Masters) else nullcontext():
+            return super().sample(request)
+
     def apply_lora(self, file: Path, scale: float) -> None:
         lora.apply_file(make_pipeline(diffusers, self.model, self.networks), self.networks, file, scale)
 
     # Training
 
     def place(self, config: TrainConfig) -> None:
+        if config.compile:
+            check_compiler(self.device)
         if config.with_prior_preservation and config.prior_generation_precision is not None:
             self._class_dtype = check_class_precision(config.prior_generation_precision, self.denoiser)
         if config.channels_last:  # before the optimizer, whose state takes on the weights' layout
-            self._part(self.family.denoiser).memory_format = torch.channels_last
+            self.component(self.family.denoiser).memory_format = torch.channels_last
         if config.placement == "cpu" and not config.use_lora:  # originals stay in the host's memory
             for name in self._trained:
-                self._part(name).hosted = self.weights(name).keys()
+                self.component(name).hosted = self.weights(name).keys()
         if config.use_lora and config.blocks_to_swap:
             weights = self.weights(self.family.denoiser)
             self._waiting = {name: weights[name] for name in waiting(weights, config.blocks_to_swap)}
-            self._part(self.family.denoiser).hosted = self._waiting.keys()
-
-    def _part(self, name: str) -> models.Component:
-        part = self.residence.components[name]
-        assert isinstance(part, models.Component)
-        return part
+            self.component(self.family.denoiser).hosted = self._waiting.keys()
+        self.share(config)
 
     def add_rows(self, part: LoadedEncoder[torch.Tensor], first: int, rows: Float) -> torch.Tensor:
         weights = self.weights(part.description.network)
@@ -178,31 +200,46 @@ class TorchBackend(BaseBackend[torch.Tensor]):
 
     def make_optimizer(
         self, parameters: Mapping[str, Named], config: TrainConfig
-    ) -> Optimizer | Offloaded | Sharded[torch.Tensor]:
+    ) -> Optimizer | Masters | Sharded[torch.Tensor]:
         if config.compile:
             for network in self._trained.values():
                 network.compile()
             self._compiled = True
-        shared, halves = config.shard == "optimizer" and self.world.size > 1, self.dtype is torch.float16
-        scaler = (SharedScaler if shared else GradScaler)(self.device.type, enabled=halves)
+        scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
         if self._waiting:
-            self._streaming = Streaming(self.denoiser, self._waiting, self.store)
-        if shared:
-            shapes = {name: p.shape for named in parameters.values() for name, p in named.items()}
-            owners = share_out({name: shape.numel() for name, shape in shapes.items()}, self.world.size)
-            make = partial(Optimizer, config=config, scaler=scaler)
-            return Sharded(parameters, shapes, owners, make, joined(self.world), Wires())
-        hosts = config.placement == "cpu"
+            self._streaming = swapped(self.denoiser, self._waiting, self.store)
+        if (shared := self.shared_optimizer(parameters, config)) is not None:
+            if isinstance(shared, FullySharded):
+                self._masters = shared.named
+            return shared
+        hosts, casts = config.placement == "cpu", self._casts(config)
+        if casts:
+            self._casting = Casting(self._at_work.values(), compiled=config.compile)
+        made: Masters
         if not hosts and not config.fused_backward_pass:
-            return Optimizer(parameters, config, scaler)
+            if not casts or not self._trained:
+                return self.reducing(Optimizer(parameters, config, scaler))
+            made = Beside(parameters, lambda own: Optimizer(own, config, scaler), self.store, self.dtype)
+            return self._with_masters(self.reducing(made))
         manner = Manner(
             share=config.offload_optim_frac if hosts else 0.0,
-            dtype=self.dtype if hosts and not config.use_lora else None,
+            dtype=self.dtype if casts else None,
             from_host=hosts and not config.use_lora,
             accumulates=config.gradient_accumulation_steps > 1,
             fused=config.fused_backward_pass,
+            travels=torch.float32 if config.ddp_comm_hook == "no" else DTYPES[config.ddp_comm_hook],
         )
         made = Offloaded(parameters, lambda own: Optimizer(own, config, scaler), self.store, self.world, manner)
+        return self._with_masters(made)
+
+    def _casts(self, config: TrainConfig) -> bool:
+        """Whether networks hold all that they compute with in 16 bits, so that nothing need be autocast: not what
+        methods beside peft's plain layers mix with float32."""
+        plain = not config.use_lora or (config.lora_method == "lora" and not config.use_dora)
+        return self.dtype is not torch.float32 and plain
+
+    def _with_masters(self, made: Masters) -> Masters:
+        """Let files and averages read masters."""
         if self._lora:
             for part, factors in self._factors.items():
                 self._factors[part] = {name: made.named.get(name, factor) for name, factor in factors.items()}
@@ -214,7 +251,9 @@ class TorchBackend(BaseBackend[torch.Tensor]):
 
     def make_ema(self, decay: float) -> EMA:
         own = self.optimizer
-        return EMA(own.named, decay, own.publish) if isinstance(own, Offloaded) else EMA(own.named, decay)
+        if isinstance(own, FullySharded):
+            return SharedEMA(own, decay)
+        return EMA(own.named, decay, own.publish) if isinstance(own, Masters) else EMA(own.named, decay)
 
     def train_step(self, micro_batches: Sequence[Batch], lr: Mapping[str, float]) -> None:
         if isinstance(self.optimizer, Offloaded):
@@ -223,26 +262,28 @@ class TorchBackend(BaseBackend[torch.Tensor]):
 
     def backward(self, batch: Batch) -> torch.Tensor:
         errors = super().backward(batch)
-        if isinstance(self.optimizer, Offloaded):
+        if isinstance(self.optimizer, Masters):
             self.optimizer.end_pass()
         if self._streaming:
             self._streaming.end()
+        self.end_gathering()
         return errors
 
     def load_state(self, folder: Path, *, reset_optimizer: bool = False) -> None:
         super().load_state(folder, reset_optimizer=reset_optimizer)
-        if isinstance(self.optimizer, Offloaded):
+        if isinstance(self.optimizer, Masters):
             self.optimizer.publish()
 
     def answer(self, batch: Batch) -> torch.Tensor:
         streaming = self._streaming.saving() if self._streaming else nullcontext()
-        with autocast(self.device, self.dtype), streaming:
+        with nullcontext() if self._casting else autocast(self.device, self.dtype), streaming, self.saving_notes():
             answer: torch.Tensor = self.together(self.denoiser(**self.inputs(batch)).sample)
+        if self._casting:
+            self._casting.settle()
         return answer.float()
 
     def update(self, lr: Mapping[str, float]) -> torch.Tensor:
-        if self.world.size > 1 and isinstance(self.optimizer, Optimizer):
-            sum_gradients(self.optimizer.all)
+        self.add_up()
         return self.optimizer.step(lr)
 
     # Facts

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 
@@ -27,6 +28,23 @@ class EMA(ema.EMA[list[torch.Tensor]]):
     def put(self, values: list[torch.Tensor]) -> None:
         for parameter, value in zip(self._named.values(), values, strict=True):
             parameter.copy_(value)
+        self._changed()
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The averages and the parameters change places, one by one, so that no third copy of them is there."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        for parameter, average in zip(self._named.values(), self._averages, strict=True):
+            aside = parameter.clone()
+            parameter.copy_(average)
+            average.copy_(aside)
         self._changed()
 
     def mix(self, averages: list[torch.Tensor], share: float) -> list[torch.Tensor]:

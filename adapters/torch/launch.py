@@ -77,6 +77,8 @@ def choose_device(name: str | None) -> torch.device:
             device = torch.device("cuda", local)
         elif size > 1 and device.type != "cpu":
             raise ConfigError(f"device: {name!r} names one device for all {size} processes; expected cuda or cpu")
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # or libraries open a context, and half a gigabyte, on the first card too
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         first = str(error).splitlines()[0]
@@ -89,8 +91,6 @@ def join_world(device: torch.device) -> World:
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return Solo()
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
     with all_alive():
         if not dist.is_initialized():
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
@@ -117,16 +117,6 @@ def sum_tensors(tensors: Sequence[torch.Tensor]) -> None:
         with all_alive():
             dist.all_reduce(flat)
         _cut(flat, bucket)
-
-
-def sum_tensors_for(tensors: Sequence[torch.Tensor], owner: int) -> None:
-    """Replace one rank's tensors by their sums over all ranks, in buckets; the others' stay."""
-    for bucket in _buckets(tensors):
-        flat = _joined(bucket)
-        with all_alive():
-            dist.reduce(flat, owner)
-        if dist.get_rank() == owner:
-            _cut(flat, bucket)
 
 
 def share_tensors(tensors: Sequence[torch.Tensor], owner: int) -> None:

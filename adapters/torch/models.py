@@ -14,6 +14,7 @@ from typing import Any
 
 import diffusers
 import torch
+import torch.utils.checkpoint
 import transformers
 from accelerate import init_empty_weights
 from safetensors.torch import load_file, save_file
@@ -61,8 +62,15 @@ class Component(loading.Component):
         """Of weights of four dimensions."""
         self.hosted: Collection[str] = ()
         """Published names of the weights that come into the host's memory."""
+        self.elsewhere: Collection[str] = ()
+        """Published names of the weights that do not come: another rank keeps them."""
         self._quantised: dict[str, QuantizedLayer] = {}
         self.empty()
+
+    @property
+    def tensors(self) -> Mapping[str, torch.Tensor]:
+        """What its files hold, by published name."""
+        return self._tensors
 
     def hold(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
@@ -72,13 +80,15 @@ class Component(loading.Component):
     def fill(self) -> int:
         size = 0
         for name, value in self._source.read():
+            if name in self.elsewhere:
+                continue
             tensor, old = self._tensors[name], value()
             if name in self._quantised:
                 size += self._quantised[name].hold(old)
                 continue
             dtype = self._type_of(tensor)
             place = "cpu" if name in self.hosted else self._device
-            there = torch.empty(old.shape, dtype=dtype, device=place, memory_format=self._format(old))
+            there = torch.empty(old.shape, dtype=dtype, device=place, memory_format=self.format_of(old))
             tensor.data = there.copy_(old)
             size += there.nbytes
         return size
@@ -97,7 +107,8 @@ class Component(loading.Component):
     def _type_of(self, tensor: torch.Tensor) -> torch.dtype:
         return self.dtype if tensor.is_floating_point() else tensor.dtype
 
-    def _format(self, value: torch.Tensor) -> torch.memory_format:
+    def format_of(self, value: torch.Tensor) -> torch.memory_format:
+        """The layout that a weight of this shape has here."""
         return self.memory_format if value.ndim == 4 else torch.contiguous_format
 
 
@@ -176,9 +187,10 @@ def load_component(model: ModelFolder, name: str, device: torch.device, dtype: t
     tensors = _of_memory(network)
     shapes = {published: tuple(tensor.shape) for published, tensor in tensors.items()}
     component = Component(network, Source(files, shapes, class_name), tensors, device, dtype)
+    cast = isinstance(network, diffusers.ModelMixin)  # as each library does when it loads in a type
     for buffer in network.buffers():
         if not any(buffer is tensor for tensor in tensors.values()):  # computed, and in no file
-            buffer.data = buffer.data.to(device, dtype if buffer.is_floating_point() else None)
+            buffer.data = buffer.data.to(device, dtype if cast and buffer.is_floating_point() else None)
     return component
 
 
@@ -265,9 +277,19 @@ def fill(weights: Named, arrays: Arrays) -> None:
 
 
 def recompute(network: torch.nn.Module) -> None:
-    """Compute activations again in the backward pass, which these libraries do in train mode alone."""
-    diffusers_name, transformers_name = "enable_gradient_checkpointing", "activation_checkpointing_enable"
-    getattr(network, diffusers_name if hasattr(network, diffusers_name) else transformers_name)()
+    """Compute activations again in the backward pass, which these libraries do in train mode alone.
+
+    What is random is drawn again only where something is: reading and writing the generator's state is a few
+    milliseconds of the host an update, and cannot be captured in a graph.
+    """
+    random = any(isinstance(layer, torch.nn.Dropout) and layer.p > 0 for layer in network.modules())
+    options = {"use_reentrant": False, "preserve_rng_state": random}
+    checkpoint = partial(torch.utils.checkpoint.checkpoint, **options)
+    if isinstance(network, diffusers.ModelMixin):
+        network.enable_gradient_checkpointing(checkpoint)
+    else:  # transformers has renamed it since 5.17
+        name = "activation_checkpointing_enable"
+        getattr(network, name if hasattr(network, name) else "gradient_checkpointing_enable")(options)
     network.train()
 
 

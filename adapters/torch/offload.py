@@ -8,7 +8,7 @@ bucket, and their values go back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,17 +22,14 @@ from dreamcore.backends.bucketing import BUCKET_BYTES, in_buckets
 from dreamcore.backends.protocol import World
 
 from .launch import sum_tensors
+from .masters import STAYS, MakeOptimizer, Masters
 from .models import Named
-from .optim import Optimizer
 from .slabs import Copying, host_slab, size_of, views
 from .store import Place, Store
 
 GRADIENTS = "gradients"
 """What the store calls those that are on the device."""
-STAYS = ".new_words"
-"""Ends of the names of what is small, and changed besides by others: it stays as it is."""
 STAGED = "gradients, then weights, on their way"
-MakeOptimizer = Callable[[Mapping[str, Named]], Optimizer]
 
 
 @dataclass(eq=False)
@@ -66,6 +63,7 @@ class Manner:
         from_host: whether the weights were loaded into the host's memory.
         accumulates: whether an update has several micro-batches.
         fused: whether a weight is updated as soon as its gradient is there.
+        travels: the type in which gradients are added up over ranks.
     """
 
     share: float
@@ -73,10 +71,11 @@ class Manner:
     from_host: bool
     accumulates: bool
     fused: bool
+    travels: torch.dtype = torch.float32
 
 
-class Offloaded:
-    """`Optimizer` of masters.
+class Offloaded(Masters):
+    """Masters on the host, or some of them.
 
     Args:
         parameters: what networks compute with, by component, then by COMPONENT.PARAMETER as published.
@@ -103,38 +102,20 @@ class Offloaded:
         for leaf in self.leaves:
             leaf.weight.register_post_accumulate_grad_hook(partial(self._arrived, leaf))
 
-    @property
-    def named(self) -> Named:
-        """The masters, by published name."""
-        return self.inner.named
-
-    @property
-    def scales(self) -> bool:
-        return self.inner.scales
-
-    def scaled(self, loss: torch.Tensor) -> torch.Tensor:
-        return self.inner.scaled(loss)
-
-    def rate_factor(self) -> Any:
-        """What the optimizer multiplies the learning rate by, on the device, where it finds that itself."""
-        return self.inner.rate_factor()
+    def load(self, folder: Path) -> None:
+        super().load(folder)
+        self._count_state()
 
     @contextmanager
-    def judged(self) -> Iterator[None]:
-        """Let the weights be those that are judged and used, for a while."""
-        with self.inner.judged():
-            if self.inner.rule.averages:
-                self.publish()
+    def originals(self) -> Iterator[None]:
+        rounded = [leaf.weight.data for leaf in self.leaves]
+        try:
+            for leaf in self.leaves:
+                leaf.weight.data = leaf.master.data.to(self.store.device)
             yield
-        if self.inner.rule.averages:
-            self.publish()
-
-    def save(self, folder: Path) -> None:
-        self.inner.save(folder)
-
-    def load(self, folder: Path) -> None:
-        self.inner.load(folder)
-        self._count_state()
+        finally:
+            for leaf, data in zip(self.leaves, rounded, strict=True):
+                leaf.weight.data = data
 
     # The masters
 
@@ -212,7 +193,7 @@ class Offloaded:
     def _flush(self) -> None:
         pending, self._pending, self._pending_bytes = self._pending, [], 0
         if self._world.size > 1:
-            pending = [(leaf, gradient.float()) for leaf, gradient in pending]
+            pending = [(leaf, gradient.to(self._manner.travels)) for leaf, gradient in pending]
             sum_tensors([gradient for _, gradient in pending])
         if not self._manner.accumulates:
             for leaf, gradient in pending:

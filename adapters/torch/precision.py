@@ -19,9 +19,15 @@ def check_precision(name: str, device: torch.device, setting: str = "mixed_preci
     """
     if name == "fp16" and device.type == "cpu":
         raise LackingError(f"{setting}: fp16 needs a GPU; on a CPU use no or bf16")
-    if name == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+    if name == "bf16" and device.type == "cuda" and not has_bf16(device):
         raise LackingError(f"{setting}: {torch.cuda.get_device_name(device)} lacks bf16; use fp16 or no")
     return DTYPES[name]
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether a card computes in bf16 itself: before Ampere it is imitated, which is slower than float32."""
+    with torch.cuda.device(device):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def check_class_precision(name: str, denoiser: torch.nn.Module) -> torch.dtype:

@@ -15,7 +15,7 @@ from dreamcore.families import STABLE_DIFFUSION
 
 from .launch import choose_device, join_world, sum_gradients
 from .optim import Optimizer
-from .precision import autocast
+from .precision import autocast, has_bf16
 
 
 def selftest(device: str | None = None) -> Iterable[core.Outcome]:
@@ -23,7 +23,7 @@ def selftest(device: str | None = None) -> Iterable[core.Outcome]:
     place = choose_device(device)
     world = join_world(place)
     on_card = place.type == "cuda"
-    bf16 = not on_card or torch.cuda.is_bf16_supported()
+    bf16 = not on_card or has_bf16(place)
     return core.attempt(
         [
             ("float32", partial(_step, place, torch.float32, core.FLOAT32)),

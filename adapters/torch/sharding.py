@@ -9,27 +9,38 @@ import torch.distributed as dist
 
 from dreamcore.backends.launching import all_alive
 
-from .launch import share_tensors, sum_tensors_for
+from .launch import share_tensors
+from .reducing import Reducer
 
 
 class Wires:
-    """Of `backends.sharding`."""
+    """Of `backends.sharding`.
 
-    def add_up(self, weights: Sequence[torch.Tensor], owner: int) -> None:
-        sum_tensors_for([p.grad for p in weights if p.grad is not None], owner)
-        if owner != dist.get_rank():
-            for weight in weights:
-                weight.grad = None
+    Args:
+        reducer: of the gradients, for their weights' keepers.
+    """
+
+    def __init__(self, reducer: Reducer):
+        self._reducer = reducer
+
+    def add_up(self, shares: Sequence[Sequence[torch.Tensor]]) -> None:
+        self._reducer.last()
+        self._reducer.finish()
 
     @torch.no_grad()
     def hand_out(self, weights: Sequence[torch.Tensor], owner: int) -> None:
         share_tensors([p.detach() for p in weights], owner)
 
     def norm(self, own: torch.Tensor) -> torch.Tensor:
-        squared = own.double().square()
-        with all_alive():
-            dist.all_reduce(squared)
-        return squared.sqrt().to(own.dtype)
+        return norm_over_ranks(own)
+
+
+def norm_over_ranks(own: torch.Tensor) -> torch.Tensor:
+    """The norm over all ranks' shares, of whose norms this is one."""
+    squared = own.double().square()
+    with all_alive():
+        dist.all_reduce(squared)
+    return squared.sqrt().to(own.dtype)
 
 
 class SharedScaler(torch.amp.GradScaler):

@@ -7,10 +7,11 @@ The order of turns is learnt in the first pass, and the block whose turn is next
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 
@@ -56,12 +57,32 @@ class Copy:
 
     slab: torch.Tensor
     views: Sequence[torch.Tensor]
-    mark: Any
-    """When they are there."""
+    wait: Callable[[], None]
+    """Until they are there."""
+
+
+class Turns(Protocol):
+    """The weights of a part of a network, which are on the device for a turn."""
+
+    def bring(self) -> Copy:
+        """A copy of the weights on the device, which is being made."""
+        ...
+
+    def enter(self, copy: Copy) -> None:
+        """Compute with the device's weights."""
+        ...
+
+    def leave(self) -> None:
+        """The turn is over."""
+        ...
+
+    def settle(self) -> None:
+        """The weights were moved."""
+        ...
 
 
 class Block:
-    """The frozen weights of a part of a network."""
+    """The frozen weights of a part of a network, which wait on the host."""
 
     def __init__(self, parameters: Sequence[torch.nn.Parameter], store: Store, copying: Copying):
         self._parameters, self._store, self._copying = parameters, store, copying
@@ -78,7 +99,7 @@ class Block:
             slab.copy_(self._slab, non_blocking=True)
         self._copying.owned(slab)
         self._store.keep(slab, "device", STREAMED)
-        return Copy(slab, list(views(slab, self._homes)), self._copying.mark())
+        return Copy(slab, list(views(slab, self._homes)), partial(self._copying.wait_for, self._copying.mark()))
 
     def enter(self, copy: Copy) -> None:
         """Compute with the device's weights."""
@@ -100,27 +121,45 @@ class Block:
         self._slab = slab
 
 
-class Streaming:
+def swapped(network: torch.nn.Module, weights: Named, store: Store) -> Streaming:
     """The blocks of a network that wait on the host.
 
     Args:
         network: its weights of these names are frozen.
         weights: those that wait, by published name.
     """
+    copying = Copying(store.device)
+    grouped: dict[str, list[torch.nn.Parameter]] = {}
+    for name, weight in weights.items():
+        grouped.setdefault(str(block_of(name)), []).append(weight)
+    blocks = {name: Block(parameters, store, copying) for name, parameters in grouped.items()}
+    return Streaming(blocks, {name: network.get_submodule(name) for name in blocks})
 
-    def __init__(self, network: torch.nn.Module, weights: Named, store: Store):
-        self._copying = Copying(store.device)
-        grouped: dict[str, list[torch.nn.Parameter]] = {}
-        for name, weight in weights.items():
-            grouped.setdefault(str(block_of(name)), []).append(weight)
-        self._blocks = {name: Block(parameters, store, self._copying) for name, parameters in grouped.items()}
+
+class Streaming:
+    """Blocks that are on the device for their turns.
+
+    Args:
+        blocks: by name.
+        layers: which compute with them.
+        long: blocks whose turn lasts while others come and go: as long as a pass.
+    """
+
+    def __init__(self, blocks: Mapping[str, Turns], layers: Mapping[str, torch.nn.Module], long: Collection[str] = ()):
+        self._blocks, self._long = dict(blocks), set(long)
         self._there: dict[str, Copy] = {}
         self._turns: list[str] = []
         """Blocks in the order in which they were first computed with."""
-        for name in self._blocks:
-            layer = network.get_submodule(name)
+        self._entered = set[str]()
+        """Blocks that are computed with now."""
+        for name, layer in layers.items():
             layer.register_forward_pre_hook(self._hook(name, self._enter))
             layer.register_forward_hook(self._hook(name, self._leave), always_call=True)
+            for part in _parts(layer) if name not in self._long else ():
+                part.register_forward_pre_hook(partial(self._enter_part, name))
+                part.register_forward_hook(partial(self._leave_part, name), always_call=True)
+        self._by_part: dict[str, torch.nn.Module] = {}
+        """Blocks that are computed with for the sake of a part."""
 
     def settle(self) -> None:
         """Let all blocks lie on the host, wherever they were moved."""
@@ -150,26 +189,50 @@ class Streaming:
         return hook
 
     def _enter(self, name: str) -> None:
-        if name not in self._turns:
+        if name not in self._turns and name not in self._long:
             self._turns.append(name)
-        self._blocks[name].enter(self._turn(name))
+        self._compute(name)
 
     def _leave(self, name: str) -> None:
         self._blocks[name].leave()
-        if not _going_back():
+        self._entered.discard(name)
+        if not going_back():
             self._there.pop(name, None)
 
+    def _enter_part(self, name: str, part: torch.nn.Module, *_: Any) -> None:
+        """Where activations are computed again, that may be of a part of a block alone."""
+        if going_back() and name not in self._entered:
+            self._by_part[name] = part
+            self._compute(name)
+
+    def _leave_part(self, name: str, part: torch.nn.Module, *_: Any) -> None:
+        if self._by_part.get(name) is part:
+            del self._by_part[name]
+            self._leave(name)
+
+    def _compute(self, name: str) -> None:
+        self._blocks[name].enter(self._turn(name))
+        self._entered.add(name)
+
     def _turn(self, name: str) -> Copy:
-        """A block's weights, those of the block whose turn is next on their way behind them, and no others."""
-        number = self._turns.index(name) + (-1 if _going_back() else 1)
-        coming = self._turns[number] if 0 <= number < len(self._turns) else None
-        self._there = {n: copy for n, copy in self._there.items() if n in (name, coming)}
+        """A block's weights, those of the block whose turn is next on their way behind them, and no others, but for
+        what stays longer."""
+        coming = None
+        if name not in self._long:
+            coming = self._coming(name)
+            stay = {name, coming, *self._long}
+            self._there = {n: copy for n, copy in self._there.items() if n in stay}
         for one in (name, coming):
             if one is not None and one not in self._there:
                 self._there[one] = self._blocks[one].bring()
         copy = self._there[name]
-        self._copying.wait_for(copy.mark)
+        copy.wait()
         return copy
+
+    def _coming(self, name: str) -> str | None:
+        """The block whose turn is next."""
+        number = self._turns.index(name) + (-1 if going_back() else 1)
+        return self._turns[number] if 0 <= number < len(self._turns) else None
 
     def _note(self, tensor: torch.Tensor) -> torch.Tensor | Note:
         if self._there:
@@ -187,7 +250,15 @@ class Streaming:
         return empty.set_(storage, kept.offset, kept.size, kept.stride)
 
 
-def _going_back() -> bool:
+def _parts(layer: torch.nn.Module) -> Iterator[torch.nn.Module]:
+    """The layers with weights within a layer: diffusers lets some of them compute their activations again by
+    themselves, and transformers all of a block's without the block."""
+    for one in layer.modules():
+        if one is not layer and next(one.parameters(), None) is not None:
+            yield one
+
+
+def going_back() -> bool:
     """Whether this is called by autograd's backward pass, as where activations are computed again."""
     going: bool = torch._C._current_graph_task_id() != -1
     return going

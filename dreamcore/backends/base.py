@@ -30,7 +30,7 @@ from ..io.names import EMBEDDINGS_FILE
 from ..io.progress import each
 from ..models.folder import ModelFolder
 from ..models.latent_space import autoencoder_class
-from ..models.lora_files import as_safetensors, find_lora
+from ..models.lora_files import as_safetensors, find_lora, sets_lengths
 from ..text.conditioning import Conditioning, LoadedEncoder, TextConditioner
 from ..text.new_words import NewWords
 from .ema import EMA
@@ -131,9 +131,9 @@ class BaseBackend(Hooks[T]):
             self.vae.use_tiling = False
 
     def load_lora(self, file: Path, scale: float) -> None:
-        pairs = factors_for(file, {name: layer_shapes(self.shapes(self.weights(name))) for name in self.networks})
-        if any(pair.magnitude is not None for pair in pairs.values()):
-            self.fold_lora(pairs, scale)
+        if sets_lengths(file):
+            layers = {name: layer_shapes(self.shapes(self.weights(name))) for name in self.networks}
+            self.fold_lora(factors_for(file, layers), scale)
         else:
             self.apply_lora(file, scale)
         self.text.forget()
@@ -251,6 +251,9 @@ class BaseBackend(Hooks[T]):
             first = lora.first_factors(file, pairs, self.shapes(there), self._weight)
             self.fill({name: there[name] for name in first}, first)
 
+    def stage(self, batches: Sequence[Batch]) -> None:
+        """Nothing is copied ahead, unless an adapter does it."""
+
     def train_step(self, micro_batches: Sequence[Batch], lr: Mapping[str, float]) -> None:
         self._come()
         errors = []
@@ -325,14 +328,18 @@ class BaseBackend(Hooks[T]):
             self.fill(self._all_factors, read_factors(folder, self.shapes(self._all_factors)))
         else:
             for name in self._trained:
-                weights, file = self.weights(name), component_file(folder / name)
-                self.fill(weights, read_exactly(file, self.shapes(weights), "this model"))
+                self.load_weights(name, folder / name)
         if self._words:
             self._words.fill(Embeddings.read(folder / EMBEDDINGS_FILE))
         if not reset_optimizer:
             self.optimizer.load(folder)
         if self._ema:
             self._ema.load(folder)
+
+    def load_weights(self, name: str, folder: Path) -> None:
+        """Give a component that trains the weights of a checkpoint's folder."""
+        weights = self.weights(name)
+        self.fill(weights, read_exactly(component_file(folder), self.shapes(weights), "this model"))
 
     def rewrite_weights(self, files: Sequence[Path], folder: Path) -> None:
         """Pickled weights, which only PyTorch's adapter opens, are carried over as they are."""
@@ -352,14 +359,14 @@ class BaseBackend(Hooks[T]):
         given: dict[str, Any] = {
             name: value if isinstance(value, list) else self.to_device(value) for name, value in arrays.items()
         }
-        given |= words.values()
+        given |= words.values(self.family)
         if self.family.lists:
-            given |= {"x": [row[:, None] for row in given["x"]], "prompt_embeds": words.unpadded}
+            given["x"] = [row[:, None] for row in given["x"]]
         return self.family.arguments(given)
 
     def masks(self, batch: Batch, words: Conditioning[T]) -> dict[str, NDArray[Any]]:
         """Which tokens are words and which padding, by name, where the family wants to know."""
-        return words.masks(self.family, batch.x.shape[1] if self.family.patch > 1 else batch.x[0, 0].size)
+        return words.masks(self.family, batch.x.shape[1] if batch.x.ndim == 3 else batch.x[0, 0].size)
 
     def together(self, answer: Any) -> Any:
         """The denoiser's answer as one tensor, where it is a list of films of one frame."""

@@ -202,11 +202,23 @@ def _all_on_device(case: Case) -> bool:
 
 def _whole_in_each(case: Case) -> bool:
     """Whether each of several processes keeps the optimizer's state that one could keep for all."""
+    return case["shard"] == "none" and _divides(case)
+
+
+def _divides(case: Case) -> bool:
+    """Whether several processes could share the optimizer's state out."""
     from ..config.placing import ALL_AT_ONCE
 
-    keeps = case["shard"] == "none" and case["placement"] == "cuda" and not case["fused_backward_pass"]
+    keeps = case["placement"] == "cuda" and not case["fused_backward_pass"]
     divided = case["optimizer"] not in ALL_AT_ONCE and not case["use_8bit_adam"]
     return case.backend in ("torch", "paddle") and launched_processes(case.backend) > 1 and keeps and divided
+
+
+def _weights_in_each(case: Case) -> bool:
+    """Whether each of several processes keeps weights that it could share out with the others."""
+    elsewhere = case["compile"] or case["blocks_to_swap"] or case["quantize_base"] or case["train_text_encoder_ti"]
+    keeps = case.backend == "torch" and case["shard"] in ("none", "optimizer")
+    return keeps and _divides(case) and not elsewhere
 
 
 def _placed_by_plan(case: Case) -> bool:
@@ -260,6 +272,7 @@ REMEDIES: list[tuple[str | Callable[[Case], str], tuple[str, ...], Callable[[Cas
     ("--quantize_text_encoders nf4", (LOADING, PROMPTS), _words_in_4_bits, _set(quantize_text_encoders="nf4")),
     ("--use_8bit_adam", (TRAINING,), _eight_bits, _set(use_8bit_adam=True)),
     ("--shard optimizer", (TRAINING, VALIDATION), _whole_in_each, _set(shard="optimizer")),
+    ("--shard full", DENOISING, _weights_in_each, _set(shard="full")),
     ("--placement auto", (*DENOISING, PROMPTS), _all_on_device, _set(placement="auto")),
     ("--placement cpu", (TRAINING,), _placed_by_plan, _set(placement="cpu")),
     ("--no-use_ema", (LOADING, TRAINING), lambda c: c["use_ema"], _set(use_ema=False)),

@@ -79,8 +79,10 @@ def make_latents(
     (positive, negative), patch = words, model.family.patch
     height, width = request.noise.shape[2:4]
     pipeline.default_sample_size = math.sqrt(height * width) * (1 + 1e-9)  # to which HiDream's brings other areas
-    given = _words(model, positive, to_tensor)
-    if model.classifier_free and request.guidance_scale > model.family.unguided:
+    given, strength = _words(model, positive, to_tensor), request.guidance_scale
+    if model.family.classifier_free and not model.classifier_free:
+        strength = model.family.unguided
+    if model.classifier_free and strength > model.family.unguided:
         given |= {f"negative_{name}": value for name, value in _words(model, negative, to_tensor).items()}
     squares = stacked(request.noise, patch) if model.family.stacks_squares else pack(request.noise, patch)
     noise, accepted = to_tensor(squares), inspect.signature(type(pipeline).__call__).parameters
@@ -100,7 +102,7 @@ def make_latents(
     made, *_ = pipeline(
         **given,
         num_inference_steps=request.steps,
-        **{model.family.guidance_argument: request.guidance_scale},
+        **{model.family.guidance_argument: strength},
         **model.family.pipeline_options,
         height=height * model.latent_factor,
         width=width * model.latent_factor,
@@ -137,10 +139,8 @@ def _words(
     model: ModelFolder, words: Conditioning[Tensor], to_tensor: Callable[[NDArray[Any]], Tensor]
 ) -> dict[str, Any]:
     """The pipeline's arguments, from what the denoiser sees of the prompts; masks leave out what only it sees."""
-    family, values = model.family, dict[str, Any](words.values())
-    if family.lists:
-        values["prompt_embeds"] = words.unpadded
-    values |= {name: to_tensor(mask) for name, mask in words.masks(family, 0).items()}
+    family = model.family
+    values = words.values(family) | {name: to_tensor(mask) for name, mask in words.masks(family, 0).items()}
     return {argument: values[name] for argument, name in family.pipeline.items() if name in values}
 
 

@@ -163,6 +163,8 @@ class Backend(Protocol):
     where the framework can; they come when they are needed.  `train_step` leaves its results on the device."""
 
     world: World
+    on_device: bool
+    """Whether networks are computed in a memory that is not the host's."""
 
     def tokenize(self, prompts: Sequence[str], encoder: int = 0) -> list[list[str]]:
         """Each prompt's tokens for a text encoder, without padding or cutting, without begin and end marks."""
@@ -196,6 +198,11 @@ class Backend(Protocol):
     def offload(self) -> None:
         """Move what training does not use off the device, from which it comes back when it is called for, and what
         training uses onto it."""
+        ...
+
+    def stage(self, batches: Sequence[Batch]) -> None:
+        """Begin to copy to the device what a coming `train_step` will be given; called while another is at work, by
+        another thread."""
         ...
 
     def train_step(self, micro_batches: Sequence[Batch], lr: Mapping[str, float]) -> None:

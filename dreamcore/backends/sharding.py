@@ -72,8 +72,12 @@ class Share(Protocol[T]):
 class Wires(Protocol[T]):
     """What goes from rank to rank on the devices."""
 
-    def add_up(self, weights: Sequence[T], owner: int) -> None:
-        """Let one rank have the sums of all ranks' gradients, and the others none."""
+    def add_up(self, shares: Sequence[Sequence[T]]) -> None:
+        """Let each rank have the sums of all ranks' gradients of its weights, and the others none of these.
+
+        Args:
+            shares: by rank.
+        """
         ...
 
     def hand_out(self, weights: Sequence[T], owner: int) -> None:
@@ -132,8 +136,7 @@ class Sharded(Generic[T]):
     def step(self, lr: Mapping[str, float]) -> T:
         """Clip and update from the gradients, which are added up over ranks here; returns their norm [], on the
         device."""
-        for owner, share in enumerate(self._shares):
-            self._wires.add_up(share, owner)
+        self._wires.add_up(self._shares)
         norm = self.inner.step(lr)
         for owner, share in enumerate(self._shares):
             self._wires.hand_out(share, owner)
@@ -148,7 +151,8 @@ class Sharded(Generic[T]):
     def save(self, folder: Path) -> None:
         """Write the state of all ranks, on rank 0, within `whole_state`."""
         counters, shapes = self.inner.counters(), saved_shapes(self.inner.rule, self._shapes)
-        entries = whole(self._world, shapes, self._owners, self.inner.array) if counters.step else {}
+        keeper = keepers_of_state(self._owners)
+        entries = whole(self._world, shapes, keeper, self.inner.array) if counters.step else {}
         save_optimizer(folder, entries, counters)
 
     def load(self, folder: Path) -> None:
@@ -170,19 +174,31 @@ def handing_over(world: HandsOver, read: Read) -> Iterator[None]:
     yield
 
 
-def whole(world: HandsOver, shapes: Mapping[str, Shape], owners: Mapping[str, int], read: Read) -> dict[str, Entry]:
-    """The state of all ranks as rank 0 writes it.
+def keepers_of_state(owners: Mapping[str, int]) -> Callable[[str], int]:
+    """The rank that keeps a tensor of the optimizer's state, by its name in files, WEIGHT.WHAT.
 
     Args:
-        shapes: of all tensors, by their names in files, WEIGHT.WHAT.
-        owners: the rank that keeps what belongs to WEIGHT.
+        owners: by WEIGHT.
+    """
+    return lambda name: owners[name.rpartition(".")[0]]
+
+
+def whole(
+    world: HandsOver, shapes: Mapping[str, Shape], keeper: Callable[[str], int], read: Read, kind: str = ""
+) -> dict[str, Entry]:
+    """Tensors of all ranks as rank 0 writes them.
+
+    Args:
+        shapes: of all, by their names in files.
+        keeper: the rank that keeps a tensor.
+        kind: what is before its name where ranks ask for it.
     """
 
     def fetched(name: str) -> NDArray[np.float32]:
-        owner = owners[name.rpartition(".")[0]]
+        owner, asked = keeper(name), f"{kind} {name}".lstrip()
         if owner == 0:
-            return read(name)
-        world.broadcast(f"{owner} {name}")
+            return read(asked)
+        world.broadcast(f"{owner} {asked}")
         return world.receive(shapes[name], owner)
 
     return {name: Entry("F32", shape, partial(fetched, name)) for name, shape in shapes.items()}

@@ -15,6 +15,7 @@ from ..models.folder import ModelFolder
 from ..models.settings import model_facts
 from ..placement.plan import Plan
 from ..placement.stages import WAYS
+from ..placement.times import expect
 from ..runs.layout import output_folder
 from ..text.prompts import places
 from ..track import read_lines, shows_progress
@@ -54,9 +55,12 @@ def plan(config: TrainConfig) -> Plan:
     found = plan_memory(config, data, folder, backend)
     assert found is not None
     said = advice(config, data, folder, found)
-    seconds = seconds_per_update(config, folder)
     return replace(
-        found, seconds=seconds, updates=config.max_train_steps, notes=[*found.notes, *([said] if said else [])]
+        found,
+        seconds=seconds_per_update(config, folder),
+        updates=config.max_train_steps,
+        expected=expect(found.operations, found.machine, config),
+        notes=[*found.notes, *([said] if said else [])],
     )
 
 

@@ -14,11 +14,17 @@ PRECISION, DYNAMO = "ACCELERATE_MIXED_PRECISION", "ACCELERATE_DYNAMO_BACKEND"
 REFUSED = {
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed is not used here; for less memory give mixed_precision, "
     "gradient_checkpointing, use_8bit_adam or use_lora",
-    "ACCELERATE_USE_FSDP": "weights are not sharded here; each process holds all of them",
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM is not used here; each process holds all weights",
-    "ACCELERATE_USE_PARALLELISM_CONFIG": "weights are not sharded here; each process holds all of them",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "there is one mesh here, of all processes; shard full shares weights out",
 }
 """Variable -> why it cannot be."""
+FSDP, STRATEGY, OFFLOAD = "ACCELERATE_USE_FSDP", "FSDP_SHARDING_STRATEGY", "FSDP_OFFLOAD_PARAMS"
+STRATEGIES = {
+    **dict.fromkeys(("FULL_SHARD", "1"), "full"),
+    **dict.fromkeys(("SHARD_GRAD_OP", "2"), "optimizer"),
+    **dict.fromkeys(("NO_SHARD", "3"), "none"),
+}
+"""FSDP's, by name or number -> `shard`."""
 
 
 def said_by_accelerate(environment: Mapping[str, str] = os.environ) -> tuple[dict[str, Any], list[str]]:
@@ -32,6 +38,14 @@ def said_by_accelerate(environment: Mapping[str, str] = os.environ) -> tuple[dic
         if environment.get(name, "false").lower() == "true"
     ]
     settings: dict[str, Any] = {}
+    if environment.get(FSDP, "false").lower() == "true":
+        strategy = environment.get(STRATEGY, "FULL_SHARD").upper()
+        if strategy in STRATEGIES:
+            settings["shard"] = STRATEGIES[strategy]
+        else:
+            problems.append(f"accelerate: fsdp_sharding_strategy {strategy}: expected one of {', '.join(STRATEGIES)}")
+        if environment.get(OFFLOAD, "false").lower() == "true":
+            problems.append("accelerate: fsdp_offload_params: shares stay on the device; give placement cpu instead")
     precision = environment[PRECISION].lower()
     if precision in ("fp16", "bf16"):
         settings["mixed_precision"] = precision

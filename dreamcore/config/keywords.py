@@ -418,7 +418,12 @@ class MemoryGroupKeywords(TypedDict, total=False):
 
     shard: Literal["none", "optimizer", "full"]
     """Over several processes: optimizer lets each keep the optimizer's state of its share of the weights (ZeRO's first
-    stage), in place of all of it; full, which would share out weights and gradients too, is not there yet."""
+    stage), in place of all of it; full shares out weights and gradients too (its third), LoRA's frozen ones among them,
+    block by block."""
+
+    ddp_comm_hook: Literal["no", "bf16"]
+    """Over several processes: the precision in which gradients travel and are added up; no is their own, bf16 is half
+    of float32's way."""
 
     ignore_memory_plan: bool
     """Begin although the plan of memory says that it does not suffice (`dreambooth plan`): it is a prediction."""
@@ -474,7 +479,8 @@ class EncodingGroupKeywords(TypedDict, total=False):
     own, 77 for IF."""
 
     max_sequence_length: int | None
-    """Length in tokens that T5's prompts are padded or cut to; the family's default is 256 for SD3, 512 for Flux."""
+    """Length in tokens that the prompts of T5 or a language model are padded or cut to; the family's default is 256 for
+    SD3, 512 for Flux and most newer ones."""
 
     text_encoder_use_attention_mask: bool | None
     """DeepFloyd IF: let T5 look at a prompt's words alone and not at its padding, as IF's pipelines do; the default."""
@@ -640,6 +646,27 @@ class ValidationGroupKeywords(TypedDict, total=False):
     logged."""
 
 
+class SelectionGroupKeywords(TypedDict, total=False):
+    """The best checkpoint: by scores of the validation images, or by the loss on held-out photographs."""
+
+    evaluate_steps: int | None
+    """Updates between scorings of the validation images, which are made then; before update 1 and at the end there is
+    one too. The best checkpoint is kept as checkpoint-best."""
+
+    judge: str | Sequence[str] | None
+    """Who scores: encoders, each dino (ViT-S/16), clip (ViT-B/32), dinov2 (ViT-B/14), a folder or an id on the Hub; or
+    tinyworld, the miniature's own, which is its default. Of others it is dino and clip."""
+
+    best_by: Literal["validation_loss", "subject", "words", "both"] | None
+    """What checkpoint-best is the best by: validation_loss on held-out photographs (lowest), subject (likeness of the
+    images to the photographs), words (truth to the prompt), or both, the geometric mean of these two. The default is
+    both with evaluate_steps (subject where the judge knows no words), else with stop_when validation_loss."""
+
+    stop_when: str | None
+    """End the run, and write the finished model, after so many measurements in a row that are no better than the best:
+    no_better_for=N."""
+
+
 class OutputGroupKeywords(TypedDict, total=False):
     """The run folder, its checkpoints and its logs."""
 
@@ -722,8 +749,8 @@ class LoraFileGroupKeywords(TypedDict, total=False):
 
 
 class TrainKeywords(ModelGroupKeywords, DataGroupKeywords, WordGroupKeywords, ImageGroupKeywords, PriorGroupKeywords,
-        MethodGroupKeywords, OptimizerGroupKeywords, ValidationGroupKeywords, OutputGroupKeywords,
-        LoraFileGroupKeywords, total=False):
+        MethodGroupKeywords, OptimizerGroupKeywords, ValidationGroupKeywords, SelectionGroupKeywords,
+        OutputGroupKeywords, LoraFileGroupKeywords, total=False):
     """All settings of a training run. `from_mapping` checks them and names what is wrong."""
 
 
@@ -786,6 +813,73 @@ class GenerateKeywords(ModelGroupKeywords, total=False):
 
     contact_sheet: bool
     """Write all images into one, sheet.png, as well."""
+
+
+class EvaluateKeywords(ModelGroupKeywords, total=False):
+    """What was learned of a subject, measured on pictures of it."""
+
+    source: str | Path
+    """What is judged: a run's folder, or a checkpoint of its LoRA, which knows its subject; a model or a LoRA; or a
+    folder of pictures, an earlier evaluation's among them."""
+
+    judge: str | Sequence[str] | None
+    """Who judges: encoders, each dino (ViT-S/16), clip (ViT-B/32), dinov2 (ViT-B/14), a folder or an id on the Hub; or
+    tinyworld, the miniature's own, which is its default. Of others it is dino and clip, as in the paper."""
+
+    instance_data_dir: str | Path | None
+    """Photographs of the subject, which pictures are to be like; a run's own by default."""
+
+    validation_data_dir: str | Path | None
+    """Photographs that were held out of training: likeness is measured to these, where there are any; a run's own by
+    default."""
+
+    identifier: str | None
+    """The rare word for the subject; as the run was taught by default."""
+
+    class_word: str | None
+    """What the subject is one of; as the run was taught by default."""
+
+    class_prompt: str | None
+    """Words for the class without the subject; the run's by default, else "a photo of a" and the class."""
+
+    protocol: Literal["objects", "live", "tinyworld"] | None
+    """The paper's 25 prompts for objects, its 25 for live subjects, or five that tinyworld's words can say; live where
+    the class is a living being that the list knows, else objects."""
+
+    prompt_file: str | Path | None
+    """Text file with prompts of your own in place of the protocol's, one a line, with places for {identifier} and
+    {class}."""
+
+    num_images: int
+    """Pictures of each prompt; the k-th is made from seed + k."""
+
+    num_class_images: int
+    """Pictures of the class, by which PRES is measured; 0 measures none."""
+
+    seed: int
+    """Seed of each prompt's first picture."""
+
+    num_inference_steps: int
+    """Denoising steps."""
+
+    guidance_scale: float | None
+    """Classifier-free guidance (arXiv 2207.12598); the family's by default."""
+
+    scheduler: Literal["ddim", "pndm", "dpmsolver", "dpmsolver++", "euler", "unipc", "ddpm"] | None
+    """Sampler; as for `generate` by default."""
+
+    height: int | None
+    """Height in pixels; a LoRA run's, or the model's own, by default."""
+
+    width: int | None
+    """Width in pixels; likewise."""
+
+    batch_size: int
+    """Pictures made at a time."""
+
+    output_dir: str | Path
+    """New folder for the pictures, the table and the figure; where there is one already, the new one's name gets a
+    number."""
 
 
 class IdentifiersKeywords(ModelGroupKeywords, total=False):

@@ -105,7 +105,11 @@ class MemorySettings(Settings):
     fp16."""
     shard: Literal["none", "optimizer", "full"] = setting("none", may_change=True, example="optimizer")
     """Over several processes: optimizer lets each keep the optimizer's state of its share of the weights (ZeRO's first
-    stage), in place of all of it; full, which would share out weights and gradients too, is not there yet."""
+    stage), in place of all of it; full shares out weights and gradients too (its third), LoRA's frozen ones among
+    them, block by block."""
+    ddp_comm_hook: Literal["no", "bf16"] = setting("no", may_change=True, example="bf16")
+    """Over several processes: the precision in which gradients travel and are added up; no is their own, bf16 is half
+    of float32's way."""
     ignore_memory_plan: bool = setting(False, may_change=True)
     """Begin although the plan of memory says that it does not suffice (`dreambooth plan`): it is a prediction."""
     enable_xformers_memory_efficient_attention: bool = setting(False, may_change=True)
@@ -152,7 +156,8 @@ class EncodingSettings(Settings):
     """Length in tokens that prompts of CLIP, and of DeepFloyd IF, are padded or cut to; the default is the tokenizer's
     own, 77 for IF."""
     max_sequence_length: int | None = setting(None, ge=3, may_change=True, example=256)
-    """Length in tokens that T5's prompts are padded or cut to; the family's default is 256 for SD3, 512 for Flux."""
+    """Length in tokens that the prompts of T5 or a language model are padded or cut to; the family's default is 256
+    for SD3, 512 for Flux and most newer ones."""
     text_encoder_use_attention_mask: bool | None = setting(None)
     """DeepFloyd IF: let T5 look at a prompt's words alone and not at its padding, as IF's pipelines do; the default."""
     class_labels_conditioning: Literal["timesteps"] | None = setting(None, may_change=True)

@@ -18,6 +18,9 @@ class _Written:
         number.text = text
         return number
 
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
 
 class WrittenInt(_Written, int):
     """A whole number."""

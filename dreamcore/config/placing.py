@@ -53,10 +53,10 @@ ALL_AT_ONCE = {
 
 def _shared_out(config: Any) -> Iterator[str]:
     """Of an optimizer's state that is shared out over processes."""
-    if config.shard == "full":
-        yield "shard: full is not there yet; give optimizer, which shares out the optimizer's state"
-    if config.shard != "optimizer":
+    if config.shard == "none":
         return
+    if config.shard == "full":
+        yield from _shared_out_whole(config)
     if (name := name_of(config)) in ALL_AT_ONCE:
         yield f"shard: optimizer {name} {ALL_AT_ONCE[name]}; give optimizer adamw, or leave shard out"
     if config.placement != "cuda":
@@ -69,6 +69,38 @@ def _shared_out(config: Any) -> Iterator[str]:
             "shard: given together with fused_backward_pass, which updates where gradients are made; give one or the "
             "other"
         )
+
+
+def _shared_out_whole(config: Any) -> Iterator[str]:
+    """Of weights that are shared out over processes."""
+    if config.compile:
+        yield (
+            "shard: full given together with compile, which wants weights where they are; give one or the other, or "
+            "shard optimizer"
+        )
+    if config.blocks_to_swap:
+        yield "shard: full given together with blocks_to_swap, which keeps blocks on the host; give one or the other"
+    if config.quantize_base is not None:
+        yield (
+            "shard: full given together with quantize_base, whose weights stay where they were made small; give one or "
+            "the other, or shard optimizer"
+        )
+    if config.train_text_encoder_ti:
+        yield (
+            "shard: full given together with train_text_encoder_ti, whose new words lie in a table that is shared out; "
+            "give shard optimizer"
+        )
+    if not config.use_lora and _looks_in_more(config):
+        yield (
+            f"prior_generation_precision: {config.prior_generation_precision}, while shard full with mixed_precision "
+            f"{config.mixed_precision} computes with weights in that; leave it out"
+        )
+
+
+def _looks_in_more(config: Any) -> bool:
+    """Whether class images are made in float32, while training is not."""
+    halves = config.mixed_precision != "no" and config.with_prior_preservation
+    return bool(halves and config.prior_generation_precision in ("no", "fp32"))
 
 
 def _apart(config: Any) -> Iterator[str]:
@@ -89,8 +121,7 @@ def _apart(config: Any) -> Iterator[str]:
             f"placement: {config.placement} leaves new words on the device, and optimizer {name} updates all weights "
             "together, which may not lie in two places; give optimizer adamw, or leave placement out"
         )
-    halves = config.mixed_precision != "no" and not config.use_lora and config.with_prior_preservation
-    if config.placement != "cuda" and halves and config.prior_generation_precision in ("no", "fp32"):
+    if config.placement != "cuda" and not config.use_lora and _looks_in_more(config):
         yield (
             f"prior_generation_precision: {config.prior_generation_precision}, while placement {config.placement} with "
             f"mixed_precision {config.mixed_precision} computes with weights in that; leave it out"

@@ -16,6 +16,7 @@ from .output import LoraFileSettings, OutputSettings
 from .photographs import DataSettings, ImageSettings, WordSettings
 from .places import SETTINGS, filled, lacking, place_in, places_in
 from .placing import misplaced
+from .selecting import SelectionSettings, wrongly_selected
 
 LRScheduler = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
 
@@ -123,6 +124,7 @@ class ValidationSettings(Settings):
 class TrainConfig(
     LoraFileSettings,
     OutputSettings,
+    SelectionSettings,
     ValidationSettings,
     OptimizerSettings,
     MethodSettings,
@@ -161,6 +163,7 @@ class TrainConfig(
         yield from self._unfilled_prompts()
         yield from misplaced(self)
         yield from contradictions(self)
+        yield from wrongly_selected(self)
         for name in ("train_text_encoder", "train_text_encoder_ti"):
             if self.pre_compute_text_embeddings and getattr(self, name):
                 yield (

@@ -18,6 +18,7 @@ from .base import Settings, shown
 from .generate import GenerateConfig
 from .identifiers import IdentifiersConfig
 from .optimizers import ADAMW, OF_SOME, RATED, RATES, reading
+from .selecting import scores
 from .train import TrainConfig
 from .when import OURS, Context, ModelFacts, Use, When, beside, of_model, on
 
@@ -79,6 +80,11 @@ SHARDS = When(
     "use one of these, or remove it; on MindSpore mindone's own scripts have ZeRO",
     of="backend",
 )
+SHARES_ALL = When(
+    lambda c, r: c.shard != "full" or r.backend in (None, "torch") or r.backend not in OURS,
+    "with optimizer on paddle, and full on torch",
+    "give shard optimizer, or use --backend torch",
+)
 PUSH = beside("push_to_hub")
 VALIDATION_IMAGES = beside("validation_prompt")
 CLASSES = beside("with_prior_preservation")
@@ -99,6 +105,18 @@ VALIDATION = When(
     "where something is validated",
     "give validation_prompt, or remove it",
 )
+MEASURED = When(
+    lambda c, _: scores(c) or c.validation_share > 0 or any(s.validation_data_dir for s in c.subjects()),
+    "where something is measured along the way",
+    "give evaluate_steps, or hold photographs out (validation_share), or remove it",
+)
+HELD_OUT = When(
+    lambda c, _: (
+        c.best_by != "validation_loss" or c.validation_share > 0 or any(s.validation_data_dir for s in c.subjects())
+    ),
+    "where photographs are held out",
+    "give validation_share or validation_data_dir, or remove it",
+)
 SAMPLING = When(
     lambda c, _: c.validation_prompt is not None or c.with_prior_preservation,
     "where images are made",
@@ -115,7 +133,7 @@ TEXT_ENCODER = When(
     "with train_text_encoder or train_text_encoder_ti",
     "give train_text_encoder, or remove it",
 )
-FLOW = of_model(lambda m: m.flow, "on models of flow matching (Stable Diffusion 3, Flux)")
+FLOW = of_model(lambda m: m.flow, "on models of flow matching (Stable Diffusion 3, Flux and newer)")
 UPSCALED = of_model(lambda m: m.upscales, "on models that upscale images (DeepFloyd IF stage 2)")
 REFERS = of_model(lambda m: m.refers, "on models that see reference images (Flux Kontext, Flux.2)")
 STARTS = of_model(
@@ -233,7 +251,8 @@ TRAIN: dict[str, Use] = {
     ),
     "blocks_to_swap": Use(SPARING, LORA),
     "fused_backward_pass": Use(SPARING),
-    "shard": Use(SHARDS),
+    "shard": Use(SHARDS, SHARES_ALL),
+    "ddp_comm_hook": Use(on("torch")),
     "ema_decay": Use(EMA),
     "weighting_scheme": Use(FLOW, same=lambda c: ("none",)),
     "logit_mean": Use(FLOW, _weighted("logit_normal")),
@@ -244,7 +263,7 @@ TRAIN: dict[str, Use] = {
     "resolution_shift": Use(FLOW),
     "guidance_scale": Use(of_model(lambda m: m.embeds_guidance, "on models that are told it in training (Flux.1 dev)")),
     "max_sequence_length": Use(
-        of_model(lambda m: m.long_words, "on models with a T5 beside CLIP (Stable Diffusion 3, Flux)")
+        of_model(lambda m: m.long_words, "on models that read long prompts (Stable Diffusion 3, Flux and newer)")
     ),
     "text_encoder_use_attention_mask": Use(
         of_model(lambda m: m.masks_words, "on models whose T5 can (DeepFloyd IF)"), same=lambda c: (False,)
@@ -300,6 +319,10 @@ TRAIN: dict[str, Use] = {
     "validation_num_inference_steps": Use(VALIDATION_IMAGES),
     "validation_guidance_scale": Use(VALIDATION_IMAGES),
     "validation_scheduler": Use(VALIDATION_IMAGES),
+    "evaluate_steps": Use(VALIDATION_IMAGES),
+    "judge": Use(VALIDATION_IMAGES, beside("evaluate_steps")),
+    "best_by": Use(MEASURED, HELD_OUT),
+    "stop_when": Use(MEASURED),
     "validation_steps": Use(VALIDATION, When(lambda c, _: c.validation_epochs is None, "without validation_epochs")),
     "validation_epochs": Use(VALIDATION),
     "final_validation_prompt": Use(VALIDATION_IMAGES, ENDS),

@@ -6,6 +6,8 @@ One thing of 1.1 stays: `<<` merges mappings, for settings that several concepts
 from __future__ import annotations
 
 import re
+from copy import deepcopy
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -59,5 +61,10 @@ Loader.add_constructor(f"{TAG}float", Loader.construct_float)
 
 
 def load(text: str) -> Any:
-    """What one YAML document holds."""
+    """What one YAML document holds; a run's settings are read again and again, and parsed once."""
+    return deepcopy(_parsed(text))
+
+
+@lru_cache(maxsize=8)
+def _parsed(text: str) -> Any:
     return yaml.load(text, Loader=Loader)

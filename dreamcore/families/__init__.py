@@ -7,9 +7,11 @@ from .base import Family, FamilyInputs, TextEncoder
 from .chroma import CHROMA
 from .deepfloyd_if import STAGE_1, STAGE_2
 from .encoders import ENCODERS
+from .ernie_image import ERNIE_IMAGE
 from .flux import FLUX, KONTEXT
 from .flux_2 import DEV, KLEIN
 from .hidream import HIDREAM
+from .krea_2 import KREA_2
 from .lumina_2 import LUMINA_2
 from .qwen_image import QWEN_IMAGE
 from .sana import SANA
@@ -34,6 +36,8 @@ FAMILIES: dict[str, Family] = {
         LUMINA_2,
         QWEN_IMAGE,
         Z_IMAGE,
+        KREA_2,
+        ERNIE_IMAGE,
         STAGE_1,
         STAGE_2,
     )
@@ -41,10 +45,17 @@ FAMILIES: dict[str, Family] = {
 }
 """By the pipeline class that model_index.json names."""
 
+REFUSED = {
+    "Ideogram4Pipeline": "it guides by a second transformer (unconditional_transformer), its pipeline takes no words "
+    "that were embedded before (prompt_embeds), and noises images by a schedule of its own",
+}
+"""Pipelines that other programs train -> what of them nothing here can do."""
+
 __all__ = [
     "AUTOENCODERS",
     "ENCODERS",
     "FAMILIES",
+    "REFUSED",
     "STABLE_DIFFUSION",
     "AutoencoderClass",
     "Family",

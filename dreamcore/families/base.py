@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .encoders import CLIP, T5, EncoderClass
+from .packing import pack, stacked
 
 if TYPE_CHECKING:
     from ..config.common import WeightingScheme
@@ -36,7 +37,7 @@ class TextEncoder:
     length: int | None = None
     """Tokens that prompts are padded to, unless the user says otherwise; the default is the tokenizer's own."""
     length_setting: Literal["tokenizer_max_length", "max_sequence_length"] = "tokenizer_max_length"
-    """How the user says otherwise: the second is of a T5 beside CLIP."""
+    """How the user says otherwise: the second is of a T5 beside CLIP, and of language models."""
     sees_padding: bool | None = None
     """Whether its words look at padding too, unless the user says otherwise; None: as its own configuration says."""
     optional: bool = False
@@ -62,6 +63,8 @@ class TextEncoder:
     """Of the tokens of a template longer than words may be, how many are kept at the beginning..."""
     drops: Callable[[int], int] | None = None
     """...and how many after those are left out of its words, of the number of the tokens before {}; None: none."""
+    ending: str = ""
+    """What follows the template, of however long prompts, which are cut before it."""
     layers: tuple[int, ...] = ()
     """Hidden states that lie side by side as its words, in place of `layer`."""
     stacks: bool = False
@@ -121,7 +124,8 @@ class Rows:
 Extra = Callable[[Rows], NDArray[Any] | list[Any] | None]
 """An array; whole numbers stay whole, others become float32.  A list goes to the denoiser as it is."""
 Mask = Callable[[NDArray[np.int64], int, int], NDArray[Any]]
-"""[B, n] of the number of each row's words [B], the tokens of the words with their padding, and those of the image."""
+"""[B, n] or [B] of the number of each row's words [B], the tokens of the words with their padding, and those of the
+image."""
 
 
 def words_mask(lengths: NDArray[np.int64], tokens: int, _: int = 0) -> NDArray[np.int64]:
@@ -144,7 +148,7 @@ class Family:
     """Sub-folder of the network that is trained."""
     inputs: Mapping[str, str]
     """The denoiser's argument (or ARGUMENT.KEY) -> what it gets: x, t, prompt_embeds, pooled_prompt_embeds,
-    layer_embeds, or the name of an extra or of a mask."""
+    layer_embeds, unpadded (a list of each row's words), or the name of an extra or of a mask."""
     text_encoders: tuple[TextEncoder, ...]
     lora_layers: tuple[str, ...]
     """Endings of the denoiser's layer names that get LoRA factors unless the user says otherwise."""
@@ -153,12 +157,15 @@ class Family:
     masks: Mapping[str, Mask] = field(default_factory=dict)
     """Which tokens are words and which are padding, by name."""
     lists: bool = False
-    """Whether the denoiser receives latents, as films of one frame, and words, without padding, as lists of one sample
-    each, and answers with a list."""
+    """Whether the denoiser receives latents, as films of one frame, as a list of one sample each, and answers so."""
+    parts_words: int = 0
+    """How many hidden states, if any, words are parted into: [B, tokens, states, width] in place of side by side."""
     patch: int = 1
     """Side of the squares of latents that the denoiser receives as one token each: `packing.pack`."""
     stacks_squares: bool = False
-    """Whether its pipeline takes those squares in their places, their latents stacked as channels, not as tokens."""
+    """Whether its pipeline takes those squares in their places, their latents stacked as channels, not as tokens..."""
+    sees_stacked: bool = False
+    """...and its denoiser too."""
     time_scale: float = 1.0
     """Of timesteps as the denoiser receives them."""
     time_falls: bool = False
@@ -188,6 +195,8 @@ class Family:
     """Whether zeros stand for empty words, unless model_index.json says so itself (force_zeros_for_empty_prompt)."""
     vae: str | None = "vae"
     """Sub-folder of the autoencoder; None: images are their own latents."""
+    statistics_epsilon: float | None = None
+    """Added to the variance in the autoencoder's statistics, where another number than its configuration's."""
     usual_scaling: float | None = None
     """`scaling_factor` of the family's autoencoders whose configurations are older than this field."""
     reference_time: float | None = None
@@ -203,6 +212,10 @@ class Family:
     """Further arguments of the pipeline."""
     guidance_argument: str = "guidance_scale"
     """What its pipeline calls the strength of guidance by negative words."""
+
+    def seen(self, latents: NDArray[Any]) -> NDArray[Any]:
+        """[B, C, h, w] as the denoiser receives them."""
+        return (stacked if self.sees_stacked else pack)(latents, self.patch)
 
     def arguments(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The denoiser's keyword arguments, from what they get by name, arrays or tensors of any library."""

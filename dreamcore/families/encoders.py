@@ -64,5 +64,7 @@ ENCODERS = {
     "Qwen3Model": LANGUAGE_MODEL,
     "Qwen3ForCausalLM": LANGUAGE_MODEL,
     "Qwen2_5_VLForConditionalGeneration": WITH_IMAGES,
+    "Qwen3VLModel": WITH_IMAGES,
+    "Mistral3Model": WITH_IMAGES,
     "Mistral3ForConditionalGeneration": WITH_IMAGES,
 }

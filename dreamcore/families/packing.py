@@ -18,15 +18,19 @@ def pack(latents: NDArray[Any], patch: int) -> NDArray[Any]:
 
 
 def stacked(latents: NDArray[Any], patch: int) -> NDArray[Any]:
-    """[B, C, h, w] as squares [B, C·p·p, h/p, w/p], each C-major."""
+    """[B, C, h, w] as squares [B, C·p·p, h/p, w/p], each C-major; as they are for p = 1."""
+    if patch == 1:
+        return latents
     b, c, h, w = latents.shape
     return pack(latents, patch).transpose(0, 2, 1).reshape(b, c * patch**2, h // patch, w // patch)
 
 
 def unpack(tokens: NDArray[Any], patch: int, size: tuple[int, int]) -> NDArray[Any]:
-    """`pack` undone, for latents of (h, w); those are left as they are."""
-    if tokens.ndim == 4:
+    """`pack` or `stacked` undone, for latents of (h, w); those are left as they are."""
+    if tokens.shape[2:] == size:
         return tokens
+    if tokens.ndim == 4:
+        tokens = tokens.reshape(*tokens.shape[:2], -1).transpose(0, 2, 1)
     (h, w), (b, _, width) = size, tokens.shape
     squares = tokens.reshape(b, h // patch, w // patch, width // patch**2, patch, patch).transpose(0, 3, 1, 4, 2, 5)
     return np.ascontiguousarray(squares.reshape(b, width // patch**2, h, w))

@@ -14,7 +14,7 @@ Z_IMAGE = Family(
         "mindspore": "mindone 0.5 has no ZImageTransformer2DModel",
     },
     denoiser="transformer",
-    inputs={"x": "x", "t": "t", "cap_feats": "prompt_embeds"},
+    inputs={"x": "x", "t": "t", "cap_feats": "unpadded"},
     text_encoders=(
         TextEncoder(
             *("text_encoder", "tokenizer"),
@@ -34,5 +34,5 @@ Z_IMAGE = Family(
     output_sign=-1.0,
     guidance_scale=5.0,
     unguided=0.0,
-    pipeline={"prompt_embeds": "prompt_embeds"},
+    pipeline={"prompt_embeds": "unpadded"},
 )

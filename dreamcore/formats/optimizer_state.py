@@ -7,12 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from ..errors import ConfigError, RunError
+from ..errors import ConfigError
 from ..io.names import OPTIMIZER_FILE
-from .tensors import Entry, Tensors, write_tensors
-from .weights import Arrays, misfit, read_exactly, read_metadata
+from .tensors import Entry, write_tensors
+from .weights import Arrays, read_exactly, read_metadata, read_part
 
 
 class Counters(NamedTuple):
@@ -64,9 +62,4 @@ def read_state(
         RunError: arrays that are missing, left over or of another shape.
     """
     file, what = folder / OPTIMIZER_FILE, "what this run trains"
-    if not beside:
-        return read_exactly(file, shapes, what)
-    tensors = Tensors(file)
-    if problem := misfit(tensors, {**shapes, **beside}):
-        raise RunError(f"{file}: does not fit {what}: {problem}")
-    return {name: np.array(tensors[name], np.float32) for name in shapes}
+    return read_part(file, shapes, beside, what) if beside else read_exactly(file, shapes, what)

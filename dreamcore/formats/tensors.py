@@ -12,6 +12,8 @@ import json
 import math
 import mmap
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 from ..errors import ConfigError
 from ..io.files import file_in_place, mapped
 from ..io.progress import progress
+from .later import taking
 
 TYPES = {
     "BOOL": "?", "U8": "u1", "I8": "i1", "I16": "<i2", "U16": "<u2", "F16": "<f2", "BF16": "<u2", "I32": "<i4",
@@ -49,6 +52,11 @@ class Entry(NamedTuple):
     def read(self) -> NDArray[Any]:
         """Its numbers."""
         return self.data() if callable(self.data) else self.data
+
+    def kept(self, *, copies: bool) -> Entry:
+        """Its numbers as they are now, in memory of their own."""
+        value = self.read()
+        return Entry(self.dtype, self.shape, np.array(value, order="C") if copies else value)
 
     @property
     def size(self) -> int:
@@ -212,12 +220,21 @@ def write_tensors(file: Path, entries: Mapping[str, Entry], metadata: Mapping[st
     """Write a safetensors file, tensor by tensor; it takes its name when it is complete and on the disk.
 
     Equal entries and metadata make equal bytes on every machine; they are those that `safetensors` writes, whose order
-    of metadata changes from run to run.
+    of metadata changes from run to run.  Where files are taken (`later.py`), it is written later.
 
     Raises:
         ValueError: an entry's data are not of its type and shape.
         OSError: the disk's complaint.
     """
+    later, size = taking(), sum(entry.size for entry in entries.values())
+    if later is not None and later.has_room(size):
+        kept = {name: entry.kept(copies=later.copies) for name, entry in entries.items()}
+        later.add(file, size, partial(_write, file, kept, metadata))
+    else:
+        _write(file, entries, metadata)
+
+
+def _write(file: Path, entries: Mapping[str, Entry], metadata: Mapping[str, str] | None, digest: Any = None) -> None:
     order = in_order(entries)
     header: dict[str, Any] = {"__metadata__": dict(sorted({"format": "pt", **(metadata or {})}.items()))}
     at = 0
@@ -227,11 +244,14 @@ def write_tensors(file: Path, entries: Mapping[str, Entry], metadata: Mapping[st
         at += entry.size
     content = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
     content += b" " * (-len(content) % 8)
-    with file_in_place(file) as opened, progress(f"writing {file.name}", at, "bytes") as step:
-        opened.write(len(content).to_bytes(8, "little") + content)
-        for name in order:
-            opened.write(_bytes_of(name, entries[name]))
-            step(entries[name].size)
+    whole = 8 + len(content) + at
+    with file_in_place(file) as opened, progress(f"writing {file.name}", whole, "bytes") as step:
+        head = memoryview(len(content).to_bytes(8, "little") + content)
+        for part in chain([head], (_bytes_of(name, entries[name]) for name in order)):
+            opened.write(part)
+            if digest is not None:
+                digest.update(part)
+            step(part.nbytes)
 
 
 def _bytes_of(name: str, entry: Entry) -> memoryview:

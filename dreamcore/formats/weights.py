@@ -16,12 +16,10 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 
 from ..errors import ConfigError, RunError
-from ..io.progress import progress
 from .pdparams import read_pdparams
-from .tensors import Entry, Tensors, as_float
+from .tensors import Entry, Tensors, as_float, write_tensors
 
 Arrays = dict[str, NDArray[Any]]
 T = TypeVar("T")
@@ -34,15 +32,18 @@ PREFIX = "text_model."
 """What CLIP's published names begin with, and transformers 5 leaves out."""
 TIED = {"encoder.embed_tokens.weight": "shared.weight"}
 """The two names of T5's table, of which published files have one or both."""
-RENAMED = {
-    "model.": "model.language_model.",
-    "visual.": "model.visual.",
-    "language_model.model.": "model.language_model.",
-    "language_model.lm_head.": "lm_head.",
-    "vision_tower.": "model.vision_tower.",
-    "multi_modal_projector.": "model.multi_modal_projector.",
-}
-"""Beginnings of the names of Qwen 2.5 VL and Mistral 3 in published files, and in transformers since 4.52."""
+RENAMED = (
+    ("model.", "model.language_model."),
+    ("visual.", "model.visual."),
+    ("language_model.model.", "model.language_model."),
+    ("language_model.model.", "language_model."),
+    ("language_model.lm_head.", "lm_head."),
+    ("vision_tower.", "model.vision_tower."),
+    ("multi_modal_projector.", "model.multi_modal_projector."),
+    ("model.", ""),
+)
+"""Beginnings of the names of Qwen 2.5 VL, Qwen 3 VL and Mistral 3 in published files, and in transformers since 4.52,
+with the head that says the next word or without."""
 NEXT_WORD = "lm_head.weight"
 """Of language models, which some networks tie to their embeddings though their files have both."""
 TABLE = "pos_embed.pos_embed"
@@ -203,13 +204,25 @@ def read_exactly(file: Path, shapes: Mapping[str, Sequence[int]], what: str) -> 
     return arrays
 
 
+def read_part(
+    file: Path, shapes: Mapping[str, Sequence[int]], beside: Mapping[str, Sequence[int]], what: str
+) -> Arrays:
+    """`read_exactly` of some of a file's arrays, which are copied; those beside are left there.
+
+    Raises:
+        RunError: arrays that are missing, left over or of another shape.
+    """
+    tensors = Tensors(file)
+    if problem := misfit(tensors, {**shapes, **beside}):
+        raise RunError(f"{file}: does not fit {what}: {problem}")
+    return {name: np.array(as_float(tensors.entry(name))) for name in shapes}
+
+
 def write_safetensors(
     file: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write arrays as every library reads them."""
-    contiguous = {name: np.asarray(value, order="C") for name, value in arrays.items()}
-    with progress(f"writing {file.name}"):
-        save_file(contiguous, file, metadata={"format": "pt", **(metadata or {})})
+    write_tensors(file, {name: Entry.of(np.asarray(value)) for name, value in arrays.items()}, metadata)
 
 
 def component_file(folder: Path) -> Path:
@@ -224,6 +237,13 @@ def save_component(folder: Path, source: Path, arrays: Mapping[str, NDArray[Any]
     folder.mkdir()
     shutil.copyfile(source / "config.json", folder / "config.json")
     write_safetensors(component_file(folder), arrays)
+
+
+def save_entries(folder: Path, source: Path, entries: Mapping[str, Entry]) -> None:
+    """`save_component` of weights that come one after the other."""
+    folder.mkdir()
+    shutil.copyfile(source / "config.json", folder / "config.json")
+    write_tensors(component_file(folder), entries)
 
 
 def is_linear(name: str, dimensions: int) -> bool:
@@ -253,7 +273,7 @@ def known_names(arrays: Mapping[str, T], wanted: Iterable[str]) -> dict[str, T]:
             new = PREFIX + name
         if new not in wanted:
             new = TIED.get(name, new)
-        for old, now in RENAMED.items():
+        for old, now in RENAMED:
             if new not in wanted and name.startswith(old):
                 new = now + name.removeprefix(old)
         if new not in wanted and name.endswith((*IGNORED, NEXT_WORD)):

@@ -34,6 +34,8 @@ FAMILY_TAGS = {
     "Lumina2Pipeline": "lumina2",
     "QwenImagePipeline": "qwen-image",
     "ZImagePipeline": "z-image",
+    "Krea2Pipeline": "krea2",
+    "ErnieImagePipeline": "ernie-image",
     "SanaPipeline": "sana",
     "ChromaPipeline": "chroma",
     "HiDreamImagePipeline": "hidream",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from functools import cache
+from functools import cache, lru_cache
 
 from PIL import ImageFont
 
@@ -27,7 +27,7 @@ def lettering(text: str, size: int) -> tuple[str, Font]:
     Where no font of the system has them all, letters lose their accents, and what is missing even so becomes "?".
     """
     line = " ".join(text.split())
-    own = ImageFont.load_default(size)
+    own = _own_font(size)
     for font in (own, *_system_fonts(size)) if _lacks(own, line) else (own,):
         if not _lacks(font, line):
             return line, font
@@ -38,8 +38,18 @@ def lettering(text: str, size: int) -> tuple[str, Font]:
 
 def _lacks(font: Font, text: str) -> set[str]:
     """Letters of a text that a font would draw as boxes."""
-    box = bytes(font.getmask(MISSING))
-    return {c for c in set(text) if c != " " and bytes(font.getmask(c)) == box}
+    box = _drawn(font, MISSING)
+    return {c for c in set(text) if c != " " and _drawn(font, c) == box}
+
+
+@lru_cache(maxsize=1024)
+def _drawn(font: Font, letter: str) -> bytes:
+    return bytes(font.getmask(letter))
+
+
+@cache
+def _own_font(size: int) -> Font:
+    return ImageFont.load_default(size)
 
 
 @cache

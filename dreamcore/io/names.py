@@ -41,6 +41,8 @@ REQUESTS = "requests"
 """Sub-folder of the records: what is asked of a run from outside."""
 
 # A checkpoint
+BEST = "checkpoint-best"
+"""The folder of the one that was best by a stated measure."""
 STATE_FILE = "state.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
 LORA_FACTORS_FILE = "lora_factors.safetensors"
@@ -51,6 +53,8 @@ EMBEDDINGS_FILE = "embeddings.safetensors"
 # A folder of class images, and one of generated images
 CLASS_IMAGES = "class_images.json"
 SHEET, GENERATED = "sheet.png", "pictures.json"
+# An evaluation's folder
+EVALUATION, EVALUATION_TABLE, EVALUATION_FIGURE = "evaluation.json", "evaluation.txt", "evaluation.png"
 
 
 def embeddings_name(run: Path) -> str:

@@ -187,6 +187,10 @@ def check_fields(path: Path, value: Mapping[str, Any], fields: type[BaseModel]) 
         raise ConfigError(f"{path}: {name + ': ' if name else ''}{what[0].lower()}{what[1:]}{received}") from None
 
 
+STATES = "text_encoder_select_layers"
+"""The field of model_index.json that numbers the hidden states that are words (Krea 2)."""
+
+
 def check_index(path: Path, index: Mapping[str, Any]) -> None:
     """Check that model_index.json names a pipeline, and each component by its library and class, or null.
 
@@ -197,6 +201,10 @@ def check_index(path: Path, index: Mapping[str, Any]) -> None:
     if not isinstance(name, str):
         raise ConfigError(f"{path}: _class_name: expected the name of a pipeline; received {_short(name)}")
     for component, value in index.items():
+        if component == STATES:
+            if not isinstance(value, list) or not all(type(layer) is int for layer in value):
+                raise ConfigError(f"{path}: {component}: expected a list of layers; received {_short(value)}")
+            continue
         if not isinstance(value, list):
             continue
         if len(value) != 2 or not all(part is None or isinstance(part, str) for part in value):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,11 +16,12 @@ import numpy as np
 
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import ConfigError
-from ..families import ENCODERS, FAMILIES, Family, TextEncoder
+from ..families import ENCODERS, FAMILIES, REFUSED, Family, TextEncoder
 from ..formats.weight_files import choose_weights, variant_in
 from ..io.hashing import remembered_sha256
 from ..io.names import INDEX, ONE_FILE, PICKLES
 from .fields import (
+    STATES,
     AutoencoderFields,
     DenoiserFields,
     Fields,
@@ -101,7 +103,8 @@ class ModelFolder:
         if optional and settings.drop_t5:
             model = replace(model, without=optional)
         if any(encoder.layers for encoder in model.family.text_encoders):
-            model = replace(model, layers=tuple(settings.text_encoder_out_layers or ()))
+            chosen = settings.text_encoder_out_layers or model.index.get(STATES)
+            model = replace(model, layers=tuple(chosen or ()))
             model.check_layers()
         return model
 
@@ -147,8 +150,10 @@ class ModelFolder:
         check_index(self.path / INDEX, self.index)
         pipeline = self.index["_class_name"]
         if pipeline not in FAMILIES:
+            why = f" ({REFUSED[pipeline]})" if pipeline in REFUSED else ""
             raise ConfigError(
-                f"{self.path / INDEX}: _class_name {pipeline!r} is not supported; expected one of {', '.join(FAMILIES)}"
+                f"{self.path / INDEX}: _class_name {pipeline!r} is not supported{why}; expected one of "
+                f"{', '.join(FAMILIES)}"
             )
         for name in self.networks:
             self.class_name(name)
@@ -172,13 +177,17 @@ class ModelFolder:
                 raise ConfigError(
                     f"text_encoder_out_layers: {', '.join(map(str, layers))}: {where} has {there} layers; give others"
                 )
-            width = self.config(self.family.denoiser).get("joint_attention_dim")
+            taken = self.config(self.family.denoiser)
+            name, width = "joint_attention_dim", taken.get("joint_attention_dim")
+            if self.family.parts_words:
+                name = "num_text_layers · text_hidden_dim"
+                width = math.prod(int(taken.get(part) or 0) for part in name.split(" · ")) or None
             together = len(layers) * int(config.get("hidden_size") or 0)
             if together and width is not None and together != width:
                 raise ConfigError(
                     f"text_encoder_out_layers: {', '.join(map(str, layers))}: together {together} wide ({where}: "
-                    f"hidden_size), while the denoiser takes words of {width} (joint_attention_dim); give as many "
-                    "layers as that makes"
+                    f"hidden_size), while the denoiser takes words of {width} ({name}); give as many layers as that "
+                    "makes"
                 )
 
     @property

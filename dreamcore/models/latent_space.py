@@ -106,7 +106,7 @@ def _statistics(model: Described, names: tuple[str, str]) -> tuple[Planes, Plane
         if name not in entries:
             raise ConfigError(f"{files[0]}: has no weight {name}, which says how latents are scaled")
     mean, variance = (np.asarray(as_float(entries[name]), np.float32).reshape(-1, 2, 2) for name in names)
-    epsilon = np.float32(model.config(vae).get("batch_norm_eps", 1e-4))
+    epsilon = np.float32(model.family.statistics_epsilon or model.config(vae).get("batch_norm_eps", 1e-4))
     return mean, np.asarray(1 / np.sqrt(variance + epsilon))
 
 

@@ -46,12 +46,13 @@ def rank_of(file: Path, model: ModelFolder) -> int:
 def lengths_first(loras: Sequence[tuple[Path, float]]) -> list[tuple[Path, float]]:
     """LoRA files with their strengths, those of DoRA first: the lengths that they set are of the model's own weights,
     whether a backend adds LoRA to weights or beside them."""
-
-    def sets_lengths(file: Path) -> bool:
-        names = Tensors(file) if file.suffix == ".safetensors" else ()
-        return any(name.endswith((".dora_scale", MAGNITUDE, f"{MAGNITUDE}.weight")) for name in names)
-
     return sorted(loras, key=lambda lora: not sets_lengths(lora[0]))
+
+
+def sets_lengths(file: Path) -> bool:
+    """Whether a LoRA file's names are DoRA's."""
+    names = Tensors(file) if file.suffix == ".safetensors" else ()
+    return any(name.endswith((".dora_scale", MAGNITUDE, f"{MAGNITUDE}.weight")) for name in names)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from ..errors import ConfigError
 from ..models.folder import ModelFolder
 from .flux_2 import pass_flux_2
 from .hidream import pass_hidream
+from .krea_ernie import pass_ernie_image, pass_krea_2
 from .one_row import pass_lumina_2, pass_qwen_image, pass_z_image
 from .sana import pass_sana
 from .tape import Tape
@@ -31,8 +32,10 @@ convolutions copy both sides into an order of their own, as measured (PyTorch 2.
 
 
 WALKS = {
+    "ErnieImageTransformer2DModel": pass_ernie_image,
     "Flux2Transformer2DModel": pass_flux_2,
     "HiDreamImageTransformer2DModel": pass_hidream,
+    "Krea2Transformer2DModel": pass_krea_2,
     "Lumina2Transformer2DModel": pass_lumina_2,
     "QwenImageTransformer2DModel": pass_qwen_image,
     "SanaTransformer2DModel": pass_sana,
@@ -60,7 +63,7 @@ class Arithmetic:
 
 @dataclass(frozen=True)
 class Pass:
-    """A denoiser's pass over one sample, in bytes."""
+    """A denoiser's pass over one sample; in bytes but for `operations`."""
 
     kept: int
     """Until the backward pass, with the block that is computed again."""
@@ -68,6 +71,8 @@ class Pass:
     """Besides, while gradients are computed."""
     alone: int
     """Of a pass without gradients."""
+    operations: int
+    """Of the pass, forward."""
 
 
 def denoiser_pass(
@@ -102,7 +107,7 @@ def denoiser_pass(
     except (LookupError, TypeError, ValueError, ArithmeticError) as error:
         file = model.folder(model.family.denoiser) / "config.json"
         raise ConfigError(f"{file}: no plan of a {name} like this can be made: {error!r}") from None
-    return Pass(tape.kept + tape.block, BACKWARD * tape.largest, tape.held + FORWARD * tape.largest)
+    return Pass(tape.kept + tape.block, BACKWARD * tape.largest, tape.held + FORWARD * tape.largest, tape.operations)
 
 
 def encoder_kept(width: int, layers: int, tokens: int, arithmetic: Arithmetic) -> int:

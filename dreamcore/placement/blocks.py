@@ -12,6 +12,8 @@ BLOCK = re.compile(
     r"|(?!down_blocks|up_blocks)\w*(?:blocks|layers|refiner)\.\d+)\."
 )
 """Of a UNet, whose levels are too large, each layer that is called by itself; of a transformer, a member of a list."""
+UNIT = re.compile(r"((?:down|up)_blocks\.\d+\.\w+samplers\.\d+|(?:\w+\.)*?(?:layers|block)\.\d+)\.")
+"""Of a network that ranks share out, what is called by itself besides."""
 
 
 def block_of(name: str) -> str | None:
@@ -24,6 +26,24 @@ def block_of(name: str) -> str | None:
     """
     found = BLOCK.match(name)
     return found[1] if found else None
+
+
+def unit_of(name: str) -> str:
+    """What a weight is gathered with, where ranks share weights out: its block, a text encoder's layer, what changes a
+    UNet's sizes; "" for the rest of its network.
+
+    Args:
+        name: the weight's path within its network.
+
+    >>> unit_of("up_blocks.0.upsamplers.0.conv.weight"), unit_of("text_model.encoder.layers.11.mlp.fc1.bias")
+    ('up_blocks.0.upsamplers.0', 'text_model.encoder.layers.11')
+    >>> unit_of("encoder.block.3.layer.0.SelfAttention.q.weight"), unit_of("conv_in.weight")
+    ('encoder.block.3', '')
+    """
+    if block := block_of(name):
+        return block
+    found = UNIT.match(name)
+    return found[1] if found else ""
 
 
 def blocks_by_size(shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:

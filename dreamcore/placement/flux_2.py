@@ -40,7 +40,7 @@ class _Flux2(Transformer):
         tape, n, wide = self.tape, self.n + self.m, int(self.dim * self.wider)
         made = tape.linear(self.scaled(both), n, 3 * self.dim + 2 * wide, f"{at}to_qkv_mlp_proj")
         q, k, v = (tape.view(made, n * self.dim) for _ in range(3))
-        out = tape.attention(self._turned(self._rms(q)), self._turned(self._rms(k)), v, self.heads * n)
+        out = tape.attention(self._turned(self._rms(q)), self._turned(self._rms(k)), v, self.heads, n)
         gated = tape.gated(tape.view(made, 2 * n * wide))
         answer = tape.linear(tape.cat(out, gated), n, self.dim, f"{at}to_out")
         return tape.add(both, tape.times(answer))

@@ -58,7 +58,7 @@ class _HiDream:
         names = [("attn1.to_q", "attn1.to_k", "attn1.to_v"), ("attn1.to_q_t", "attn1.to_k_t", "attn1.to_v_t")]
         mine, theirs = net._projected(net.scaled(x), n, at, names[0]), net._projected(net.scaled(y), m, at, names[1])
         q, k, v = (tape.cat(a, b) for a, b in zip(mine, theirs, strict=True))
-        out = tape.attention(q, k, v, self.heads * (n + m))
+        out = tape.attention(q, k, v, self.heads, n + m)
         image, text = tape.part(out, n * self.dim), tape.part(out, m * self.dim)
         x = tape.add(x, tape.times(tape.linear(image, n, self.dim, f"{at}attn1.to_out")))
         y = tape.add(y, tape.times(tape.linear(text, m, self.dim, f"{at}attn1.to_out_t")))
@@ -68,7 +68,7 @@ class _HiDream:
     def single(self, both: Tensor, at: str) -> Tensor:
         tape, net, n = self.tape, self.plain, self.n + self.m
         q, k, v = net._projected(net.scaled(both), n, at, ("attn1.to_q", "attn1.to_k", "attn1.to_v"))
-        out = tape.linear(tape.attention(q, k, v, self.heads * n), n, self.dim, f"{at}attn1.to_out")
+        out = tape.linear(tape.attention(q, k, v, self.heads, n), n, self.dim, f"{at}attn1.to_out")
         both = tape.add(both, tape.times(out))
         return tape.add(both, tape.times(self.by_experts(net.scaled(both), n, f"{at}ff_i.")))
 

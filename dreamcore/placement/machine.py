@@ -30,6 +30,7 @@ class Machine:
         total: bytes of it.
         host_free: bytes that this process may still take, swap included; None where that is not known.
         processes: of the run, each with a device of its own.
+        name: the maker's, of a card.
     """
 
     device: str
@@ -37,6 +38,7 @@ class Machine:
     total: int | None = None
     host_free: int | None = None
     processes: int = 1
+    name: str | None = None
 
     @property
     def on_host(self) -> bool:
@@ -57,8 +59,8 @@ def find_machine(backend: str, device: str | None) -> Machine:
         return Machine("cpu" if kind == "cpu" else name, host_free=host, processes=launched_processes(backend))
     local = os.environ.get("LOCAL_RANK") or os.environ.get("PADDLE_LOCAL_RANK") or "0"
     index = int(number or local) if (number or local).isdecimal() else 0
-    free, total = _card(index) or (None, None)
-    return Machine(f"{kind}:{index}", free, total, host, launched_processes(backend))
+    free, total, maker = _card(index) or (None, None, None)
+    return Machine(f"{kind}:{index}", free, total, host, launched_processes(backend), maker)
 
 
 def _share(free: int | None) -> int | None:
@@ -83,8 +85,8 @@ def _usual(backend: str) -> str:
     return "cuda" if backend == "torch" else "gpu"
 
 
-def _card(index: int) -> tuple[int, int] | None:
-    """Free and total bytes of a card as frameworks number them; None where there is none."""
+def _card(index: int) -> tuple[int, int, str] | None:
+    """Free and total bytes and the name of a card as frameworks number them; None where there is none."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = visible.split(",") if visible else None
     if visible is not None and (names is None or index >= len(names)):
@@ -105,7 +107,9 @@ def _card(index: int) -> tuple[int, int] | None:
             else:
                 found = nvml.nvmlDeviceGetHandleByUUID(wanted.encode(), ctypes.byref(handle))
             if found == 0 and nvml.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory)) == 0:
-                return int(memory.free), int(memory.total)
+                name = ctypes.create_string_buffer(96)
+                nvml.nvmlDeviceGetName(handle, name, ctypes.c_uint(len(name)))
+                return int(memory.free), int(memory.total), name.value.decode(errors="replace")
         finally:
             nvml.nvmlShutdown()
     return None

@@ -98,7 +98,7 @@ class _OneRow:
         k = self._rms(tape.linear(z, n, kv, f"{at}{attention}to_k"))
         v = tape.linear(z, n, kv, f"{at}{attention}to_v")
         k, v = (tape.part(t, n * self.dim) if kv < self.dim else t for t in (k, v))
-        out = tape.attention(tape.part(q, q.count), tape.part(k, k.count), v, self.heads * n)
+        out = tape.attention(tape.part(q, q.count), tape.part(k, k.count), v, self.heads, n)
         x = tape.add(x, self._scaled(tape.linear(out, n, self.dim, f"{at}{attention}to_out.0"), modulated))
         z = self._scaled(x, modulated)
         gated = tape.act(tape.linear(z, n, self.wide, at + gate))

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from ..backends.out_of_memory import SAVING, TRAINING, VALIDATION
 from ..backends.peak_memory import ON_HOST
 from .machine import Machine
+from .times import Expected
 
 Place = Literal["device", "host"]
 CONTEXT = 600 * 2**20
@@ -68,6 +69,10 @@ class Plan:
     """What placement auto comes to, as settings."""
     placed: str = ""
     """That, in words."""
+    operations: Mapping[str, int] = field(default_factory=dict)
+    """Of an update and of images made, by stage."""
+    expected: Expected | None = None
+    """What these take of time, where it is known what the device does in a second."""
 
     def worst(self, place: Place) -> Stage:
         """The stage that takes most; the first such."""
@@ -117,7 +122,8 @@ class Plan:
             for stage in self.stages
         ]
         whole = {"model": self.model, "backend": self.backend, "machine": asdict(self.machine)}
-        measured = {"seconds_per_update": self.seconds, "updates": self.updates}
+        expected = asdict(self.expected) if self.expected else None
+        measured = {"seconds_per_update": self.seconds, "updates": self.updates, "expected": expected}
         return whole | {"placing": dict(self.placing), "stages": stages, **measured, "notes": list(self.notes)}
 
     def rows(self) -> Iterator[tuple[str, str, str, str]]:
@@ -149,13 +155,26 @@ class Plan:
         )
 
     def _time(self) -> str:
-        if self.seconds is None:
-            return "Time: not predicted; the output folder holds no run of such settings that measured it."
-        whole = f", {self.seconds * self.updates / 60:.0f} minutes for {self.updates}" if self.updates else ""
-        return f"Time: {self.seconds:.3g} s an update, as the run in the output folder took{whole}."
+        if self.seconds is not None:
+            whole = f", {self.seconds * self.updates / 60:.0f} minutes for {self.updates}" if self.updates else ""
+            return f"Time: {self.seconds:.3g} s an update, as the run in the output folder took{whole}."
+        if (found := self.expected) is None:
+            return "Time: not predicted, for what this device does in a second is not known; a run measures it."
+        images = {"class images": found.classes, "the images of a validation": found.validation}
+        said = [f"{long(found.update)} an update ({found.operations / 1e12:.2g} TFLOP, {found.basis})"]
+        said += [f"{long(found.update * self.updates)} for {self.updates:,}"] if self.updates else []
+        said += [f"{long(seconds)} for {what}" for what, seconds in images.items() if seconds]
+        return f"Time, predicted from operations alone: {'; '.join(said)}.  A run measures it, and plans then say that."
 
     def _where(self, place: Place) -> str:
         return "the host" if place == "host" else self.machine.device
+
+
+def long(seconds: float) -> str:
+    """A time in two digits or so."""
+    if seconds < 90:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
 def gib(size: float) -> str:

@@ -1,10 +1,14 @@
-"""Which process keeps the optimizer's state of which weight, where it is shared out over the processes of a run."""
+"""Which process keeps which weight, or the optimizer's state of it, where these are shared out over the processes of a
+run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from ..errors import ConfigError
+from .blocks import unit_of
 
 
 def share_out(sizes: Mapping[str, int], processes: int) -> dict[str, int]:
@@ -40,3 +44,17 @@ def largest_share(sizes: Mapping[str, int], processes: int) -> float:
     for name, owner in share_out(sizes, processes).items():
         filled[owner] += sizes[name]
     return max(filled) / max(sum(filled), 1)
+
+
+def gathered(shapes: Mapping[str, Sequence[int]]) -> int:
+    """Numbers of a network's weights that all processes have at once, where each keeps its share: of a block and the
+    next, and of what is in no block.
+
+    Args:
+        shapes: of its weights, by published name.
+    """
+    units = Counter[str]()
+    for name, shape in shapes.items():
+        units[unit_of(name)] += math.prod(shape)
+    rest = units.pop("", 0)
+    return rest + sum(sorted(units.values())[-2:])

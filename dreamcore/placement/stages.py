@@ -22,13 +22,14 @@ from ..models.folder import ModelFolder
 from ..models.settings import learns_words
 from ..text.conditioning import ON_DEVICE
 from ..text.lengths import padded_length
-from .activations import Arithmetic, decoding, denoiser_pass, encoder_kept, encoding
+from .activations import Arithmetic, Pass, decoding, denoiser_pass, encoder_kept, encoding
 from .auto import Placing, choose_placement
 from .blocks import blocks_by_size
 from .headers import StoredWeights, stored_weights
 from .machine import Machine
 from .plan import Place, Plan, Stage
-from .shards import largest_share
+from .shards import gathered, largest_share
+from .times import operations
 
 HELD_BACK = 32 * 2**20
 """Bytes that networks without weights take, and that the C library keeps of what loading has freed."""
@@ -37,6 +38,8 @@ REMADE, QUANTISING = 2, 64 * 2**20
 number."""
 SHARDS = ("torch", "paddle")
 """Backends whose processes share out the optimizer's state."""
+ON_THEIR_WAY = 4
+"""Buckets of gradients that leave for another process, at the most: one that fills and those that travel."""
 ORIGINALS = "originals of what trains"
 """What networks compute with are copies then."""
 REORDERED = 2
@@ -53,7 +56,7 @@ class Workload:
         width: of it.
         prompts: different ones, whose embeddings are kept.
         variants: encoded images that are kept.
-        class_images: whether some have to be made.
+        class_images: how many have to be made.
         held_out: whether photographs are held out.
         references: reference images beside each photograph: 0 or 1.
     """
@@ -62,7 +65,7 @@ class Workload:
     width: int
     prompts: int = 1
     variants: int = 0
-    class_images: bool = False
+    class_images: int = 0
     held_out: bool = False
     references: int = 0
 
@@ -125,15 +128,35 @@ class _Planner:
         if self.config.validation_prompt is not None:
             stages.append(self._validation())
         stages.append(self._saving())
-        return Plan(self.model.family.name, self.backend, self.machine, stages, self._notes())
+        counted = self._operations({stage.name for stage in stages})
+        return Plan(self.model.family.name, self.backend, self.machine, stages, self._notes(), operations=counted)
+
+    def _operations(self, stages: Collection[str]) -> dict[str, int]:
+        """Of an update and of images made, by stage (`times.operations`)."""
+        config = self.config
+        words = sum(
+            2 * self.parts[e.network].count * self._length(e)
+            for e in self.model.text_encoders
+            if e.network in self.at_work
+        )
+        made = {
+            CLASSES: (self.work.class_images, config.prior_num_inference_steps, config.prior_guidance_scale),
+            VALIDATION: (
+                config.num_validation_images,
+                config.validation_num_inference_steps,
+                config.validation_guidance_scale,
+            ),
+        }
+        passes = {
+            stage: n * steps * self._guided(scale) for stage, (n, steps, scale) in made.items() if stage in stages
+        }
+        return operations(config, self._pass_alone.operations, words, passes)
 
     def _notes(self) -> list[str]:
         notes = ["Beside what the idle process holds: Python, the framework, the driver's context."]
         notes.append("predicted: from the architecture, operator by operator; not measured on this machine.")
-        if self.config.shard == "optimizer" and self.machine.processes == 1:
-            notes.append(
-                "shard: one process keeps the whole of the optimizer's state; `dreambooth launch` starts several"
-            )
+        if self.config.shard != "none" and self.machine.processes == 1:
+            notes.append("shard: one process keeps the whole of what is shared out; `dreambooth launch` starts several")
         if rough := [name for name, part in self.parts.items() if not part.shapes]:
             notes.append(f"{', '.join(rough)}: a form without a header, judged by its files' size")
         return notes
@@ -216,11 +239,28 @@ class _Planner:
         """The part of the optimizer's state that one process keeps at most; of LoRA's factors, which are many and
         small, as if they came out even."""
         processes = self.machine.processes
-        if self.config.shard != "optimizer" or self.backend not in SHARDS:
+        if self.config.shard == "none" or self.backend not in SHARDS:
             return 1.0
         if self.config.use_lora:
             return 1 / processes
         return largest_share({name: math.prod(shape) for name, shape in shapes.items()}, processes)
+
+    @cached_property
+    def _kept(self) -> float:
+        """The part of the weights of training's pass, and of gradients, that one process keeps at most."""
+        if self.config.shard != "full" or self.backend != "torch":
+            return 1.0
+        shapes = {f"{name}.{n}": s for name in self.at_work for n, s in self.parts[name].shapes.items()}
+        return largest_share({name: math.prod(shape) for name, shape in shapes.items()}, self.machine.processes)
+
+    def _gathered(self, stage: Stage) -> None:
+        """What comes from other processes for a pass, in the precision of the arithmetic."""
+        if self._kept == 1.0:
+            return
+        for name in self.at_work:
+            held = 2 if self.half and name in self.trained else self._held(name)
+            size = gathered(self.parts[name].shapes) * held
+            stage.add(f"{name}: blocks gathered for their turns", self.here, size)
 
     def _trainable(self, name: str) -> int:
         unused, shapes = (*self.model.unused(name), TABLE), self.parts[name].shapes
@@ -247,8 +287,16 @@ class _Planner:
         stage.add(what, "host", hosted)
         stage.add(what, self.here, size - hosted)
 
+    @property
+    def _beside(self) -> bool:
+        """Whether networks compute with copies in 16 bits of originals that lie beside them on the device."""
+        plain = not self.config.use_lora or (self.config.lora_method == "lora" and not self.config.use_dora)
+        return self.half and plain and self.backend == "torch" and not self._offloads and self.config.shard == "none"
+
     def _originals(self, stage: Stage) -> None:
         """In float32, of the copies that train; on the device they are these themselves where these are so too."""
+        if self._beside:
+            stage.add("copies of what trains, 16 bits", self.here, self.parameters * 2)
         if not self._offloads:
             return
         hosted = round(self.parameters * self.config.offload_optim_frac)
@@ -355,13 +403,16 @@ class _Planner:
                 size, kind = self._weights(name)
                 waits, turns = self._swapped if name == self.model.family.denoiser else (0, 0)
                 place: Place = self.here if name in here else "host"
+                if self._kept < 1 and name in self.at_work:
+                    size, kind = round(size * self._kept), f"{kind}, one share"
                 stage.add(f"{name}: weights, {kind}", place, size - waits, part.basis)
                 stage.add(f"{name}: weights of blocks that wait, {kind}", "host", waits, part.basis)
                 stage.add(f"{name}: blocks in turn", place, turns, part.basis)
         stage.add("LoRA factors", self.here, (self.factors + self._numbers(frozen=True)) * 4)
         self._originals(stage)
         if self.config.use_ema:
-            self._split(stage, "moving average", self.parameters * 4)
+            kept = 1.0 if self.config.use_lora else self._kept
+            self._split(stage, "moving average", round(self.parameters * 4 * kept))
 
     @property
     def _autoencoder(self) -> set[str]:
@@ -373,15 +424,23 @@ class _Planner:
         stage.add("prompt embeddings", self.here, on_device)
         stage.add("prompt embeddings beyond their budget", "host", self.embeddings - on_device)
 
-    def _images_made(self, stage: Stage, count: int, guidance: float | None) -> None:
-        """A batch of images: the denoiser's pass, or the autoencoder's."""
+    def _guided(self, guidance: float | None) -> int:
+        """Rows of an image in the making."""
         scale = self.model.family.guidance_scale if guidance is None else guidance
-        rows = count * (2 if self.model.classifier_free and scale > self.model.family.unguided else 1)
+        return 2 if self.model.classifier_free and scale > self.model.family.unguided else 1
+
+    @cached_property
+    def _pass_alone(self) -> Pass:
+        """The denoiser's, without gradients."""
         factor = self.model.latent_factor
         size = self.work.height // factor, self.work.width // factor
-        one = denoiser_pass(self.model, size, self.tokens, self.arithmetic).alone
-        making = rows * one + self._casts
+        return denoiser_pass(self.model, size, self.tokens, self.arithmetic)
+
+    def _images_made(self, stage: Stage, count: int, guidance: float | None) -> None:
+        """A batch of images: the denoiser's pass, or the autoencoder's."""
+        making = count * self._guided(guidance) * self._pass_alone.alone + self._casts
         self._made_whole(stage, self.at_work)
+        self._gathered(stage)
         at_once = 1 if self.config.enable_vae_slicing else count
         stage.add("images in the making", self.here, max(making, at_once * self._decoding), "predicted")
 
@@ -402,10 +461,12 @@ class _Planner:
     def _casts(self) -> int:
         """Bytes of copies in 16 bits that autocasting keeps of weights that train; those of 16 bits need none."""
         casts = self.half and not self.config.use_lora and self.backend == "torch" and not self._offloads
+        casts = casts and not self._beside and self.config.shard != "full"
         return self.parameters * 2 if casts else 0
 
     def _average(self, stage: Stage) -> None:
-        if self.config.use_ema or rule_for(self.config).averages:
+        changes_places = self.config.use_ema and self.backend == "torch"
+        if (self.config.use_ema and not changes_places) or rule_for(self.config).averages:
             self._split(stage, "weights laid aside while their average is in their place", self.parameters * 4)
 
     # The stages
@@ -479,11 +540,14 @@ class _Planner:
         stage, config = Stage(TRAINING), self.config
         self._resting(stage, vae=not config.cache_latents)
         self._made_whole(stage, self.at_work)
+        self._gathered(stage)
         gradients = self._gradients(stage)
         kept, more = self._activations()
         forward = kept + self._casts
         if config.gradient_accumulation_steps > 1 or self.ways.sums:
             stage.add("gradients", self.here, gradients)
+            if self._beside:
+                stage.add("gradients of a micro-batch, 16 bits", self.here, self.parameters * 2)
             stage.add("activations", self.here, forward + more, "predicted")
         elif forward > gradients:  # gradients come as activations go
             stage.add("activations, then gradients", self.here, forward + more, "predicted")
@@ -506,6 +570,8 @@ class _Planner:
         largest = max((math.prod(shape) for shape in shapes), default=0) * self._leaf
         if config.fused_backward_pass and self.backend == "torch":
             return min(every, BUCKET_BYTES + largest)
+        if self._kept < 1 and not config.use_lora:
+            return min(every, round(every * self._kept) + ON_THEIR_WAY * BUCKET_BYTES)
         if not self._offloads:
             return every
         hosted = round(self.parameters * config.offload_optim_frac)
@@ -556,7 +622,11 @@ class _Planner:
         self._average(stage)
         if not self.machine.on_host:  # a component's weights, or all moments, on their way to a file
             component = self.factors if self.config.use_lora else max(map(self._trainable, self.trained), default=0)
-            stage.add("arrays on their way to a file", "host", max(component * 4, self._optimizer_state))
+            arrays = max(component * 4, self._optimizer_state)
+            if self._kept < 1:  # one tensor after the other
+                shapes = (shape for name in self.trained for shape in self.parts[name].shapes.values())
+                arrays = min(arrays, max((math.prod(shape) for shape in shapes), default=0) * 4)
+            stage.add("arrays on their way to a file", "host", arrays)
         elif self.backend != "torch":
             stage.add("arrays on their way to a file", "host", self._optimizer_state)
         return stage

@@ -1,4 +1,5 @@
-"""A forward pass without numbers: which tensors a framework keeps of it for the backward pass, and of how many bytes.
+"""A forward pass without numbers: which tensors a framework keeps of it for the backward pass, and of how many bytes;
+and how many operations its products are.
 
 The rules are autograd's of PyTorch 2, operator by operator: a convolution or a normalisation keeps its input, a product
 with a matrix keeps its input only where the matrix trains, an activation keeps its input, a product of two tensors
@@ -67,6 +68,8 @@ class Tape:
         """Bytes that the largest block keeps while it is computed again."""
         self.held = 0
         """Bytes that a pass without gradients holds on to: what later layers are given besides."""
+        self.operations = 0
+        """Multiplications and additions of products with matrices, of convolutions and of attention."""
 
     @property
     def kept(self) -> int:
@@ -100,6 +103,7 @@ class Tape:
 
     def linear(self, x: Tensor, tokens: int, width: int, name: str = "") -> Tensor:
         """x · W, [tokens, width]."""
+        self.operations += 2 * x.count * width
         cast, factored = self._cast(x), f".{name}".endswith(self._factors) if self._factors else False
         if self.trains:
             self.keep(cast)
@@ -108,8 +112,9 @@ class Tape:
             self.keep(*(self.tensor(tokens * width) for _ in range(self._beside)))
         return self.tensor(tokens * width, grad=x.grad or self.trains or factored)
 
-    def conv(self, x: Tensor, count: int) -> Tensor:
-        """A convolution that answers with `count` numbers."""
+    def conv(self, x: Tensor, count: int, inputs: int) -> Tensor:
+        """A convolution that answers with `count` numbers, of `inputs` each."""
+        self.operations += 2 * count * inputs
         grad = x.grad or self.trains
         cast = self._cast(x)
         if grad:
@@ -160,12 +165,13 @@ class Tape:
             self.keep(x)
         return self.tensor(count, x.each, grad=x.grad)
 
-    def attention(self, q: Tensor, k: Tensor, v: Tensor, rows: int) -> Tensor:
-        """Fused attention; `rows` = heads · queries."""
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, heads: int, queries: int) -> Tensor:
+        """Fused attention; queries and keys are equally wide."""
+        self.operations += 4 * k.count * queries
         q, k, v = (self._cast(t) for t in (q, k, v))
         out = self.tensor(q.count, grad=q.grad or k.grad or v.grad)
         if out.grad:
-            self.keep(q, k, v, out, self.tensor(rows, 4))
+            self.keep(q, k, v, out, self.tensor(heads * queries, 4))
         return out
 
     def gated(self, x: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ def pass_transformer(tape: Tape, config: Mapping[str, Any], height: int, width: 
     )
     dim, layers = heads * head, int(config.get("num_layers") or (19 if flux else 18))
     given = tape.tensor(int(config.get("in_channels") or 64) * (net.n if flux else height * width), 4)
-    x = tape.linear(given, net.n, dim, "x_embedder") if flux else tape.conv(given, net.n * dim)
+    x = tape.linear(given, net.n, dim, "x_embedder") if flux else tape.conv(given, net.n * dim, given.count // net.n)
     words = tape.tensor(tokens * int(config.get("joint_attention_dim") or 4096), 4)
     y = tape.linear(words, tokens, dim, "context_embedder")
     dual = {int(i) for i in config.get("dual_attention_layers") or ()}
@@ -70,13 +70,13 @@ class Transformer:
         q, k, v = (tape.cat(a, b) for a, b in zip(theirs, mine, strict=True))
         if self.flux:
             q, k = (self._turned(t) for t in (q, k))
-        out = self._masked(tape.attention(q, k, v, self.heads * (n + m)))
+        out = self._masked(tape.attention(q, k, v, self.heads, n + m))
         cut = tape.view if self.flux else tape.part  # where it lies, or copied
         image = cut(out, n * self.dim)
         x = tape.add(x, tape.times(tape.linear(image, n, self.dim, f"{at}attn.to_out.0")))
         if dual:
             q, k, v = self._projected(tape.times(normed), n, at, ("attn2.to_q", "attn2.to_k", "attn2.to_v"))
-            own = tape.attention(q, k, v, self.heads * n)
+            own = tape.attention(q, k, v, self.heads, n)
             x = tape.add(x, tape.times(tape.linear(own, n, self.dim, f"{at}attn2.to_out.0")))
         x = self._forward(x, n, f"{at}ff")
         if last:
@@ -91,7 +91,7 @@ class Transformer:
         z = self.scaled(both)
         wide = tape.act(tape.linear(z, n, 4 * self.dim, f"{at}proj_mlp"))
         q, k, v = self._projected(z, n, at, ("attn.to_q", "attn.to_k", "attn.to_v"))
-        out = self._masked(tape.attention(self._turned(q), self._turned(k), v, self.heads * n))
+        out = self._masked(tape.attention(self._turned(q), self._turned(k), v, self.heads, n))
         both = tape.add(both, tape.times(tape.linear(tape.cat(out, wide), n, self.dim, f"{at}proj_out")))
         return tape.part(both, self.n * self.dim), tape.part(both, self.m * self.dim)
 

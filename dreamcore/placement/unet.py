@@ -21,7 +21,8 @@ def pass_unet(tape: Tape, config: Mapping[str, Any], height: int, width: int, to
     channels, layers = unet.channels, unet.per_block("layers_per_block", 2)
     down, up = (list(config.get(f"{way}_block_types") or ()) for way in ("down", "up"))
     area, before = height * width, channels[0]
-    x = tape.conv(tape.tensor(int(config.get("in_channels") or 4) * area), before * area)
+    given = int(config.get("in_channels") or 4)
+    x = tape.conv(tape.tensor(given * area), before * area, 9 * given)
     skips = [(x, before)]
     for i, c in enumerate(channels):
         for _ in range(layers[i]):
@@ -41,7 +42,7 @@ def pass_unet(tape: Tape, config: Mapping[str, Any], height: int, width: int, to
             x, before = unet.layer(tape.cat(x, skip), before + more, c, area, level, up[i]), c
         if level:
             x, area = unet.doubled(x, c, area, up[i]), area * 4
-    tape.conv(tape.act(tape.norm(x)), int(config.get("out_channels") or 4) * area)
+    tape.conv(tape.act(tape.norm(x)), int(config.get("out_channels") or 4) * area, 9 * before)
 
 
 class _UNet:
@@ -69,12 +70,12 @@ class _UNet:
     def halved(self, x: Tensor, c: int, area: int, block: str) -> Tensor:
         if "Resnet" in block or "Simple" in block:
             return self.resnet(x, c, c, area, to=area // 4, recomputed=False)
-        return self.tape.conv(x, c * area // 4)
+        return self.tape.conv(x, c * area // 4, 9 * c)
 
     def doubled(self, x: Tensor, c: int, area: int, block: str) -> Tensor:
         if "Resnet" in block or "Simple" in block:
             return self.resnet(x, c, c, area, to=area * 4, recomputed=False)
-        return self.tape.conv(self.tape.part(x, c * area * 4), c * area * 4)
+        return self.tape.conv(self.tape.part(x, c * area * 4), c * area * 4, 9 * c)
 
     def resnet(
         self, x: Tensor, given: int, c: int, area: int, *, to: int | None = None, recomputed: bool = True
@@ -90,11 +91,11 @@ class _UNet:
         y = tape.act(tape.norm(x))
         if to != area:
             x, y = (tape.scaled(part, given * to, pools=to < area) for part in (x, y))
-        y = tape.conv(y, count)
+        y = tape.conv(y, count, 9 * given)
         time = tape.tensor(c, grad=tape.trains)
         y = tape.times(tape.norm(y)) if self.scales else tape.norm(tape.add(y, time))
-        y = tape.conv(tape.act(y), count)
-        return tape.add(tape.conv(x, count) if given != c else x, y)
+        y = tape.conv(tape.act(y), count, 9 * c)
+        return tape.add(tape.conv(x, count, given) if given != c else x, y)
 
     def attention(self, x: Tensor, c: int, area: int, level: int, block: str) -> Tensor:
         """What blocks of a class have of it."""
@@ -108,17 +109,17 @@ class _UNet:
         q, k, v = (tape.linear(z, area, c, name) for name in ("to_q", "to_k", "to_v"))
         words = [tape.linear(self.words, self.tokens, c, name) for name in ("add_k_proj", "add_v_proj")]
         k, v = (tape.cat(word, part) for word, part in zip(words, (k, v), strict=True))
-        return tape.add(x, tape.linear(tape.attention(q, k, v, heads * area), area, c, "to_out.0"))
+        return tape.add(x, tape.linear(tape.attention(q, k, v, heads, area), area, c, "to_out.0"))
 
     def _transformer(self, x: Tensor, c: int, area: int, level: int) -> Tensor:
         tape, count = self.tape, c * area
         linear = bool(self.config.get("use_linear_projection"))
         y = tape.norm(x)
-        y = tape.linear(y, area, c, "proj_in") if linear else tape.part(tape.conv(y, count), count)
+        y = tape.linear(y, area, c, "proj_in") if linear else tape.part(tape.conv(y, count, c), count)
         for _ in range(self.depth[level]):
             with tape.segment(y):
                 y = self._block(y, c, area, self.heads[level])
-        y = tape.linear(y, area, c, "proj_out") if linear else tape.conv(tape.part(y, count), count)
+        y = tape.linear(y, area, c, "proj_out") if linear else tape.conv(tape.part(y, count), count, c)
         return tape.add(x, y)
 
     def _block(self, y: Tensor, c: int, area: int, heads: int) -> Tensor:
@@ -128,6 +129,6 @@ class _UNet:
             source, n = (z, area) if words is None else (words, self.tokens)
             q = tape.linear(z, area, c, f"{name}.to_q")
             k, v = (tape.linear(source, n, c, f"{name}.to_{part}") for part in "kv")
-            y = tape.add(tape.linear(tape.attention(q, k, v, heads * area), area, c, f"{name}.to_out.0"), y)
+            y = tape.add(tape.linear(tape.attention(q, k, v, heads, area), area, c, f"{name}.to_out.0"), y)
         z = tape.gated(tape.linear(tape.norm(y), area, 8 * c, "ff.net.0.proj"))
         return tape.add(tape.linear(z, area, c, "ff.net.2"), y)

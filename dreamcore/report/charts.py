@@ -130,7 +130,7 @@ def _ranges(lines: Sequence[Line], zero: bool) -> tuple[tuple[float, float], tup
     tops = [np.percentile(y, 99 if line.faint else 100) for line, y in known if len(y)]
     low, high = (min(float(y.min()) for _, y in known if len(y)), float(max(tops))) if tops else (0.0, 1.0)
     low = min(0.0, low) if zero else low
-    room = (high - low) * 0.06 or max(abs(high) * 0.1, 1e-12)
+    room = (high - low) * 0.06 or abs(high) * 0.1 or 0.1
     left, right = float(x.min()), float(x.max())
     return (left, right if right > left else left + 1), (low if zero else low - room, high + room)
 

@@ -18,6 +18,7 @@ from ..config import read_config_file
 from ..errors import ConfigError
 from ..hub.card import instance_prompts
 from ..io.names import CONFIG, METRICS, SAMPLES, VALIDATION
+from ..runs import best
 from ..runs.checkpoint import list_checkpoints
 from ..runs.next_steps import NextSteps, next_steps, told
 from ..runs.status import Status, now
@@ -63,6 +64,14 @@ class RunData:
     class_images: list[Path] = field(default_factory=list)
     held_out: list[tuple[int, float]] = field(default_factory=list)
     """(update, loss on held-out photographs), ascending."""
+    validation: list[dict[str, Any]] = field(default_factory=list)
+    """What was measured of each update that was looked at, ascending: `step`, and numbers by their names."""
+    judge: str = ""
+    """Who has scored its validation images, in words."""
+    about_judge: str = ""
+    """What those scores mean."""
+    best: best.Best | None = None
+    """Which update `checkpoint-best` is of."""
     checkpoints: list[int] = field(default_factory=list)
     state: str = ""
     """Whether and how the run has ended, in words."""
@@ -88,6 +97,15 @@ class RunData:
     def column(self, name: str) -> NDArray[np.float64]:
         """One value of every update's record; NaN where it is absent or was not finite."""
         return np.array([v if is_number(v := r.get(name)) else np.nan for r in self.metrics], np.float64)
+
+    @property
+    def measures(self) -> list[str]:
+        """What was measured along the way, by name."""
+        return [n for n in dict.fromkeys(n for r in self.validation for n in r) if self.measured(n)]
+
+    def measured(self, name: str) -> list[tuple[int, float]]:
+        """(update, value) of one of `measures`, ascending."""
+        return [(int(r["step"]), float(r[name])) for r in self.validation if name != "step" and is_number(r.get(name))]
 
     @property
     def prompt(self) -> str:
@@ -117,7 +135,10 @@ def collect(folder: Path, seen: WatchedRun | None = None) -> RunData:
     data.samples = _samples(folder / SAMPLES)
     data.instance_images = _paths(folder, extras.get("instance_images"))
     data.class_images = _paths(folder, extras.get("class_images"))
-    data.held_out = _held_out(folder, extras.get("validation_loss"))
+    data.validation = _validation(folder, extras.get("validation_loss"))
+    data.held_out = data.measured("validation_loss")
+    data.best = best.read(folder)
+    data.judge, data.about_judge = (str(extras.get(name) or "") for name in ("judge", "about_judge"))
     data.checkpoints = [update for update, _ in list_checkpoints(folder)]
     data.subjects = _subjects(data, extras.get("subjects"))
     data.warnings = [str(one) for one in warnings] if isinstance(warnings := extras.get("warnings"), list) else []
@@ -204,11 +225,15 @@ def _samples(folder: Path) -> dict[int, dict[int, Path]]:
     return samples
 
 
-def _held_out(folder: Path, extra: Any) -> list[tuple[int, float]]:
-    """Held-out losses, one an update: a resumed run may have measured one twice."""
-    pairs: list[Any] = [(r["step"], r.get("validation_loss")) for r in read_lines(folder / VALIDATION)]
-    pairs += [pair for pair in extra if isinstance(pair, list) and len(pair) == 2] if isinstance(extra, list) else []
-    return sorted({int(step): float(loss) for step, loss in pairs if is_number(step) and is_number(loss)}.items())
+def _validation(folder: Path, extra: Any) -> list[dict[str, Any]]:
+    """What validations measured, one record an update: a resumed run may have measured one twice."""
+    records = [dict(record) for record in read_lines(folder / VALIDATION)]
+    pairs = [pair for pair in extra if isinstance(pair, list) and len(pair) == 2] if isinstance(extra, list) else []
+    records += [{"step": int(step), "validation_loss": loss} for step, loss in pairs if is_number(step)]
+    found = dict[int, dict[str, Any]]()
+    for record in records:
+        found.setdefault(record["step"], {}).update(record)
+    return [found[step] for step in sorted(found)]
 
 
 def is_number(value: object) -> TypeGuard[int | float]:

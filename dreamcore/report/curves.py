@@ -6,9 +6,11 @@ from html import escape
 
 import numpy as np
 
+from ..io.names import BEST
 from .charts import Line, line_chart, number, smooth
 from .collect import RunData
 from .facts import LOSS, lowest_held_out
+from .style import series
 
 ROWS = 9
 """Rows of the table of figures."""
@@ -21,7 +23,7 @@ _LOSSES = (
 
 def curves(data: RunData) -> str:
     """The charts and the table, or what is missing."""
-    charts = [chart for chart in (_loss(data), _held_out(data), _learning_rate(data)) if chart]
+    charts = [chart for chart in (_loss(data), _held_out(data), _scores(data), _learning_rate(data)) if chart]
     if not charts:
         return '<p class="missing">No metrics were recorded.</p>'
     return f'<div class="charts">{"".join(charts)}</div>{_table(data)}'
@@ -39,7 +41,7 @@ def _loss(data: RunData) -> str | None:
     summary = "; ".join(
         f"{line.label}: moving mean {number(line.y[0])} at first, {number(line.y[-1])} at the end" for line in means
     )
-    return _figure(
+    return charted(
         "Training loss",
         line_chart("loss", "Training loss over the updates", summary, [*raw, *means]),
         f"{_legend(means)}{LOSS} Strong: moving mean. Faint: single updates, their highest peaks cut. {_lost(data)}",
@@ -69,7 +71,32 @@ def _held_out(data: RunData) -> str | None:
     if data.checkpoints:
         nearest = min(data.checkpoints, key=lambda update: abs(update - lowest[0]))
         note += f" Nearest checkpoint to the lowest point: checkpoint-{nearest}."
-    return _figure("Held-out loss", chart, note)
+    return charted("Held-out loss", chart, note)
+
+
+def _scores(data: RunData) -> str | None:
+    """What the judge has said of the validation images."""
+    names = [name for name in data.measures if name != "validation_loss"]
+    measured = [(name, np.array(data.measured(name))) for name in names]
+    lines = [Line(n, series(k), pairs[:, 0], pairs[:, 1], dots=True) for k, (n, pairs) in enumerate(measured)]
+    if not lines:
+        return None
+    summary = "; ".join(
+        f"{line.label}: {number(line.y[0])} at first, {number(line.y[-1])} at the end" for line in lines
+    )
+    keys = "".join(f"<span>{swatch(line.style)}{escape(line.label)}</span>" for line in lines)
+    chart = line_chart("scores", "Scores of the validation images", summary, lines, zero=False)
+    about = f"By {data.judge}. {data.about_judge}" if data.judge else ""
+    chosen = f" {BEST} is of update {data.best.update:,}: {data.best.words}." if data.best else ""
+    caption = f'<span class="legend">{keys}</span><br>{escape(about + chosen)}'
+    return charted("Scores of the validation images", chart, caption)
+
+
+def swatch(style: str) -> str:
+    """A line's colour and dashes, for what stands beside its name."""
+    return (
+        f'<svg class="swatch {style}" viewBox="0 0 36 6" aria-hidden="true"><line x1="0" x2="36" y1="3" y2="3"/></svg>'
+    )
 
 
 def _learning_rate(data: RunData) -> str | None:
@@ -83,7 +110,7 @@ def _learning_rate(data: RunData) -> str | None:
             lines.append(Line(name.removeprefix("lr_").replace("_", " "), "prior", steps, data.column(name)))
     summary = "; ".join(f"{line.label}: {_range(line)}" for line in lines)
     chart = line_chart("lr", "Learning rate over the updates", summary, lines)
-    return _figure("Learning rate", chart, (_legend(lines) if len(lines) > 1 else "") + escape(summary) + ".")
+    return charted("Learning rate", chart, (_legend(lines) if len(lines) > 1 else "") + escape(summary) + ".")
 
 
 def _range(line: Line) -> str:
@@ -96,7 +123,8 @@ def _legend(lines: list[Line]) -> str:
     return f'<span class="legend">{"".join(keys)}</span><br>' if len(lines) > 1 else ""
 
 
-def _figure(title: str, chart: str, caption: str) -> str:
+def charted(title: str, chart: str, caption: str) -> str:
+    """A chart with its title and what it shows, which may hold elements."""
     return f"<figure><h3>{title}</h3>{chart}<figcaption>{caption}</figcaption></figure>"
 
 

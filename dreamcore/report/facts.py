@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..hub.card import FRAMEWORKS
+from ..io.names import BEST
 from .charts import number
 from .collect import RunData, is_number
 
@@ -24,15 +25,17 @@ class Fact:
 def facts(data: RunData) -> list[Fact]:
     """In the order of interest; only what the run folder tells."""
     rate, seed = data.config.get("learning_rate"), data.config.get("seed")
+    loss = final_loss(data)
     found: list[tuple[str, str | None, str]] = [
         ("Updates", _updates(data), "How often the model was corrected, and how often it was to be."),
         ("State", data.state, ""),
-        ("Loss, mean of the last tenth", _final_loss(data), LOSS),
+        ("Loss, mean of the last tenth", None if loss is None else number(loss), LOSS),
         (
             "Held-out loss, lowest",
             held_out_summary(data),
             "The same, on photographs that do not train: where it is lowest, the model knew them best.",
         ),
+        ("Best checkpoint", f"update {data.best.update:,}" if data.best else None, _why_best(data)),
         ("Date", _date(data), "When the run began, and when it was last heard of."),
         ("Device", _device(data), ""),
         ("Memory, at most", _memory(data), "What training held at once."),
@@ -53,6 +56,10 @@ LOSS = (
 )
 
 
+def _why_best(data: RunData) -> str:
+    return f"{BEST}: {data.best.words}." if data.best else ""
+
+
 def lowest_held_out(data: RunData) -> tuple[int, float] | None:
     """(update, loss) where the held-out loss is lowest, the first such."""
     return min(data.held_out, key=lambda pair: pair[1]) if data.held_out else None
@@ -70,9 +77,10 @@ def _updates(data: RunData) -> str | None:
     return f"{data.updates:,} of {total:,}" if isinstance(total, int) else f"{data.updates:,}"
 
 
-def _final_loss(data: RunData) -> str | None:
+def final_loss(data: RunData) -> float | None:
+    """The mean over the last tenth of the updates."""
     last = data.column("loss")[-math.ceil(len(data.metrics) / 10) :] if data.metrics else np.empty(0)
-    return number(float(np.nanmean(last))) if np.isfinite(last).any() else None
+    return float(np.nanmean(last)) if np.isfinite(last).any() else None
 
 
 def _date(data: RunData) -> str | None:

@@ -62,7 +62,7 @@ def data_uri(picture: Image.Image) -> str:
     """PNG for small images, else JPEG: a page with a hundred photographs stays a few megabytes."""
     buffer = io.BytesIO()
     if max(picture.size) <= SMALL:
-        picture.save(buffer, "PNG", optimize=True)
+        picture.save(buffer, "PNG")
         kind = "png"
     else:
         picture.save(buffer, "JPEG", quality=88)

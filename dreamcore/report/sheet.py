@@ -98,7 +98,7 @@ class _Sheet:
         for top, strip in self._parts:
             sheet.paste(strip, (0, top))
         buffer = io.BytesIO()
-        sheet.save(buffer, "PNG", optimize=True)
+        sheet.save(buffer, "PNG")
         return buffer.getvalue()
 
     def _add(self, strip: Image.Image) -> None:

@@ -1,6 +1,29 @@
 """The page's style sheet: one column on a phone, the system's own font, light and dark."""
 
-STYLE = """
+SERIES = (
+    ("#0b5cad", "#6cb6ff", "none"),
+    ("#b34700", "#ffa657", "7 4"),
+    ("#1a7f37", "#56d364", "2 3"),
+    ("#8250df", "#d2a8ff", "9 3 2 3"),
+    ("#b02a5b", "#ff8fb8", "14 4"),
+    ("#57606a", "#b5bec8", "4 2"),
+)
+"""Of lines beside each other: colour on light paper, on dark, dashes."""
+
+
+def series(place: int) -> str:
+    """The style of the line at a place, from 0; the seventh has the first's."""
+    return f"series-{place % len(SERIES)}"
+
+
+_SERIES = "".join(
+    f".{series(n)} {{ color: {light}; }} .line.{series(n)} path, .swatch.{series(n)} line "
+    f"{{ stroke-dasharray: {dashes}; }}\n@media (prefers-color-scheme: dark) {{ .{series(n)} {{ color: {dark}; }} }}\n"
+    for n, (light, dark, dashes) in enumerate(SERIES)
+)
+STYLE = (
+    _SERIES
+    + """
 :root {
   color-scheme: light dark;
   --paper: #ffffff; --panel: #f4f5f7; --ink: #1b1f24; --soft: #57606a; --rule: #d5d9de;
@@ -89,6 +112,8 @@ svg text { font-size: 12px; fill: var(--soft); }
 }
 .key.prior { border-top-style: dashed; }
 .key.preservation { border-top-style: dotted; }
+.swatch { display: inline-block; vertical-align: middle; width: 1.8em; height: .8em; margin-right: .35em; }
+.swatch line { stroke: currentColor; stroke-width: 3; }
 .legend span { margin-right: 1.2em; color: var(--ink); white-space: nowrap; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
@@ -117,3 +142,4 @@ summary { cursor: pointer; padding: .3rem 0; color: var(--instance); }
 }
 @media print { details > * { display: block; } }
 """
+)

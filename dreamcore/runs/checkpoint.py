@@ -13,10 +13,13 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ..errors import ConfigError, RunError
+from ..formats.later import Later
 from ..io.files import explain_disk_errors, folder_in_place, wait_for_room
 from ..io.hashing import file_sha256
 from ..io.names import RECORDS, STATE_FILE
@@ -55,24 +58,70 @@ def save(
     Raises:
         RunError: the disk is full or cannot be written; every earlier checkpoint is intact.
     """
-    target = run_folder / f"checkpoint-{update}"
-
-    def attempt() -> None:
-        with folder_in_place(target, run_folder / RECORDS / target.name) as folder:
-            write(folder)
-            files = {
-                str(f.relative_to(folder)): {"size": f.stat().st_size, "sha256": file_sha256(f)}
-                for f in sorted(folder.rglob("*"))
-                if f.is_file()
-            }
-            content = {"format": FORMAT, "update": update, **state, "files": files}
-            (folder / STATE_FILE).write_text(_vouched(content), encoding="utf-8")
-            record([f"{target.name}/{name}" for name in (*files, STATE_FILE)])
-
-    with explain_disk_errors(f"writing {target}"):
-        wait_for_room(attempt, f"writing {target}", say)
+    target = begin(run_folder, update, write, state, Later(0), say, record)(say)
     prune(run_folder, update, limit, say)
     return target
+
+
+def begin(
+    run_folder: Path,
+    update: int,
+    write: Callable[[Path], None],
+    state: Mapping[str, Any],
+    later: Later,
+    say: Callable[[str], None] = lambda text: None,
+    record: Callable[[list[str]], None] = lambda names: None,
+) -> Callable[[Callable[[str], None]], Path]:
+    """Take what belongs into `checkpoint-UPDATE`, as it is now.
+
+    Args:
+        later: takes files that `write` writes.
+
+    Returns:
+        What makes the checkpoint whole, on any thread, once; it takes whom to tell that a full disk is waited for.
+
+    Raises:
+        RunError: the disk is full or cannot be written; every earlier checkpoint is intact.  So does what is returned.
+    """
+    target = run_folder / f"checkpoint-{update}"
+
+    def attempt() -> tuple[Path, ExitStack]:
+        with ExitStack() as stack:
+            folder = stack.enter_context(folder_in_place(target, run_folder / RECORDS / target.name))
+            with later.taking():
+                write(folder)
+            there = [*(f for f in folder.rglob("*") if f.is_file()), *later.files]
+            record([f"{target.name}/{f.relative_to(folder).as_posix()}" for f in (*there, folder / STATE_FILE)])
+            return folder, stack.pop_all()
+
+    with explain_disk_errors(f"writing {target}"):
+        folder, opened = wait_for_room(attempt, f"writing {target}", say)
+
+    def rest() -> None:
+        later.write()
+        vouch(folder, {"format": FORMAT, "update": update, **state, "files": hashes(folder, later.sha256)})
+
+    def finish(say: Callable[[str], None]) -> Path:
+        with explain_disk_errors(f"writing {target}"), opened:
+            wait_for_room(rest, f"writing {target}", say)
+        return target
+
+    return finish
+
+
+def hashes(folder: Path, known: Mapping[Path, str] = MappingProxyType({})) -> dict[str, Any]:
+    """What `state.json` says of the files in a checkpoint; of some the SHA-256 is known."""
+    return {
+        str(f.relative_to(folder)): {"size": f.stat().st_size, "sha256": known.get(f) or file_sha256(f)}
+        for f in sorted(folder.rglob("*"))
+        if f.is_file()
+    }
+
+
+def vouch(folder: Path, content: Mapping[str, Any]) -> list[str]:
+    """Write a checkpoint's `state.json`, which makes it whole; returns the names of all its files."""
+    (folder / STATE_FILE).write_text(_vouched(content), encoding="utf-8")
+    return [*content["files"], STATE_FILE]
 
 
 def prune(run_folder: Path, update: int, limit: int | None, say: Callable[[str], None] = lambda text: None) -> None:
@@ -101,7 +150,7 @@ def _drop(folder: Path, run_folder: Path, say: Callable[[str], None]) -> None:
 def _foreign_files(folder: Path) -> list[str]:
     """Files of a checkpoint that it did not have when it was written; all of them where it does not say."""
     try:
-        written = {STATE_FILE, *_read_vouched(folder / STATE_FILE)["files"]}
+        written = {STATE_FILE, *read_state(folder)["files"]}
     except (RunError, KeyError):
         written = set()
     return sorted({str(f.relative_to(folder)) for f in files_in(folder)} - written)
@@ -135,7 +184,7 @@ def verify(folder: Path) -> dict[str, Any]:
     file = folder / STATE_FILE
     if not file.is_file():
         raise RunError(f"{file}: missing; this is no whole checkpoint")
-    state = _read_vouched(file)
+    state = read_state(folder)
     if state.get("format") != FORMAT:
         raise RunError(f"{file}: format {state.get('format')!r} is not known; expected {FORMAT}")
     for name, wanted in state["files"].items():
@@ -157,7 +206,13 @@ def _vouched(content: Mapping[str, Any]) -> str:
     return json.dumps({**content, "sha256": digest}, indent=1)
 
 
-def _read_vouched(file: Path) -> dict[str, Any]:
+def read_state(folder: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself, as it was written.
+
+    Raises:
+        RunError: it is missing, or altered.
+    """
+    file = folder / STATE_FILE
     try:
         text = file.read_text(encoding="utf-8")
         content = {k: v for k, v in json.loads(text).items() if k != "sha256"}

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ..errors import ConfigError
+from ..formats.later import Later
 from ..io.files import (
     disk_trouble,
     explain_disk_errors,
@@ -27,6 +28,7 @@ from ..io.files import (
 )
 from ..io.locks import BusyError, held
 from ..io.names import (
+    BEST,
     CONFIG,
     FINAL,
     INDEX,
@@ -47,7 +49,7 @@ from ..io.names import (
 )
 from ..io.system import fsync
 from ..track.files import write_entry
-from . import checkpoint, reasoned
+from . import best, checkpoint, reasoned
 from .manifest import Manifest
 from .requests import Inbox
 
@@ -99,6 +101,7 @@ class RunFolder:
         if self.manifest.moving:
             with explain_disk_errors(f"moving the earlier run in {self.path} aside"):
                 self._move_aside()
+        best.put_back(self.path)
         for left in self.manifest.records.iterdir():
             if left.is_dir() and not left.name.startswith(REPLACED):
                 shutil.rmtree(left, ignore_errors=True)
@@ -152,7 +155,11 @@ class RunFolder:
         return places
 
     def _checkpoint_files(self) -> list[Path]:
-        return [f for _, folder in checkpoint.list_checkpoints(self.path) for f in checkpoint.files_in(folder)]
+        return [f for folder in self._checkpoints() for f in checkpoint.files_in(folder)]
+
+    def _checkpoints(self) -> list[Path]:
+        best = self.path / BEST
+        return [*(folder for _, folder in checkpoint.list_checkpoints(self.path)), *([best] if best.is_dir() else [])]
 
     def _name(self, place: Path) -> str:
         return place.relative_to(self.path).as_posix()
@@ -191,7 +198,7 @@ class RunFolder:
         """Move every file on record to the place that is on record, or what a killed run has left of them."""
         assert self.manifest.moving
         aside = self.manifest.records / self.manifest.moving
-        litter = {self._name(f) for _, c in checkpoint.list_checkpoints(self.path) for f in checkpoint.litter_in(c)}
+        litter = {self._name(f) for folder in self._checkpoints() for f in checkpoint.litter_in(folder)}
         for name in sorted(self.manifest.files | litter):
             if (self.path / name).is_file():
                 (aside / name).parent.mkdir(parents=True, exist_ok=True)
@@ -225,16 +232,22 @@ class RunFolder:
         write_entry(self.path / LOG, "error", entry)
         return self.path / LOG
 
-    def save_checkpoint(
+    def begin_checkpoint(
         self,
         update: int,
         write: Callable[[Path], None],
         state: Mapping[str, Any],
-        limit: int | None,
+        later: Later,
         say: Callable[[str], None],
+    ) -> Callable[[Callable[[str], None]], Path]:
+        """`checkpoint.begin`, on record."""
+        return checkpoint.begin(self.path, update, write, state, later, say, self.manifest.own)
+
+    def keep_best(
+        self, found: best.Best, write: Callable[[Path], None], state: Mapping[str, Any], say: Callable[[str], None]
     ) -> Path:
-        """`checkpoint.save`, on record."""
-        return checkpoint.save(self.path, update, write, state, limit, say, self.manifest.own)
+        """`best.save`, on record."""
+        return best.save(self.path, found, write, state, say, self.manifest.own)
 
     def new_final(self) -> Path:
         """An empty folder beside the results, to be filled and then given to `publish`."""

@@ -21,6 +21,7 @@ from ..hub.card import filled, instance_prompts
 from ..hub.seal import is_card
 from ..io.files import numbered
 from ..io.names import (
+    BEST,
     CONFIG,
     INDEX,
     LORA_FILE,
@@ -33,6 +34,7 @@ from ..io.names import (
 )
 from ..io.system import shell_line
 from ..models.folder import ModelFolder
+from .best import read as read_best
 from .checkpoint import list_checkpoints
 from .status import read_status
 
@@ -214,6 +216,8 @@ def _files(folder: Path, settings: Mapping[str, Any]) -> Iterator[tuple[Path, st
         yield words, f"embeddings of the new words, which other programs spell {_spelt(words)}"
     elif not finished_model and (checkpoints := list_checkpoints(folder)):
         yield checkpoints[-1][1], "the last checkpoint, to go on training from"
+    if (best := read_best(folder)) is not None:
+        yield folder / BEST, f"the checkpoint of update {best.update}, kept because {best.words}"
     for card in numbered(folder / MODEL_CARD):
         if is_card(card):
             yield card, "a card: what was trained, its pictures, and how others load it"

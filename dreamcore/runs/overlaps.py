@@ -20,7 +20,7 @@ from ..models.folder import ModelFolder
 from .folder import MODEL_FILES, RESULTS
 from .layout import LAYOUTS
 
-CHECKPOINT = re.compile(r"checkpoint-\d+.*")
+CHECKPOINT = re.compile(r"checkpoint-(\d+|best).*")
 
 
 class _Input(NamedTuple):

@@ -57,6 +57,12 @@ class Status(BaseModel):
     """The last validation's images, in the run's folder."""
     pictures_update: int | None = None
     """The update that they were made after."""
+    measured: dict[str, float | None] = {}
+    """The last validation's measurements: `validation_loss`, and scores of its images."""
+    measured_update: int | None = None
+    """The update that they were made after."""
+    best: int | None = None
+    """The update that `checkpoint-best` is of."""
     host: str | None = None
     process: int | None = None
     """Its number on that host; of several processes the one that writes."""

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,17 +54,21 @@ class Conditioning(NamedTuple, Generic[T]):
     def tensors(self) -> tuple[T | None, T | None, T | None]:
         return self.prompt_embeds, self.pooled_prompt_embeds, self.layer_embeds
 
-    def values(self) -> dict[str, T]:
+    def values(self, family: Family) -> dict[str, Any]:
         """The tensors by the names of the family's description, as the denoiser receives them: layers come first."""
-        layers: Any = self.layer_embeds
-        tensors = (*self.tensors[:2], None if layers is None else layers.swapaxes(0, 1))
-        return {name: t for name, t in zip(self._fields[:3], tensors, strict=True) if t is not None}
+        words, layers = cast(Any, self.prompt_embeds), cast(Any, self.layer_embeds)
+        if family.parts_words:
+            words = words.reshape(*words.shape[:2], family.parts_words, -1)
+        tensors = (words, self.pooled_prompt_embeds, None if layers is None else layers.swapaxes(0, 1))
+        found = {name: t for name, t in zip(self._fields[:3], tensors, strict=True) if t is not None}
+        listed = "unpadded" in (*family.inputs.values(), *family.pipeline.values())
+        return found | ({"unpadded": self.unpadded} if listed else {})
 
     @property
     def unpadded(self) -> list[T]:
         """Each row's words alone, [length, width]."""
         embeds: Any = self.prompt_embeds
-        assert self.lengths is not None, "the family asks for lists"
+        assert self.lengths is not None, "the family asks for them"
         return [embeds[row, :length] for row, length in enumerate(self.lengths.tolist())]
 
     def masks(self, family: Family, image: int) -> dict[str, NDArray[Any]]:
@@ -137,7 +141,18 @@ class LoadedEncoder(Generic[T]):
         side: dict[str, Any] = {"padding_side": "right"} if described.pads_right else {}
         if text.startswith(getattr(self.tokenizer, "bos_token", None) or "\0"):  # the template has written it
             side["add_special_tokens"] = False
-        made = self.tokenizer([text], padding="longest" if described.trims else "max_length", **side, **cut)
+        padding = "longest" if described.trims else "max_length"
+        if described.ending:
+            return self._ended(text, cut["max_length"], {"padding": padding, **side})
+        made = self.tokenizer([text], padding=padding, **side, **cut)
+        return np.array(made["input_ids"], np.int64), np.array(made["attention_mask"], np.int64)
+
+    def _ended(self, text: str, length: int, padding: dict[str, Any]) -> Tokens:
+        """A text's tokens with those of the ending, which no cut takes away, before padding: they see the same as where
+        padding comes between."""
+        ending = self.tokenizer(self.description.ending)["input_ids"]
+        ids = self.tokenizer(text, max_length=length - len(ending), truncation=True)["input_ids"] + ending
+        made = self.tokenizer.pad({"input_ids": [ids]}, max_length=length, return_attention_mask=True, **padding)
         return np.array(made["input_ids"], np.int64), np.array(made["attention_mask"], np.int64)
 
     def spelt(self, prompt: str) -> str:

@@ -77,5 +77,6 @@ class TensorBoard:
 
 
 def tag(name: str) -> str:
-    """TensorBoard's and W&B's name of a measurement: validation_loss is validation/loss, so that it gets a section."""
-    return name.replace("validation_", "validation/", 1) if name.startswith("validation_") else name
+    """TensorBoard's and W&B's name of a validation's measurement, so that these get a section: validation_loss is
+    validation/loss."""
+    return f"validation/{name.removeprefix('validation_')}"

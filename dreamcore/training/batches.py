@@ -15,7 +15,6 @@ from ..diffusion import randomness
 from ..diffusion.coefficients import min_snr_weight
 from ..diffusion.schedule import NoiseSchedule
 from ..families import STABLE_DIFFUSION, FamilyInputs
-from ..families.packing import pack
 from ..text.prompts import PromptTable
 from .latents import Encoded, Latents
 from .sample_plan import Plan, Sample, split_by_shape
@@ -184,26 +183,26 @@ def form_batch(
     `records` tells what each row shows of its photograph; it is asked where the family wants to know.  Tokens of
     `references`, clean latents [B, C, h, w], follow those of the noisy ones.
     """
-    patch = family.family.patch
+    seen = family.family.seen
     schedule = schedule.at_size(latents.shape[2] * latents.shape[3] // family.area)
     q = schedule.coefficients(timesteps)
     a, b, c, d = (v.astype(np.float32)[:, None, None, None] for v in (q.a, q.b, q.c, q.d))
     weight = weight * (schedule.weight(timesteps) if snr_gamma is None else min_snr_weight(q, snr_gamma))
-    if mask is not None and patch > 1:
+    if mask is not None and family.family.patch > 1:
         mask = np.broadcast_to(mask, latents.shape)
     noisy = a * latents + b * noise
     if family.family.upscales:
         noisy = np.concatenate([noisy, noisy], 1)
-    x = pack(noisy, patch)
+    x = seen(noisy)
     if references is not None:
-        x = np.concatenate([x, pack(references, patch)], 1)
+        x = np.concatenate([x, seen(references)], 1)
     return Batch(
         x=x,
-        target=pack(c * latents + d * noise, patch),
+        target=seen(c * latents + d * noise),
         t=schedule.network_times(timesteps).astype(np.float32),
         prompt=prompt,
         weight=weight.astype(np.float32),
         seed=seed,
-        mask=None if mask is None else pack(mask, patch),
+        mask=None if mask is None else seen(mask),
         extra=family.extra(records, latents.shape[2:4], refers=references is not None),
     )

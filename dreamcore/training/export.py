@@ -23,12 +23,15 @@ REWRITTEN = (".bin", ".pdparams")
 """Forms of weights that the finished model does not keep; nor does it keep Paddle's layout of them."""
 
 
-def write_model(p: Prepared, folder: Path) -> WrittenLora | None:
+def write_model(p: Prepared, folder: Path, updates: int) -> WrittenLora | None:
     """Write what a run has trained into an empty folder: LoRA files, or a whole pipeline in a library's layout; and
     new words' embeddings.
 
     What does not train is copied byte for byte where no precision is asked for; weights in another form (.bin, a
     variant) are rewritten as plain safetensors.
+
+    Args:
+        updates: how many the run has made.
 
     Returns:
         What is to be said of LoRA files; None of a pipeline.
@@ -41,7 +44,7 @@ def write_model(p: Prepared, folder: Path) -> WrittenLora | None:
     if p.config.words_alone:
         return None
     if (trained := p.backend.trained_lora(averaged=True)) is not None:
-        header = header_of(p, trained)
+        header = header_of(p, trained, updates)
         written = write_lora_files(trained, p.data.model, folder, lora_name(p.folder), resolved.save_precision, header)
     else:
         _write_pipeline(p.backend, p.data.model, folder, text_encoders=resolved.saves_text_encoders)

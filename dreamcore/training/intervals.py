@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..config import TrainConfig
+from ..config.selecting import scores
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,8 @@ class Intervals:
     """None where there is nothing to validate."""
     validates_at_end: bool = True
     keeps_last: bool = True
+    evaluation: int | None = None
+    """None where images are not scored."""
 
     def spares(self, done: int, total: int) -> bool:
         """Whether the checkpoint after `done` updates of `total` is kept only until the finished model is written; one
@@ -28,7 +31,13 @@ class Intervals:
         """Whether the model is looked at after `done` updates of `total`."""
         if self.validation is None:
             return False
-        return self.validates_at_end if done == total else done % self.validation == 0
+        return self.validates_at_end if done == total else done % self.validation == 0 or self.evaluates(done, total)
+
+    def evaluates(self, done: int, total: int) -> bool:
+        """Whether the validation's images are scored after `done` updates of `total`."""
+        if self.evaluation is None:
+            return False
+        return self.validates_at_end if done == total else done % self.evaluation == 0
 
     @property
     def checkpoints_in_training(self) -> int | None:
@@ -45,4 +54,5 @@ class Intervals:
         epochs = config.checkpointing_epochs
         checkpointing = config.checkpointing_steps if epochs is None else epochs * updates_per_epoch
         kept, at_end = config.checkpoints_total_limit, validates and not config.skip_final_inference
-        return cls(config.logging_steps, checkpointing, kept, validation, at_end, config.checkpoint_last)
+        scored = config.evaluate_steps if scores(config) else None
+        return cls(config.logging_steps, checkpointing, kept, validation, at_end, config.checkpoint_last, scored)

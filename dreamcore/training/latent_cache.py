@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,21 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from ..backends.protocol import World
 from ..data import WHITE, Colour, Crop, Photo
 from ..data.crop import Place
 from ..io.files import explain_disk_errors, usable_folder, write_atomically
 from ..io.hashing import remembered_sha256
 from ..models.folder import ModelFolder
+from .sharing import Sharing
 
 Float = NDArray[np.float32]
 FORMAT = 1
 """Raised whenever decoding, scaling or encoding changes its results."""
+
+
+_NUMBERED = re.compile(r" \([a-z]+:\d+\)")
+"""Which of several like devices it is: "NVIDIA H100 (cuda:1)"."""
 
 
 class LatentCache:
@@ -43,6 +50,12 @@ class LatentCache:
     def check(self) -> None:
         """Raise ConfigError where the folder cannot be made or written."""
         usable_folder(self._folder, "latent_cache_dir")
+
+    def shared_with(self, world: World) -> Sharing:
+        """The ranks that see this folder; every rank calls it."""
+        with explain_disk_errors(f"writing latents to {self._folder}"):
+            self._folder.mkdir(parents=True, exist_ok=True)
+        return Sharing.of(self._folder, world)
 
     def key(
         self,
@@ -97,4 +110,5 @@ def encoder_identity(model: ModelFolder, backend: str, device: str) -> str:
     if vae is None:
         return "pixels"
     files = [remembered_sha256(file) for file in model.weight_files(vae)]
-    return json.dumps([files, model.config(vae), backend, device], sort_keys=True)
+    kind = _NUMBERED.sub("", device)
+    return json.dumps([files, model.config(vae), backend, kind], sort_keys=True)

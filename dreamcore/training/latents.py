@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..backends.out_of_memory import IMAGES, during
+from ..backends.protocol import Solo, World
 from ..data import Crop, CropRecord, ImageFolder, latent_weights
 from ..data.image_set import ImageSet
 from ..diffusion.randomness import transform_of_sample, transform_of_variant
@@ -21,6 +22,8 @@ from ..io.progress import progress
 from ..io.system import reserve
 from .latent_cache import LatentCache
 from .sample_plan import Sample
+from .shared_work import everyones, made_by_turns, maker
+from .sharing import Sharing
 
 Float = NDArray[np.float32]
 Encode = Callable[[Float], tuple[Float, Float]]
@@ -48,6 +51,11 @@ class _Variant(NamedTuple):
     def of(cls, sample: Sample) -> _Variant:
         assert sample.variant is not None
         return cls(sample.image_set, sample.image, sample.variant)
+
+    @property
+    def sample(self) -> Sample:
+        """One that uses it, wherever in the run."""
+        return Sample(0, self.image_set.kind, self.image, self.variant, self.image_set.concept)
 
 
 class Encoded(NamedTuple):
@@ -107,23 +115,53 @@ class Latents:
         return record
 
     @during(IMAGES)
-    def fill(self, samples: Iterable[Sample]) -> None:
-        """Encode every variant that `samples` use."""
-        wanted = {_Variant.of(s): s for s in samples if s.variant is not None}
+    def fill(self, samples: Iterable[Sample], world: World | None = None) -> None:
+        """Encode every variant that `samples` use: what several ranks use, one of them, for all."""
+        world = world or Solo()
+        own = {_Variant.of(s) for s in samples if s.variant is not None}
+        rows = everyones([(*key.image_set, key.image, key.variant) for key in own], 4, world)
+        wanted = [_Variant(ImageSet(concept, kind), image, variant) for concept, kind, image, variant in rows]
         alike: dict[tuple[int, ...], list[_Variant]] = {}
-        for key in sorted(wanted):
+        for key in wanted:
             masked = self._images[key.image_set].outside_weight is not None
-            alike.setdefault((*self.shape_of(wanted[key]), masked), []).append(key)
+            alike.setdefault((*self.shape_of(key.sample), masked), []).append(key)
+        sharing = self._disk_cache.shared_with(world) if self._disk_cache else None
+        first = 0
         with progress("encoding images", len(wanted)) as step:
             for keys in alike.values():
-                room: Float | None = None
-                for number, key in enumerate(keys):
-                    planes = self._planes_or_cached(wanted[key])
-                    if room is None:
-                        room = self._allocate((len(keys), *planes.shape))
-                    room[number] = planes
-                    self._cached[key] = room[number]
-                    step()
+                self._fill(keys, own, sharing, first, world, step)
+                first += len(keys)
+
+    def _fill(
+        self,
+        keys: Sequence[_Variant],
+        own: set[_Variant],
+        sharing: Sharing | None,
+        first: int,
+        world: World,
+        step: Callable[[], None],
+    ) -> None:
+        """Those of one shape, of which only this rank's own are kept.
+
+        Args:
+            sharing: the ranks that see the same `latent_cache_dir`, of which the first keeps there what ranks elsewhere
+                have encoded.
+        """
+        room, kept = None, 0
+        for number, planes in enumerate(made_by_turns(keys, self._of_variant, world, first)):
+            key = keys[number]
+            if sharing and sharing.leads and maker(number, first, world) not in sharing.ranks:
+                self._keep(key.sample, planes)
+            if key in own:
+                if room is None:
+                    room = self._allocate((sum(key in own for key in keys), *planes.shape))
+                room[kept] = planes
+                self._cached[key] = room[kept]
+                kept += 1
+            step()
+
+    def _of_variant(self, key: _Variant) -> Float:
+        return self._planes_or_cached(key.sample)
 
     def __call__(self, sample: Sample) -> Encoded:
         """Mean, standard deviation and weights."""
@@ -138,15 +176,23 @@ class Latents:
         """`_planes`, from an earlier run where it encoded the same."""
         if self._disk_cache is None:
             return self._planes(sample)
-        images = self._images[sample.image_set]
-        photo, crop = images.folder.photos[sample.image], images.crops[sample.image]
-        place = images.folder.place(sample.image, crop, self._draw(sample))
-        key = self._disk_cache.key(photo, crop, place, images.outside_weight, images.folder.background)
-        planes = self._disk_cache.get(key)
+        planes = self._disk_cache.get(key := self._key(sample, self._disk_cache))
         if planes is None:
             planes = self._planes(sample)
             self._disk_cache.put(key, planes)
         return planes
+
+    def _keep(self, sample: Sample, planes: Float) -> None:
+        """Let later runs here have what a rank elsewhere has encoded."""
+        assert self._disk_cache is not None
+        if self._disk_cache.get(key := self._key(sample, self._disk_cache)) is None:
+            self._disk_cache.put(key, planes)
+
+    def _key(self, sample: Sample, cache: LatentCache) -> str:
+        images = self._images[sample.image_set]
+        photo, crop = images.folder.photos[sample.image], images.crops[sample.image]
+        place = images.folder.place(sample.image, crop, self._draw(sample))
+        return cache.key(photo, crop, place, images.outside_weight, images.folder.background)
 
     @during(IMAGES)
     def _planes(self, sample: Sample) -> Float:

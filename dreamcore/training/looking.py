@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
+from typing import TypeVar
 
 from ..backends.out_of_memory import VALIDATION, during
 from ..errors import ConfigError, in_a_line
@@ -17,6 +18,8 @@ from ..runs.requests import Request
 from ..track.metrics import read_lines
 from .setup import Prepared
 from .validation import ValidationImages, asked_files, image_files, save_images
+
+T = TypeVar("T")
 
 
 class Looking:
@@ -36,35 +39,65 @@ class Looking:
         if p.run_folder and self._resolved.intervals.validates(done, self._total):
             maker = self._maker(done)
             files = image_files(p.folder / SAMPLES, done, len(maker.seeds)) if maker else []
-            owes = not all(f.exists() for f in files) or (p.held_out is not None and not self._measured(done))
+            known = self._known(done)
+            owes = (
+                not all(f.exists() for f in files)
+                or (p.held_out is not None and "validation_loss" not in known)
+                or (self._scores(done) and p.scoring is not None and p.scoring.judge.likenesses[0] not in known)
+            )
             if not owes:
                 self._also_name(done, files)  # should it have been killed in between
-        return bool(json.loads(p.backend.world.broadcast(json.dumps(owes))))
+        return self._agreed(owes)
+
+    def _agreed(self, mine: T) -> T:
+        """What the main process has said, ready for JSON, on every rank."""
+        found: T = json.loads(self._p.backend.world.broadcast(json.dumps(mine)))
+        return found
 
     def validate(self, done: int) -> None:
-        """Make validation images and measure the held-out loss, on the main process."""
-        p = self._p
-        if p.run_folder and p.held_out and not self._measured(done):
-            p.trackers.scalars(done, {"validation_loss": p.held_out.loss(p.backend)})
-        if p.run_folder and (maker := self._maker(done)):
+        """Make validation images, score them and measure the held-out loss; each rank its share, and the main process
+        looks at the images and writes."""
+        p, found = self._p, dict[str, float]()
+        if p.held_out and not self._agreed(p.run_folder is not None and "validation_loss" in self._known(done)):
+            found["validation_loss"] = p.held_out.loss(p.backend)
+        if maker := self._maker(done):
+            files = self._make(maker, done)
+            if p.scoring and self._scores(done):
+                found |= p.scoring.score(files)
+        if found:
+            p.trackers.scalars(done, found)
+
+    def _scores(self, done: int) -> bool:
+        return done == 0 or self._resolved.intervals.evaluates(done, self._total)
+
+    def ends_early(self, done: int) -> None:
+        """The run's last update is this one: make the last images, where they have words of their own."""
+        self._total = done
+        if maker := self._resolved.final_validation:
             self._make(maker, done)
 
     def answer(self, requests: Sequence[Request], done: int) -> bool:
-        """Make the images that are asked for, on the main process; returns whether validation's are among them.
+        """Make the images that are asked for, each rank its share; returns whether validation's are among them.
 
         An error in that is the answer, and does not end the run.
+
+        Args:
+            requests: on the main process; none on others.
         """
         made = False
-        for request in requests:
+        for number, prompt in enumerate(self._agreed([request.prompt for request in requests])):
+            request = requests[number] if requests else None
             try:
-                files = self._asked(request.prompt, done)
+                files = self._asked(prompt, done)
             except Exception as error:
-                self._p.trackers.warn(f"images that were asked for could not be made: {error}")
-                self._tell(request, {"error": in_a_line(error), "to_mend": isinstance(error, ConfigError)})
+                if request:
+                    self._p.trackers.warn(f"images that were asked for could not be made: {error}")
+                    self._tell(request, {"error": in_a_line(error), "to_mend": isinstance(error, ConfigError)})
                 continue
-            made = made or request.prompt is None
-            names = [file.relative_to(self._p.folder).as_posix() for file in files]
-            self._tell(request, {"update": done, "files": names})
+            made = made or prompt is None
+            if request:
+                names = [file.relative_to(self._p.folder).as_posix() for file in files]
+                self._tell(request, {"update": done, "files": names})
         return made
 
     @during(VALIDATION)
@@ -92,15 +125,17 @@ class Looking:
         return files
 
     def _also_name(self, done: int, files: Sequence[Path]) -> None:
-        """Give images their second names."""
-        assert self._p.run_folder is not None
+        """Give images their second names, on the main process."""
+        if self._p.run_folder is None:
+            return
         with explain_disk_errors(f"writing {self._p.folder}"):
             also_images(self._p.folder, self._p.run_folder.manifest, self._resolved.names, done, files)
 
     def _save(self, maker: ValidationImages, files: Sequence[Path]) -> None:
         p = self._p
-        assert p.run_folder is not None
         images = maker.make(p.backend)
+        if p.run_folder is None:
+            return
         with explain_disk_errors(f"writing validation images to {p.folder / SAMPLES}"):
             p.run_folder.manifest.own(f"{SAMPLES}/{file.name}" for file in files)
             save_images(images, files)
@@ -113,7 +148,9 @@ class Looking:
         """What makes the validation's images after this update."""
         return (self._resolved.final_validation if done == self._total else None) or self._resolved.validation
 
-    def _measured(self, done: int) -> bool:
-        """Whether the loss on held-out photographs after this update is known: of that which the run goes on from."""
-        known = {record["step"] for record in read_lines(self._p.folder / MEASUREMENTS)}
-        return done == self._p.first and done in known
+    def _known(self, done: int) -> set[str]:
+        """What was measured after this update: of that which the run goes on from."""
+        if done != self._p.first:
+            return set()
+        records = read_lines(self._p.folder / MEASUREMENTS)
+        return {name for record in records if record["step"] == done for name in record}

@@ -7,19 +7,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..backends.installed import choose_backend, launch_rank
 from ..backends.out_of_memory import PREPARING, SAVING, TRAINING, VALIDATION, advise, during
+from ..backends.protocol import Batch
 from ..config import TrainConfig
 from ..errors import CallbackError, LostRankError
+from ..formats.later import Later
 from ..io.files import explain_disk_errors
+from ..io.names import BEST
 from ..report.run import Run
 from ..runs import RunFolder, checkpoint
 from ..runs.layout import also_log
 from ..runs.resume import length_settings
 from ..track import RunInfo, showing
+from .ahead import Ahead
 from .callbacks import Callback, Callbacks, UpdateFunction, check_callbacks
 from .export import write_model
 from .looking import Looking
@@ -28,7 +35,9 @@ from .metrics_recorder import MetricsRecorder
 from .publishing import publish
 from .run_report import RunReport
 from .run_status import told_of_failure
+from .saving import WORTH, Saving, room
 from .second_names import also_network, also_weights, owes_weights
+from .selection import Selection
 from .setup import Begun, Prepared, begin, complete
 from .signals import Asker, StopRequest
 from .steering import Steering
@@ -81,9 +90,10 @@ def train(config: TrainConfig, callbacks: Sequence[Callback | UpdateFunction] = 
             loop.conclude(run)
             outcome = "stopped" if run.exit_code else "finished"
         finally:
+            loop.close()
             prepared.trackers.close(outcome)
         loop.also_log()
-        prepared.status.ended(run.updates, run.stopped_by)
+        prepared.status.ended(run.updates, run.stopped_by, loop.report.why)
         if not run.exit_code:
             _publish(begun, run.updates)
         told.ended(run)
@@ -115,6 +125,14 @@ class _Loop:
         self.callbacks = callbacks
         inbox = prepared.run_folder.requests if prepared.run_folder else None
         self.steering = Steering(self.world, inbox, callbacks)
+        main, criterion = prepared.run_folder is not None, prepared.criterion
+        self.selection = Selection(
+            criterion, prepared.scoring, prepared.folder, self.world, main=main, warn=prepared.trackers.warn
+        )
+        self.saving = Saving(prepared.trackers.message)
+        self.batches = Ahead(self.form, self.total if prepared.batches_ahead else None)
+        self.enough = False
+        """Nothing better has come for so long that the run ends."""
 
     def run(self) -> Run:
         p = self.p
@@ -126,24 +144,44 @@ class _Loop:
         if p.first == 0 or self.looking.owes(p.first):
             self.validate(p.first)
         else:
+            self.select(p.first)
             self.report.along_the_way(p.first)
+        if p.finished_at == p.first:
+            self.enough = False  # who goes on with a finished run wants more
         with StopRequest(p.trackers.message) as stop:
             for update in range(p.first, self.total):
+                if self.enough:
+                    break
                 self.update(update)
                 if (update + 1) % self.world.asks_every == 0 and self.heed(stop, update + 1):
                     return self.stopped(update + 1, stop)
         p.memory.end(TRAINING)
+        if self.done < self.total:
+            self.end_early()
+        self.saving.wait()
         with p.status.doing("saving", self.total):
             self.finish()
         return Run(p.folder, self.total, 0)
+
+    def close(self) -> None:
+        """End what threads do."""
+        self.batches.close()
+        self.saving.close()
+
+    def form(self, update: int) -> tuple[list[Batch], NDArray[np.int64]]:
+        """What an update trains on, on its way to the device, and the kinds of its rows."""
+        batches, kinds = self.p.batcher.update(update, self.world.rank)
+        self.p.backend.stage(batches)
+        return batches, kinds
 
     @during(TRAINING)
     def update(self, update: int) -> None:
         """Update number `update` (from 0), and what is due after it."""
         p, done, last = self.p, update + 1, update + 1 == self.total
-        batches, kinds = p.batcher.update(update, self.world.rank)
+        batches, kinds = self.batches(update)
         lr = self.resolved.rates.at(update)
         p.backend.train_step(batches, lr)
+        self.saving.poll()
         self.done = done
         self.recorder.note(done, lr, batches, kinds)
         intervals = self.resolved.intervals
@@ -176,14 +214,24 @@ class _Loop:
         self.p.status.stopping(stop.by)
         self.flush()
         self.save(done)
+        self.saving.wait()
         if stop.asker is Asker.FAILURE:
             raise CallbackError(f"{stop.words}; checkpoint-{done} is saved: {GO_ON}") from self.callbacks.error
         self.p.trackers.message(f"stopped after update {done} of {self.total}", "result")
         return Run(self.p.folder, done, stop.exit_code, stop.by)
 
+    def end_early(self) -> None:
+        """Let this update be the last one."""
+        self.report.why = f"no better for {self.p.criterion.patience} measurements" if self.p.criterion else ""
+        self.p.trackers.message(f"{self.report.why}: ends after update {self.done} of {self.total}", "result")
+        self.total = self.done
+        self.save(self.done)
+        self.looking.ends_early(self.done)
+
     @during(SAVING)
     def save(self, done: int) -> None:
         """Write a checkpoint, on the main process, unless this update has one."""
+        self.saving.wait()
         if done == self.saved:
             return
         self.saved = done
@@ -196,19 +244,43 @@ class _Loop:
 
     def write_checkpoint(self, done: int, run_folder: RunFolder) -> None:
         p = self.p
-
-        def write(folder: Path) -> None:
-            p.backend.export(folder, averaged=False)
-            p.backend.save_state(folder)
-            also_network(folder, p.data.model, self.resolved.names)
-
         limit = self.resolved.intervals.checkpoints_in_training
         limit = limit + 1 if limit and self.resolved.intervals.spares(done, self.total) else limit
-        saved = run_folder.save_checkpoint(done, write, p.identity, limit, p.trackers.message)
-        self.name_weights(done, run_folder, saved, limit)
-        p.status.saved(done)
-        p.trackers.message(f"saved checkpoint-{done}")
-        self.callbacks.saved(done, saved)
+        later = Later(0) if self.resolved.names.network else room(on_host=not p.backend.on_device)
+        finish = run_folder.begin_checkpoint(done, self.write_state, p.identity, later, p.trackers.message)
+
+        def then(saved: Path) -> None:
+            checkpoint.prune(run_folder.path, done, limit, p.trackers.message)
+            self.name_weights(done, run_folder, saved, limit)
+            p.status.saved(done)
+            p.trackers.message(f"saved checkpoint-{done}")
+            self.callbacks.saved(done, saved)
+
+        if later.bytes < WORTH:
+            then(finish(p.trackers.message))
+        else:
+            self.saving.begin(finish, then)
+
+    def write_state(self, folder: Path) -> None:
+        """Write a checkpoint's files but its record."""
+        self.p.backend.export(folder, averaged=False)
+        self.p.backend.save_state(folder)
+        also_network(folder, self.p.data.model, self.resolved.names)
+
+    @during(SAVING)
+    def select(self, done: int) -> None:
+        """Keep this update's checkpoint as the best where it is that, and see whether it is time to end."""
+        better, self.enough = self.selection.look(done)
+        if not better:
+            return
+        self.saving.wait()
+        written = self.saved == done != self.p.first  # what the run goes on from may lie elsewhere
+        with nullcontext() if written else self.p.backend.whole_state():
+            if self.p.run_folder and (found := self.selection.best):
+                self.p.run_folder.keep_best(found, self.write_state, self.p.identity, self.p.trackers.message)
+                self.p.status.chosen(done)
+                self.p.trackers.message(f"{BEST} is of update {done}: {found.words}")
+        self.world.barrier()
 
     def name_weights(self, done: int, run_folder: RunFolder, saved: Path, limit: int | None) -> None:
         """Write the weights of a checkpoint under their second name, if there is one."""
@@ -231,7 +303,9 @@ class _Loop:
         """Make validation images and measure the held-out loss, on the main process."""
         with self.p.status.doing("validating", done):
             self.looking.validate(done)
+            self.select(done)
             self.report.along_the_way(done)
+            self.saving.wait()  # whoever is told of the images was told of the checkpoint before
             self.callbacks.validated(done)
             self.back_to_training()
 
@@ -258,10 +332,15 @@ class _Loop:
     def finish(self) -> None:
         """Write the finished model, on the main process; a checkpoint holds what it is made of."""
         p = self.p
+        with p.backend.whole_state():
+            self.publish()
+
+    def publish(self) -> None:
+        p = self.p
         if p.run_folder:
             with explain_disk_errors(f"writing the finished model to {p.folder}"):
                 final = p.run_folder.new_final()
-                written = write_model(p, final)
+                written = write_model(p, final, self.done)
                 p.run_folder.publish(final)
             p.trackers.message(f"the finished model is in {p.folder}")
             if written is not None:

@@ -122,8 +122,8 @@ def tell_readers(written: WrittenLora, folder: Path, say: Callable[[str], None])
         )
 
 
-def header_of(p: Prepared, trained: TrainedLora) -> dict[str, str] | None:
-    """What the files of a finished run say of it; None where they are to say nothing."""
+def header_of(p: Prepared, trained: TrainedLora, updates: int) -> dict[str, str] | None:
+    """What the files of a run that has finished after so many updates say of it; None where they are to say nothing."""
     said = p.resolved.header
     if said is None:
         return None
@@ -143,9 +143,13 @@ def header_of(p: Prepared, trained: TrainedLora) -> dict[str, str] | None:
         trigger=", ".join(instance_prompts(p.resolved.settings)),
         author=said.author or "",
         variant=_variant(model),
-        training={**_training(p), "network_args": _algorithm(trained, p.config), "training_comment": said.comment},
+        training={
+            **_training(p, updates),
+            "network_args": _algorithm(trained, p.config),
+            "training_comment": said.comment,
+        },
         module="lycoris.kohya" if trained.kind else "",
-        thumbnail=_thumbnail(p.folder, p.resolved.rates.total),
+        thumbnail=_thumbnail(p.folder, updates),
         base_path=str(local.resolve()) if local.exists() else "",
         tag_frequency=_captions(p) if said.private else {},
         private=said.private,
@@ -186,13 +190,13 @@ def _variant(model: ModelFolder) -> str:
     return f"5-{size}" if size and config.get("qk_norm") else size
 
 
-def _training(p: Prepared) -> dict[str, Any]:
+def _training(p: Prepared, updates: int) -> dict[str, Any]:
     """How it was trained, by kohya's names; what says where something lies, or what a caption says, is not among it."""
     config, rates, plan = p.config, p.resolved.rates, p.batcher.plan
     denoiser, *encoders = rates.base
     return {
-        "steps": rates.total,
-        "epoch": -(-rates.total // plan.updates_per_epoch),
+        "steps": updates,
+        "epoch": -(-updates // plan.updates_per_epoch),
         "seed": config.seed,
         "learning_rate": rates.base[denoiser],
         "unet_lr": rates.base[denoiser],

@@ -40,14 +40,14 @@ def workload(config: TrainConfig, data: TrainingData, folder: Path) -> Workload:
     said |= {text for text in (config.validation_prompt, config.final_validation_prompt) if text is not None}
     said |= {""} if config.caption_dropout or config.validation_prompt is not None else set()
     count = sum(len(s.images.photos) for s in data.subjects) * variants(config, config.instance_variants)
-    missing = False
+    missing = 0
     for number, subject in enumerate(data.subjects):
         if config.with_prior_preservation and subject.concept.class_prompt is not None:
             said.add(subject.concept.class_prompt)
             count += config.num_class_images * variants(config, config.class_variants)
             there = class_folder(folder, number, subject.concept)
             found = len(find_images(there, "class_data_dir")[0]) if storage.is_folder(there) else 0
-            missing = missing or found < config.num_class_images
+            missing += max(0, config.num_class_images - found)
     references = int(any(subject.images.refers for subject in data.subjects))
     return Workload(height, width, len(said), count, missing, bool(data.held_out), references)
 

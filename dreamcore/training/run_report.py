@@ -37,6 +37,8 @@ class RunReport:
         self._photographs: list[list[Path]] | None = None
         self.lora = ""
         """How much of the finished LoRA other programs find, in words."""
+        self.why = ""
+        """Why it has finished before its last update, in words."""
 
     def write(self, done: int, how: str, *, ended: bool) -> None:
         """Write it as of `done` updates; `how` says in words whether and how the run has ended.
@@ -60,6 +62,7 @@ class RunReport:
                 "ended": ended,
                 "warnings": warnings_in(p.folder / LOG),  # those of the run's earlier parts, too
                 **({"lora": self.lora} if self.lora else {}),
+                **({"judge": p.scoring.judge.name, "about_judge": p.scoring.judge.about} if p.scoring else {}),
                 "timing": {
                     "preparation, seconds": self._prepared_in,
                     "in all, seconds": time.monotonic() - self._started,
@@ -92,7 +95,8 @@ class RunReport:
             if not stopped_by:
                 with explain_disk_errors(f"writing the card to {self._p.folder}"):
                     write_card(self._p.folder, self._p.run_folder.manifest, self._p.data.model.index["_class_name"])
-            self.write(done, f"stopped by {stopped_by}" if stopped_by else "finished", ended=True)
+            finished = f"finished ({self.why})" if self.why else "finished"
+            self.write(done, f"stopped by {stopped_by}" if stopped_by else finished, ended=True)
             for line in next_steps(self._p.folder).in_words(stopped=bool(stopped_by)):
                 self._p.trackers.message(line, "result")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from ..io.files import disk_trouble
 from ..io.names import STATUS
 from ..io.progress import Work
 from ..io.system import process_started
+from ..runs import best
 from ..runs.status import State, Status, now, read_status, this_host
 from ..track import RunInfo
 from ..track.base import Level
@@ -49,7 +51,8 @@ class RunStatus:
     def begin(self, folder: Path, update: int, name: str, backend: Backend) -> None:
         """From here on the folder is this run's, which goes on after `update`."""
         earlier = read_status(folder) if update else None
-        kept = earlier.model_dump(include={"pictures", "pictures_update"}) if earlier else {}
+        found, names = best.read(folder), {"pictures", "pictures_update", "measured", "measured_update"}
+        kept = earlier.model_dump(include=names) if earlier else {}
         self._folder = folder
         self._write(
             update=update,
@@ -57,6 +60,7 @@ class RunStatus:
             backend=name,
             device=backend.device_name(),
             processes=backend.world.size,
+            best=found.update if found else None,
             **kept,
         )
 
@@ -70,7 +74,8 @@ class RunStatus:
         self._pace.update(record)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        return None
+        finite = {name: float(value) if math.isfinite(value) else None for name, value in values.items()}
+        self._write(measured=finite, measured_update=step)
 
     def images(self, step: int, paths: Sequence[Path], prompt: str) -> None:
         assert self._folder is not None, "begin comes first"
@@ -125,10 +130,18 @@ class RunStatus:
         """There is a checkpoint of this update."""
         self._write(checkpoint=update)
 
-    def ended(self, done: int, stopped_by: str) -> None:
-        """The run has finished, or something has stopped it, with all of it saved."""
+    def chosen(self, update: int) -> None:
+        """The best checkpoint is of this update."""
+        self._write(best=update)
+
+    def ended(self, done: int, stopped_by: str, why: str = "") -> None:
+        """The run has finished, or something has stopped it, with all of it saved.
+
+        Args:
+            why: it has finished before its last update.
+        """
         state: State = "stopped" if stopped_by else "finished"
-        reason = f"by {stopped_by}" if stopped_by else None
+        reason = f"by {stopped_by}" if stopped_by else why or None
         self._write(state=state, reason=reason, update=done, seconds_left=None, next_within_seconds=None)
 
     def failed(self, error: BaseException) -> None:

@@ -103,6 +103,11 @@ class Plan:
         return sum(share.classes for share in self.shares)
 
     @property
+    def caches_all(self) -> bool:
+        """Whether every sample is one of an image's cached transforms."""
+        return bool(self.instance_variants and (self.class_variants or not self.classes))
+
+    @property
     def preserves(self) -> bool:
         """Whether some concept keeps the network's own answers."""
         return any(share.preserves for share in self.shares)

@@ -17,6 +17,7 @@ from ..backends.protocol import Backend
 from ..backends.registry import load_suggested
 from ..config import TrainConfig
 from ..config.optimizers import refuse_absent, settled
+from ..config.selecting import scores
 from ..config.used import Context, refuse_idle
 from ..data import ImageFolder
 from ..data.image_set import CLASS, INSTANCE, PRESERVED, ImageSet
@@ -46,12 +47,14 @@ from .references import check_references
 from .resolved_settings import ClassPlan, ResolvedSettings, resolve_settings
 from .run_status import RunStatus
 from .sample_plan import Plan
+from .scoring import Scoring
 from .second_names import check_layout
+from .selection import Criterion
 from .settings import decided, settle_defaults, settle_length, settle_rank
 from .sharing import agreed_placing, refuse_unlike
 from .training_data import TrainingData, open_training_data
 from .upscaling import check_upscaling
-from .validation import HeldOut
+from .validation import HeldOut, ValidationImages
 
 XFORMERS = (
     "enable_xformers_memory_efficient_attention: xformers is not used; the framework's own attention "
@@ -77,10 +80,18 @@ class Prepared:
     held_out: HeldOut | None
     first: int
     """Updates that a resumed run has behind it."""
+    batches_ahead: bool
+    """Whether a batch can be formed while networks are at work: the autoencoder is not asked for it."""
     identity: dict[str, Any]
     """What a checkpoint says of the run it belongs to."""
     class_images: dict[int, list[Path]]
     """Of each concept that has any, by its number."""
+    scoring: Scoring | None = None
+    """Of validation images, on the main process."""
+    criterion: Criterion | None = None
+    """What the best checkpoint is chosen by."""
+    finished_at: int | None = None
+    """The updates of the run in the folder, which had finished."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +110,12 @@ class Begun:
     resumed: Resumed | None
     finished: int | None
     """The updates of the run in the folder, where it has finished and nothing more is asked for."""
+    finished_at: int | None
+    """Its updates, whatever is asked for."""
+    scoring: Scoring | None
+    """Of validation images, on the main process."""
+    criterion: Criterion | None
+    """What the best checkpoint is chosen by."""
 
 
 def begin(config: TrainConfig, stack: ExitStack) -> Begun:
@@ -148,6 +165,9 @@ def begin(config: TrainConfig, stack: ExitStack) -> Begun:
         run_folder.check(continues=continues, may_replace=resumes or overwrite)
     if run_folder:
         check_publishing(config, folder)
+    looked = ValidationImages.from_config(config, data)
+    scoring = Scoring.of(config, data, looked.sampler.prompt) if looked and run_folder else None
+    criterion = Criterion.from_config(config, scoring, measured=scores(config) or bool(data.held_out))
     return Begun(
         config=config,
         context=context,
@@ -158,6 +178,9 @@ def begin(config: TrainConfig, stack: ExitStack) -> Begun:
         run_folder=run_folder,
         resumed=resumed,
         finished=finished,
+        finished_at=int(ended["updates"]) if ended else None,
+        scoring=scoring,
+        criterion=criterion,
     )
 
 
@@ -217,7 +240,7 @@ def complete(begun: Begun) -> Prepared:
     first = resumed.update if resumed else 0
 
     held_out = None
-    if data.held_out and run_folder:
+    if data.held_out:
         held_out = HeldOut.encode(data.held_out, prompts, resolved.schedule, resolved.family, config.seed, backend)
     images = _images(data, class_folders, resolved.outside_weight)
     latents = Latents(
@@ -225,7 +248,7 @@ def complete(begun: Begun) -> Prepared:
     )
     batcher = Batcher(resolved.plan, resolved.schedule, latents, prompts, resolved.weighting, resolved.family)
     if resolved.latent_bytes is not None:
-        latents.fill(resolved.plan.images_used(first, resolved.rates.total, rank))
+        latents.fill(resolved.plan.images_used(first, resolved.rates.total, rank), backend.world)
     memory.end(IMAGES)
     backend.offload()
     return Prepared(
@@ -241,8 +264,12 @@ def complete(begun: Begun) -> Prepared:
         resolved=resolved,
         held_out=held_out,
         first=first,
+        batches_ahead=resolved.latent_bytes is not None and resolved.plan.caches_all,
         identity=identity,
         class_images={n: [photo.path for photo in part.photos] for n, part in class_folders.items()},
+        scoring=begun.scoring,
+        criterion=begun.criterion,
+        finished_at=begun.finished_at,
     )
 
 

@@ -114,7 +114,7 @@ def open_subjects(
         prefix = "" if config.concepts is None else f"concepts.{number}."
         check_class_images(config, concept)
         folder = open_photos(config, concept, prefix, warn, references=refers)
-        kept, held = _parted(folder, config.validation_share, config.seed, number, prefix + concept.source[0])
+        kept, held = parted(folder, config.validation_share, config.seed, number, prefix + concept.source[0])
         worded = concept.instance_prompt is not None or config.captioned  # `data` can look at photographs alone
         words = instance_prompts(config, concept, kept, number) if worded else [[] for _ in kept.photos]
         keeps = config.preserves_output and worded
@@ -225,7 +225,7 @@ def _masks(config: TrainConfig) -> bool:
     return config.subject_crop or config.masked_loss
 
 
-def _parted(
+def parted(
     folder: ImageFolder, share: float, seed: int, number: int, setting: str
 ) -> tuple[ImageFolder, ImageFolder | None]:
     """The photographs to train on, and those held out."""

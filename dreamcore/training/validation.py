@@ -29,6 +29,7 @@ from ..text.prompts import PromptTable, subject_words, validation_words
 from .batches import form_batch
 from .image_sampler import ImageSampler
 from .references import reference_images
+from .shared_work import all_succeed, bytes_of_all, in_order, turns
 from .training_data import HeldOutImages, TrainingData
 from .upscaling import low_resolution
 
@@ -73,9 +74,20 @@ class ValidationImages:
         return cls(replace(made, images=images), [config.seed + k for k in range(len(images))])
 
     def make(self, backend: Backend) -> NDArray[np.uint8]:
-        """[N, H, W, 3]."""
-        with progress("making validation images", len(self.seeds)) as step:
-            return self.sampler.make(backend, self.seeds, step)
+        """[N, H, W, 3], on every rank, of which each makes its share.
+
+        Raises:
+            LostRankError: another rank could not.
+        """
+        world, images = backend.world, self.sampler.images
+        mine = turns(len(self.seeds), world)
+        own = replace(self.sampler, images=None if images is None else images[mine])
+
+        def make() -> NDArray[np.uint8]:
+            with progress("making validation images", len(mine)) as step:
+                return own.make(backend, [self.seeds[n] for n in mine], step)
+
+        return np.stack(in_order(bytes_of_all(all_succeed(make, world), world), len(self.seeds)))
 
 
 def image_files(folder: Path, step: int, count: int) -> list[Path]:
@@ -97,8 +109,14 @@ def save_images(images: NDArray[np.uint8], files: Sequence[Path]) -> None:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The loss on photographs that do not train, at noise and timesteps that never change."""
+    """The loss on photographs that do not train, at noise and timesteps that never change.
 
+    Of several ranks, each measures that of its share of the photographs, by their numbers.
+    """
+
+    numbers: list[int]
+    count: int
+    """Of all."""
     latents: list[NDArray[np.float32]]
     references: list[NDArray[np.float32] | None]
     records: list[CropRecord]
@@ -120,25 +138,25 @@ class HeldOut:
     ) -> HeldOut:
         """Encode each photograph once; the prompts are among `words`."""
         latents, references, records, prompts = [], list[NDArray[np.float32] | None](), [], []
-        with progress("encoding held-out images", sum(len(part.crops) for part in images)) as step:
-            for part in images:
-                for number, (crop, prompt) in enumerate(zip(part.crops, part.prompts, strict=True)):
-                    image = part.images.sample(number, crop, None)
-                    with named(str(part.images.photos[number].path)):
-                        latents.append(backend.encode_images(image.pixels[None])[0][0])
-                        beside = image.reference
-                        references.append(None if beside is None else backend.encode_images(beside[None])[0][0])
-                    records.append(part.images.record(number, crop, None))
-                    prompts.append(words.prompts.index(prompt))
-                    step()
-        return cls(latents, references, records, prompts, schedule, family, seed)
+        every = [(part, number) for part in images for number in range(len(part.crops))]
+        numbers = turns(len(every), backend.world)
+        for part, number in each([every[n] for n in numbers], "encoding held-out images"):
+            crop = part.crops[number]
+            image = part.images.sample(number, crop, None)
+            with named(str(part.images.photos[number].path)):
+                latents.append(backend.encode_images(image.pixels[None])[0][0])
+                beside = image.reference
+                references.append(None if beside is None else backend.encode_images(beside[None])[0][0])
+            records.append(part.images.record(number, crop, None))
+            prompts.append(words.prompts.index(part.prompts[number]))
+        return cls(numbers, len(every), latents, references, records, prompts, schedule, family, seed)
 
     def loss(self, backend: Backend) -> float:
-        """Mean squared error over photographs and noise levels, unweighted."""
+        """Mean squared error over photographs and noise levels, unweighted; every rank comes here."""
         quarter = self.schedule.num_train_timesteps // HELD_OUT_TIMESTEPS
         errors = []
-        known = list(zip(self.latents, self.references, self.records, self.prompts, strict=True))
-        for number, (latent, reference, record, prompt) in enumerate(each(known, "measuring the held-out loss")):
+        known = list(zip(self.numbers, self.latents, self.references, self.records, self.prompts, strict=True))
+        for number, latent, reference, record, prompt in each(known, "measuring the held-out loss"):
             draw = held_out_loss(self.seed, number)
             timesteps = np.arange(HELD_OUT_TIMESTEPS) * quarter + draw.integers(quarter, size=HELD_OUT_TIMESTEPS)
             shape = (HELD_OUT_TIMESTEPS, *latent.shape)
@@ -155,7 +173,8 @@ class HeldOut:
                 references=None if reference is None else np.broadcast_to(reference, shape),
             )
             errors.append(backend.loss(batch))
-        return float(np.concatenate(errors).astype(np.float64).mean())
+        everyone = backend.world.gather(np.array(errors, np.float64))
+        return float(np.concatenate(in_order(everyone, self.count)).mean())
 
 
 def _at_each_timestep(record: CropRecord) -> list[CropRecord]:

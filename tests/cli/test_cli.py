@@ -247,7 +247,7 @@ def test_generate_reads_its_own_settings(started: list[Any], capsys: pytest.Capt
         (["train", "--model", "a", "--pretrained_model_name_or_path", "b"], "given twice (also as model)"),
         (["train", "--model="], "pretrained_model_name_or_path: is empty"),
         (["train", "--config="], "config: '' is neither a file nor a preset"),
-        (["evaluate"], "evaluate: no such command; there are"),
+        (["appraise"], "appraise: no such command; there are"),
         (["launch", "--devices=", "--", "train", *REQUIRED], "devices: is empty"),
         (["launch", "--devices", "0", "--devices", "1", "--", "train", *REQUIRED], "--devices: given twice"),
         (["generate", "--config", "sd15-lora"], "config: sd15-lora: presets are for `dreambooth train`"),

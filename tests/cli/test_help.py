@@ -166,7 +166,7 @@ def test_settings_of_other_families_are_not_shown(
 ) -> None:
     flags, below = in_all(capsys, "--model", str(tiny_model))
     assert "--weighting_scheme " not in flags
-    assert "(Stable Diffusion 3, Flux): weighting_scheme, logit_mean" in below
+    assert "(Stable Diffusion 3, Flux and newer): weighting_scheme, logit_mean" in below
     flags, below = in_all(capsys, "--pretrained_model_name_or_path", str(family_models("sd3")))
     assert "--weighting_scheme " in flags
     assert "--guidance_scale " not in flags

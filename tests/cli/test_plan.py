@@ -41,7 +41,8 @@ def test_table_and_json(tiny_model: Path, photos: Path, tmp_path: Path, capsys: 
     assert main(words(tiny_model, photos, tmp_path)) == 0
     table = capsys.readouterr().out
     assert "unet: weights, 32 bits" in table and "counted" in table and "predicted" in table
-    assert "Time: not predicted" in table
+    assert "Time, predicted from operations alone: " in table
+    assert found["expected"]["operations"] > 0 and found["seconds_per_update"] is None
     assert list(tmp_path.iterdir()) == [], "nothing is written"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dreamcore.config import GenerateConfig, TrainConfig, load_config
-from dreamcore.config.accelerate import REFUSED, said_by_accelerate
+from dreamcore.config.accelerate import FSDP, OFFLOAD, REFUSED, STRATEGY, said_by_accelerate
 from dreamcore.errors import ConfigError
 
 from ..support.settings import GENERATE, TRAIN
@@ -26,15 +26,21 @@ HONOURED: list[tuple[dict[str, str], dict[str, Any]]] = [
         {"device": "cpu", "mixed_precision": "bf16"},
     ),
     ({"ACCELERATE_USE_DEEPSPEED": "false", "ACCELERATE_USE_FSDP": "False"}, {}),
+    ({"ACCELERATE_USE_FSDP": "true", "FSDP_RESHARD_AFTER_FORWARD": "true"}, {"shard": "full"}),
+    ({"ACCELERATE_USE_FSDP": "true", "FSDP_SHARDING_STRATEGY": "SHARD_GRAD_OP"}, {"shard": "optimizer"}),
 ]
 NOT_HERE: list[tuple[dict[str, str], str]] = [
     (
         {"ACCELERATE_USE_DEEPSPEED": "true"},
         "accelerate: deepspeed: DeepSpeed is not used here; .* give mixed_precision",
     ),
-    ({"ACCELERATE_USE_FSDP": "true"}, "accelerate: fsdp: weights are not sharded here"),
+    (
+        {"ACCELERATE_USE_FSDP": "true", "FSDP_SHARDING_STRATEGY": "HYBRID_SHARD"},
+        "accelerate: fsdp_sharding_strategy HYBRID_SHARD: expected one of FULL_SHARD, 1, SHARD_GRAD_OP",
+    ),
+    ({"ACCELERATE_USE_FSDP": "true", "FSDP_OFFLOAD_PARAMS": "true"}, "accelerate: fsdp_offload_params: shares stay on"),
     ({"ACCELERATE_USE_MEGATRON_LM": "true"}, "accelerate: megatron_lm: Megatron-LM is not used here"),
-    ({"ACCELERATE_USE_PARALLELISM_CONFIG": "true"}, "accelerate: parallelism_config: weights are not sharded here"),
+    ({"ACCELERATE_USE_PARALLELISM_CONFIG": "true"}, "accelerate: parallelism_config: there is one mesh"),
     ({"ACCELERATE_MIXED_PRECISION": "fp8"}, "accelerate: mixed_precision fp8: expected no, fp16 or bf16"),
     ({"ACCELERATE_DYNAMO_BACKEND": "EAGER"}, "accelerate: dynamo_backend eager: expected no or inductor"),
 ]
@@ -43,7 +49,7 @@ NOT_HERE: list[tuple[dict[str, str], str]] = [
 @pytest.fixture
 def launched(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Sets what the launcher says, on top of `PLAIN`."""
-    for name in [*PLAIN, *REFUSED]:
+    for name in [*PLAIN, *REFUSED, FSDP, STRATEGY, OFFLOAD]:
         monkeypatch.delenv(name, raising=False)
 
     def say(said: dict[str, str]) -> None:

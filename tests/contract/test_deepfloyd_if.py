@@ -108,7 +108,7 @@ def test_images(stage: str, family_models: Models) -> None:
     [
         ("if1", {"resolution": 17}, "resolution: 17 is not a multiple of 2, as this model needs; 16 would be"),
         ("if1", {"train_text_encoder": True}, "train_text_encoder=True: acts only on models with another text encoder"),
-        ("if1", {"max_sequence_length": 99}, "max_sequence_length=99: acts only on models with a T5 beside"),
+        ("if1", {"max_sequence_length": 99}, "max_sequence_length=99: acts only on models that read long"),
         ("if1", {"class_labels_conditioning": "timesteps"}, "class_labels_conditioning=.*: acts only on .*stage 2"),
         ("if1", {"validation_images": 1} | LOOKING, "validation_images=.*: acts only on models that upscale"),
         ("if2", LOOKING, "validation_prompt: DeepFloyd IF stage 2 makes an image of a smaller one; name some with"),

@@ -20,16 +20,14 @@ from dreamcore.commands.generate import generate
 from dreamcore.config import GenerateConfig
 from dreamcore.data.image_set import CLASS, INSTANCE
 from dreamcore.errors import ConfigError
-from dreamcore.families import FAMILIES
+from dreamcore.families import FAMILIES, REFUSED
 from dreamcore.models.folder import ModelFolder
 from dreamcore.training.setup import prepare
 
 from ..support.runs import PRIOR, configuration, numbers, small_run
 from ..support.tiny import draw_photos
 from ..support.tiny_families import WRITERS
-from ..support.tiny_flux_2 import WRITERS as FLUX_2
-from ..support.tiny_hidream import WRITERS as SANA_CHROMA_HIDREAM
-from ..support.tiny_language_models import WRITERS as LANGUAGE_MODELS
+from ..support.tiny_models import EVERY
 
 BACKEND = installed_backends()[0]
 PIPELINES = {"sdxl": "StableDiffusionXLPipeline", "sd3": "StableDiffusion3Pipeline", "flux": "FluxPipeline"}
@@ -44,6 +42,8 @@ NEWER = {
     "SanaPipeline": "sana",
     "ChromaPipeline": "chroma",
     "HiDreamImagePipeline": "hidream",
+    "Krea2Pipeline": "krea2",
+    "ErnieImagePipeline": "ernie-image",
 }
 """Families whose runs are tested beside diffusers' pipelines, in `tests/torch`."""
 RUNS = [name for name, pipeline in PIPELINES.items() if BACKEND in FAMILIES[pipeline].backends]
@@ -67,8 +67,18 @@ def test_every_backend_runs_a_family_or_says_why_not() -> None:
 def test_every_family_has_a_model() -> None:
     assert PIPELINES.keys() == WRITERS.keys()
     assert {*PIPELINES.values()} | NEWER.keys() == FAMILIES.keys() - {"StableDiffusionPipeline"}
-    known = LANGUAGE_MODELS.keys() | FLUX_2.keys() | SANA_CHROMA_HIDREAM.keys()
-    assert {*NEWER.values()} <= known
+    assert {*NEWER.values()} <= EVERY.keys()
+
+
+def test_what_no_piece_suffices_for_is_refused_with_its_reason(family_models: Models, tmp_path: Path) -> None:
+    assert not REFUSED.keys() & FAMILIES.keys()
+    folder = Path(shutil.copytree(family_models("sdxl"), tmp_path / "model"))
+    for pipeline, reason in REFUSED.items():
+        index = json.loads((folder / "model_index.json").read_text())
+        (folder / "model_index.json").write_text(json.dumps(index | {"_class_name": pipeline}))
+        with pytest.raises(ConfigError) as refused:
+            ModelFolder.open(str(folder))
+        assert f"'{pipeline}' is not supported ({reason}); expected one of" in str(refused.value)
 
 
 @pytest.mark.parametrize("family", PIPELINES)

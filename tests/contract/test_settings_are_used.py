@@ -140,6 +140,7 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "blocks_to_swap": (1, LORA),
     "fused_backward_pass": (True, {"max_grad_norm": 0}),
     "shard": ("optimizer", None),
+    "ddp_comm_hook": ("bf16", None),
     "ignore_memory_plan": (True, None),
     "enable_xformers_memory_efficient_attention": (True, None),
     "use_ema": (True, None),
@@ -197,6 +198,10 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "num_validation_images": (2, LOOKING),
     "validation_images": (None, {"validation_prompt": "a dog", "validation_num_inference_steps": 1}),
     "validation_steps": (2, LOOKING),
+    "evaluate_steps": (1, LOOKING | {"judge": ["tinyworld"]}),
+    "judge": (["tinyworld"], LOOKING | {"evaluate_steps": 1}),
+    "best_by": ("validation_loss", {"validation_share": 0.3}),
+    "stop_when": ("no_better_for=2", {"validation_share": 0.3}),
     "validation_epochs": (1, LOOKING),
     "validation_num_inference_steps": (2, LOOKING),
     "validation_guidance_scale": (2.0, LOOKING),
@@ -447,7 +452,10 @@ def test_what_cannot_act_is_refused_before_the_model_loads(
         assert name in {"torch": TORCH, "mindspore": {"mode", "jit_level"}, "paddle": {"shard"}}[BACKEND]
 
 
-TORCH = {"allow_tf32", "channels_last", "compile", "use_8bit_adam", "placement", "fused_backward_pass", "shard"}
+TORCH = {
+    *("allow_tf32", "channels_last", "compile", "use_8bit_adam", "placement", "fused_backward_pass", "shard"),
+    "ddp_comm_hook",
+}
 
 
 def test_all_are_named_at_once(tiny_model: Path, photos: Path, tmp_path: Path, nothing_loads: None) -> None:

@@ -17,6 +17,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from dreamcore.backends.installed import installed_backends
+from dreamcore.io.names import EMA_FILE
 from dreamcore.track.metrics import read_lines
 
 from ..support import needs
@@ -27,7 +28,22 @@ from ..support.runs import PRIOR, SMALL, small_run
 pytestmark = [needs.backend, pytest.mark.timeout(600), pytest.mark.usefixtures("every_core")]
 BACKEND = installed_backends()[0]
 SETTINGS = SMALL | PRIOR | {"use_lora": True, "max_train_steps": 3, "logging_steps": 1, "checkpointing_steps": 2}
-WHERE = {"instance_data_dir": "photos", "class_data_dir": "classes", "output_dir": "run"}
+ALL = {
+    "gradient_accumulation_steps": 2,
+    "max_grad_norm": 0.05,
+    "use_ema": True,
+    "validation_share": 0.3,
+    "validation_prompt": "a photo of sks dog in snow",
+    "num_validation_images": 2,
+    "sample_batch_size": 1,
+    "validation_num_inference_steps": 1,
+}
+WHERE = {
+    "instance_data_dir": "photos",
+    "class_data_dir": "classes",
+    "output_dir": "run",
+    "latent_cache_dir": "latents",
+}
 """Relative: to each machine's own folder."""
 SCRIPT = f"""#!{sys.executable}
 import sys
@@ -78,27 +94,40 @@ def launch(machines: list[Machine], model: Path, **settings: object) -> list[sub
     ]
 
 
-@needs.slow_on_mindspore
+@pytest.mark.parametrize(
+    "use_lora", [pytest.param(True, marks=needs.slow_on_mindspore), pytest.param(False, marks=pytest.mark.slow)]
+)
 def test_two_without_a_shared_disk_equal_one(
-    machines: list[Machine], tiny_model: Path, photos: Path, tmp_path: Path
+    use_lora: bool, machines: list[Machine], tiny_model: Path, photos: Path, tmp_path: Path
 ) -> None:
-    started = launch(machines, tiny_model)
+    more = ALL | {"use_lora": use_lora}
+    started = launch(machines, tiny_model, **more)
     said = [process.communicate()[0] for process in started]
     assert [process.returncode for process in started] == [0, 0], "\n".join(said)
     classes = [{f.name: f.read_bytes() for f in (machine.folder / "classes").glob("0*.png")} for machine in machines]
     assert len(classes[0]) == 3 and classes[0] == classes[1], "each machine makes its own"
+    latents = [{f.name: f.read_bytes() for f in (m.folder / "latents").rglob("*.safetensors")} for m in machines]
+    assert latents[0] and latents[0] == latents[1], "each keeps what both have encoded"
     assert not list((machines[1].folder / "run").glob("*")), "the first machine alone writes"
 
     own = {"train_batch_size": 2, "class_data_dir": str(machines[0].folder / "classes")}
-    one = small_run(tiny_model, photos, tmp_path / "one", **SETTINGS | own)
-    two = read_lines(machines[0].folder / "run" / "metrics.jsonl")
-    assert len(two) == len(one.metrics) == 3
-    for mine, theirs in zip(two, one.metrics, strict=True):
-        for name in ("loss", "loss_instance", "loss_prior", "grad_norm", "lr"):
-            assert mine[name] == pytest.approx(theirs[name], rel=1e-5), name
-    file = "checkpoint-2/lora_factors.safetensors"
-    alone, shared = (load_file(folder / file) for folder in (one.folder, machines[0].folder / "run"))
-    assert all(shared[name] == pytest.approx(alone[name], abs=1e-6) for name in alone)
+    one = small_run(tiny_model, photos, tmp_path / "one", **SETTINGS | more | own)
+    run = machines[0].folder / "run"
+    for name, keys in (
+        ("metrics", ("loss", "loss_instance", "loss_prior", "grad_norm", "lr")),
+        ("validation", ("validation_loss",)),
+    ):
+        alone, two = (read_lines(folder / f"{name}.jsonl") for folder in (one.folder, run))
+        assert len(two) == len(alone) >= 2
+        for mine, theirs in zip(two, alone, strict=True):
+            for key in keys:
+                assert mine[key] == pytest.approx(theirs[key], rel=1e-5), key
+    for number in range(2):  # made on one machine each
+        made, same = (f / "samples" / f"step-000000-{number}.png" for f in (run, one.folder))
+        assert made.read_bytes() == same.read_bytes()
+    for file in ("lora_factors.safetensors", EMA_FILE) if use_lora else (EMA_FILE,):
+        ours, shared = (load_file(folder / "checkpoint-2" / file) for folder in (one.folder, run))
+        assert all(shared[name] == pytest.approx(ours[name], abs=1e-6) for name in ours), file
 
 
 def until_it_trains(machine: Machine, process: subprocess.Popen[str]) -> None:

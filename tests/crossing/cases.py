@@ -91,13 +91,14 @@ PIPELINES = {
     "if2": "IFSuperResolutionPipeline",
     "taiyi": "StableDiffusionPipeline",
     "lumina2": "Lumina2Pipeline",
+    "kontext": "FluxKontextPipeline",
 }
 CHINESE: dict[str, Any] = {"instance_prompt": "一张sks小狗的照片", "train_text_encoder": True}
 """Of Taiyi's runs, whose text encoder is a BERT."""
 FAMILY_CASES: dict[str, dict[str, Any]] = {
     f"{family} {method}": more | {"checkpointing_steps": 5} | (CHINESE if family == "taiyi" else {})
     for family in PIPELINES
-    if not family.startswith("if") and family != "lumina2"
+    if not family.startswith("if") and family not in ("lumina2", "kontext")
     for method, more in {
         "full with prior": {
             "with_prior_preservation": True,
@@ -110,6 +111,7 @@ FAMILY_CASES: dict[str, dict[str, Any]] = {
 FAMILY_CASES |= {
     "if1 full": {"checkpointing_steps": 5, "resolution": 16, "learning_rate": 5e-5, "use_ema": True},
     "if2 lora": {"checkpointing_steps": 5, "resolution": 16, "use_lora": True, "rank": 4, "learning_rate": 2e-4},
+    "kontext lora": CASES["lora"] | {"checkpointing_steps": 5},
     "lumina2 lora with prior": {
         "checkpointing_steps": 5,
         "use_lora": True,

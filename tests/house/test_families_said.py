@@ -4,16 +4,47 @@ from __future__ import annotations
 
 import ast
 import re
+from typing import Any
 
 import pytest
 
 from dreamcore.backends.installed import RANK_VARIABLES
+from dreamcore.backends.optimizers import RULES
+from dreamcore.config import TrainConfig
+from dreamcore.config.used import idle
+from dreamcore.config.when import Context
 from dreamcore.families import FAMILIES
 
 from ..support.paths import ROOT
 
 TITLES = {"torch": "PyTorch", "paddle": "Paddle", "mindspore": "MindSpore"}
 WHAT = {True: "full, LoRA; text encoders too", False: "full, LoRA; CLIP text encoders too"}
+METHODS: dict[str, list[dict[str, Any]]] = {
+    "DoRA, rsLoRA, PiSSA, LoHa, LoKr; blocks of layers": [
+        {"use_dora": True},
+        {"use_rslora": True},
+        *({"lora_method": method} for method in ("pissa", "loha", "lokr")),
+        {"lora_blocks": ["unet.up_blocks.0.attentions.0"]},
+    ],
+    "new words, of a CLIP, BERT or T5: textual inversion, pivotal tuning": [
+        {"train_text_encoder_ti": True, "token_abstraction": "TOK", "instance_prompt": "a photo of TOK dog"}
+    ],
+    "class images; output preservation": [
+        {"with_prior_preservation": True, "class_prompt": "a dog"},
+        {"diff_output_preservation": True, "class_prompt": "a dog"},
+    ],
+    "AdamW, Adafactor, CAME, Lion, Muon, Prodigy, schedule-free AdamW, SGD": [
+        {"optimizer": name, "learning_rate": 1.0} for name in sorted({*RULES} - {"adamw8bit"})
+    ],
+    "AdamW in 8 bits": [{"use_8bit_adam": True}],
+    "a base in 4 or 8 bits; weights on the host": [
+        {"quantize_base": "nf4"},
+        {"quantize_text_encoders": "int8"},
+        {"blocks_to_swap": 1},
+        {"fused_backward_pass": True, "max_grad_norm": 0.0},
+    ],
+}
+"""Words -> settings beside `use_lora`."""
 PITFALLS: dict[str, list[str]] = {
     "prior prompts in another order than their latents": [
         "tests/torch/test_parity.py::test_losses_and_gradient_norms",
@@ -71,10 +102,35 @@ def family_rows(*, reasons: bool) -> list[str]:
     for family in seen.values():
         trains = [bool(encoder.lora_layers) for encoder in family.text_encoders]
         what = WHAT[all(trains)] if any(trains) else "full, LoRA"
+        refers = "; reference images" if family.reference_time is not None else ""
         why = {name: f"no: {reason}" if reasons else "no" for name, reason in family.absent.items()}
-        cells = [what if name in family.backends else why[name] for name in RANK_VARIABLES]
+        cells = [
+            what + (refers if name == "torch" else "") if name in family.backends else why[name]
+            for name in RANK_VARIABLES
+        ]
         rows.append(f"| {family.name} | {' | '.join(cells)} |")
     return head + rows
+
+
+def method_rows() -> list[str]:
+    """The table of methods in README.md, from when settings act."""
+
+    def acts(settings: dict[str, Any], backend: str) -> bool:
+        given = {"pretrained_model_name_or_path": "x", "instance_data_dir": "x", "instance_prompt": "x"}
+        config = TrainConfig.from_mapping(given | {"use_lora": True} | settings)
+        return not settings.keys() & idle(config, Context(backend)).keys()
+
+    rows = []
+    for words, every in METHODS.items():
+        found = {name: {acts(settings, name) for settings in every} for name in RANK_VARIABLES}
+        assert all(len(answers) == 1 for answers in found.values()), words
+        rows.append(f"| {words} | {' | '.join('yes' if True in found[name] else 'no' for name in RANK_VARIABLES)} |")
+    return ["| method | " + " | ".join(TITLES[name] for name in RANK_VARIABLES) + " |", "|---" * 4 + "|", *rows]
+
+
+def test_the_readme_says_which_methods_run_where() -> None:
+    table = "\n".join(method_rows())
+    assert table in (ROOT / "README.md").read_text(encoding="utf-8"), f"README.md should hold:\n{table}"
 
 
 @pytest.mark.parametrize(("document", "reasons"), [("README.md", False), ("docs/how-it-works.md", True)])

@@ -16,6 +16,7 @@ import pytest
 import dreamcore
 from dreamcore.config import GenerateConfig, TrainConfig, keywords
 from dreamcore.config.convert import ConvertConfig, ExtractConfig, MergeConfig, ResizeConfig
+from dreamcore.config.evaluate import EvaluateConfig
 from dreamcore.config.identifiers import IdentifiersConfig
 from dreamcore.config.look import DataConfig
 from dreamcore.config.names import ALIASES
@@ -27,6 +28,7 @@ FUNCTIONS = {
     "plan": (TrainConfig, keywords.TrainKeywords),
     "data_report": (DataConfig, keywords.DataKeywords),
     "generate": (GenerateConfig, keywords.GenerateKeywords),
+    "evaluate": (EvaluateConfig, keywords.EvaluateKeywords),
     "identifiers": (IdentifiersConfig, keywords.IdentifiersKeywords),
     "convert": (ConvertConfig, keywords.ConvertKeywords),
     "merge": (MergeConfig, keywords.MergeKeywords),

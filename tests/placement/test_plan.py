@@ -64,7 +64,7 @@ def test_full_training_on_a_card(tiny_model: Path) -> None:
     assert item(plan, "loading the model", "unet: weights, 32 bits") == 4 * n
     assert item(plan, "encoding images", "vae: weights, 32 bits") == 4 * count(tiny_model, "vae")
     assert item(plan, "saving", "arrays on their way", "host") == 8 * n
-    assert item(plan, "saving", "weights laid aside") == 4 * n
+    assert item(plan, "saving", "weights laid aside") is None, "the average and the weights change places"
     assert item(planned(tiny_model, use_8bit_adam=True), "training", "AdamW8bit's state") == 2 * n
     latents = 5 * 2 * 4 * 8 * 8 * 4
     assert item(plan, "training", "latents", "host") == latents
@@ -270,10 +270,10 @@ def test_a_control_group_bounds_the_host(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_device_is_found_without_a_framework(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_card", lambda index: (10 + index, 20))
+    monkeypatch.setattr(machine, "_card", lambda index: (10 + index, 20, f"card {index}"))
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     found = machine.find_machine("torch", "cuda:1")
-    assert (found.device, found.free, found.total, found.on_host) == ("cuda:1", 11, 20, False)
+    assert (found.device, found.free, found.total, found.on_host, found.name) == ("cuda:1", 11, 20, False, "card 1")
     assert machine.find_machine("torch", "cpu").on_host
     assert machine.find_machine("mindspore", "ascend:0").free is None
     monkeypatch.setenv("LOCAL_RANK", "3")

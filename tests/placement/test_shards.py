@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import random
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dreamcore.errors import ConfigError
+from dreamcore.formats.tensors import Tensors
+from dreamcore.models.folder import ModelFolder
 from dreamcore.placement import remedies
 from dreamcore.placement.machine import find_machine
 from dreamcore.placement.shards import largest_share, share_out
@@ -51,6 +55,7 @@ def test_the_plan_divides_the_state(tiny_model: Path) -> None:
         share = item(planned(tiny_model, four, backend, shard="optimizer"), "training", "AdamW's state")
         assert whole == 8 * n
         assert share == pytest.approx(2 * n, rel=0.001) and share >= 2 * n
+    assert item(planned(tiny_model, four, shard="optimizer"), "training", "unet: weights") == 4 * n
     alone = planned(tiny_model, shard="optimizer")
     assert item(alone, "training", "AdamW's state") == 8 * n
     assert any(note.startswith("shard: one process keeps the whole") for note in alone.notes)
@@ -59,6 +64,32 @@ def test_the_plan_divides_the_state(tiny_model: Path) -> None:
         planned(tiny_model, replace(CARD, processes=2), shard="optimizer", **lora), "training", "AdamW's state"
     )
     assert halved == pytest.approx((item(planned(tiny_model, **lora), "training", "AdamW's state") or 0) / 2, abs=1)
+
+
+def test_the_plan_divides_all(tiny_model: Path) -> None:
+    """Weights, gradients, state and average; and what is gathered, by hand."""
+    n, four, shapes = count(tiny_model, "unet"), replace(CARD, processes=4), weights(tiny_model)
+    plan = planned(tiny_model, four, shard="full", use_ema=True, gradient_accumulation_steps=2)
+    for what, bytes_each in {"unet: weights, 32 bits, one share": 4, "AdamW's state": 8, "moving average": 4}.items():
+        assert item(plan, "training", what) == pytest.approx(bytes_each * n / 4, rel=0.001)
+    assert item(plan, "loading the model", "unet: weights") == item(plan, "training", "unet: weights")
+    blocks = Counter[str]()
+    for name, shape in shapes.items():
+        parts = name.split(".")
+        listed = {"down_blocks": 4, "up_blocks": 4, "mid_block": 3}.get(parts[0], 0)
+        blocks[".".join(parts[:listed])] += math.prod(shape)
+    rest = blocks.pop("")
+    there = rest + sum(sorted(blocks.values())[-2:])
+    assert item(plan, "training", "unet: blocks gathered") == 4 * there
+    lora = planned(tiny_model, four, shard="full", use_lora=True, rank=2, mixed_precision="bf16")
+    assert item(lora, "training", "unet: weights, 16 bits, one share") == pytest.approx(n / 2, rel=0.001)
+    assert item(lora, "training", "unet: blocks gathered") == 2 * there
+    assert item(planned(tiny_model, shard="full"), "training", "unet: weights") == 4 * n, "one process keeps all"
+
+
+def weights(model: Path) -> dict[str, tuple[int, ...]]:
+    files = ModelFolder.open(str(model)).weight_files("unet")
+    return dict(Tensors(files[0]).shapes)
 
 
 @pytest.mark.parametrize(("backend", "name"), [("torch", "WORLD_SIZE"), ("paddle", "PADDLE_TRAINERS_NUM")])
@@ -74,3 +105,8 @@ def test_it_is_advised_where_there_are_several(
     assert change(case) == {"shard": "optimizer"} and "shard" in str(words)
     for given in ({"shard": "optimizer"}, {"optimizer": "prodigy"}, {"placement": "cpu"}):
         assert not helps(remedies.Case(settings(tiny_model, **given), backend, "training", "device"))
+    whole = next(row for row in remedies.REMEDIES if row[0] == "--shard full")
+    assert whole[2](case) == (backend == "torch")
+    after = remedies.Case(settings(tiny_model, shard="optimizer"), backend, "training", "device")
+    assert whole[2](after) == (backend == "torch") and whole[3](after) == {"shard": "full"}
+    assert not whole[2](remedies.Case(settings(tiny_model, compile=True), backend, "training", "device"))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from dreamcore.families.flux import FLUX
+from dreamcore.families.krea_2 import KREA_2
 from dreamcore.families.stable_diffusion_3 import STABLE_DIFFUSION_3
 from dreamcore.placement.activations import WALKS
 from dreamcore.placement.tape import Tape
@@ -81,6 +82,12 @@ CHROMA |= {"approximator_num_channels": 16, "approximator_hidden_dim": 32, "appr
 SANA = {"sample_size": 24, "in_channels": 16, "out_channels": 16, "num_layers": 2, "num_attention_heads": 4}
 SANA |= {"attention_head_dim": 16, "num_cross_attention_heads": 2, "cross_attention_head_dim": 32, "mlp_ratio": 2.0}
 SANA |= {"cross_attention_dim": 64, "caption_channels": 64}
+KREA = {"in_channels": 16, "num_layers": 2, "attention_head_dim": 16, "num_attention_heads": 8}
+KREA |= {"num_key_value_heads": 4, "intermediate_size": 256, "timestep_embed_dim": 32, "text_hidden_dim": 64}
+KREA |= {"num_text_layers": 3, "text_num_attention_heads": 4, "text_num_key_value_heads": 4}
+KREA |= {"text_intermediate_size": 96, "axes_dims_rope": (4, 6, 6)}
+ERNIE = {"hidden_size": 96, "num_attention_heads": 4, "num_layers": 2, "ffn_hidden_size": 192, "in_channels": 16}
+ERNIE |= {"out_channels": 16, "text_in_dim": 64, "rope_axes_dim": (8, 8, 8)}
 CASES = [
     ("UNet2DConditionModel", UNET | CROSS, ATTENTION),
     ("UNet2DConditionModel", UNET | XL, ATTENTION),
@@ -96,6 +103,8 @@ CASES = [
     ("QwenImageTransformer2DModel", QWEN, (*ATTENTION, "img_mlp.net.2")),
     ("Lumina2Transformer2DModel", LUMINA, (*ATTENTION, "feed_forward.linear_2")),
     ("ZImageTransformer2DModel", Z, (*ATTENTION, "w2")),
+    ("Krea2Transformer2DModel", KREA, KREA_2.lora_layers),
+    ("ErnieImageTransformer2DModel", ERNIE, (*ATTENTION, "mlp.linear_fc2")),
     ("ChromaTransformer2DModel", CHROMA, FLUX.lora_layers),
     ("SanaTransformer2DModel", SANA, ("to_k", "to_q", "to_v")),
 ]
@@ -110,6 +119,8 @@ NAMES = [
     "Qwen-Image",
     "Lumina 2",
     "Z-Image",
+    "Krea 2",
+    "ERNIE-Image",
     "Chroma",
     "SANA",
 ]
@@ -132,6 +143,14 @@ def inputs(name: str, sizes: dict[str, Any]) -> dict[str, Any]:
         return {"hidden_states": torch.randn(1, 16, SIDE, SIDE), "timestep": time, "encoder_hidden_states": words} | {
             "encoder_attention_mask": mask
         }
+    if name.startswith("Krea"):
+        states, places = torch.randn(1, TOKENS, 3, 64), torch.zeros(TOKENS + SIDE**2 // 4, 3)
+        return {"hidden_states": torch.randn(1, SIDE**2 // 4, 16), "timestep": time, "position_ids": places} | {
+            "encoder_hidden_states": states
+        }
+    if name.startswith("Ernie"):
+        squares, count = torch.randn(1, 16, SIDE // 2, SIDE // 2), torch.tensor([TOKENS])
+        return {"hidden_states": squares, "timestep": time, "text_bth": words, "text_lens": count}
     if name.startswith("Qwen"):
         packed, shapes = torch.randn(1, SIDE**2 // 4, 16), [[(1, SIDE // 2, SIDE // 2)]]
         return {"hidden_states": packed, "timestep": time, "encoder_hidden_states": words, "img_shapes": shapes}
@@ -207,6 +226,24 @@ def test_in_16_bits_too(number: int, lora: bool) -> None:
     factors = layers if lora else ()
     torchs = kept_by_torch(name, sizes, factors, half=True)
     assert counted(name, sizes, factors, half=True) == pytest.approx(torchs, rel=0.05)
+
+
+@needs.torch
+@pytest.mark.parametrize(("name", "sizes", "layers"), CASES, ids=NAMES)
+def test_operations_are_what_pytorch_counts(name: str, sizes: dict[str, Any], layers: tuple[str, ...]) -> None:
+    """Its counter sees no product within fused attention, and sees those of the timestep, which are few."""
+    import diffusers
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    network = getattr(diffusers, name)(**sizes).eval()
+    with sdpa_kernel(SDPBackend.MATH), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(**inputs(name, sizes))
+    tape = Tape()
+    walk: Callable[..., None] = WALKS.get(name, pass_unet if name.startswith("UNet") else pass_transformer)
+    walk(tape, {"_class_name": name} | sizes, SIDE, SIDE, TOKENS)
+    assert tape.operations == pytest.approx(counter.get_total_flops(), rel=0.01)
 
 
 SD15 = {

@@ -15,10 +15,12 @@ from ..support.described import CHECKPOINT, JSON_FILES, tables, undescribed
 from ..support.stub_runs import train
 
 KEPT = {"diff_output_preservation": True, "class_prompt": "a mug"}
+SCORED = {"evaluate_steps": 1, "judge": ["tinyworld"]}
 ELSEWHERE = {
+    "validation.jsonl": {"place", "DINO", "DINOv2", "CLIP-I", "CLIP-T"},
     "metrics.jsonl": {"lr_text_encoder", "lr_text_encoder_2", "lr_effective", "skipped"},
 }
-"""Fields that only another backend's runs have: of text encoders that train, of Prodigy, and of fp16."""
+"""Fields that only other runs have: of text encoders that train, of Prodigy, and of fp16; of other judges."""
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,7 @@ def runs(stub_model: Path, drawn: Path, tmp_path_factory: pytest.TempPathFactory
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(installed, "entry_points", lambda: {stub_backend.NAME: f"{stub_backend.__name__}:load"})
         full = train(stub_model, drawn, folder / "full", **more, report_to="tensorboard")
-        lora = train(stub_model, drawn, folder / "lora", use_lora=True, max_train_steps=2, **KEPT)
+        lora = train(stub_model, drawn, folder / "lora", use_lora=True, max_train_steps=2, **KEPT, **SCORED)
     return [full.folder, lora.folder]
 
 

@@ -45,7 +45,7 @@ def undescribed(run: Path) -> list[str]:
 def _undescribed(run: Path) -> Iterator[str]:
     said = tables()
     for file in (f.relative_to(run).as_posix() for f in run.rglob("*") if f.is_file()):
-        inside = re.match(r"checkpoint-\d+/(.+)", file)
+        inside = re.match(r"checkpoint-(?:\d+|best)/(.+)", file)
         if not _named(inside[1] if inside else file, said[CHECKPOINT][0] if inside else said[FOLDER][0]):
             yield file
     for name, section in JSON_FILES.items():

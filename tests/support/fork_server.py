@@ -68,6 +68,8 @@ def run_command(job: dict[str, Any]) -> None:
             pattern = None
             fill_disk(ballast, leave)
 
+    if "fill" not in job:
+        os.fsync = lambda file: None  # as in conftest.py; a full disk may be told of by it alone
     if "room_seconds" in job:
         os.environ["DREAMBOOTH_ROOM_SECONDS"] = str(job["room_seconds"])
     sys.addaudithook(watch)

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from dreamcore.adapters.torch.full_sharding import GRADIENTS
+from dreamcore.adapters.torch.gathering import GATHERED, SHARE
 from dreamcore.training import setup
 
 from .runs import small_run
@@ -22,11 +26,14 @@ from .sharded import check_optimizers
 
 def main() -> None:
     backends: list[Any] = []
+    job: dict[str, Any] = {}
     load = setup.load_suggested
 
     def keep(*arguments: Any) -> Any:
         config, backend = load(*arguments)
         backends.append(backend)
+        if backend.world.rank == job.get("dying_rank"):
+            backend.train_step = dying(backend.train_step)
         return config, backend
 
     setup.load_suggested = keep
@@ -35,27 +42,47 @@ def main() -> None:
         sums = np.stack(backends[-1].world.gather(checksums(backends[-1])))
         assert (sums == sums[0]).all(), "every rank ends with the same weights"
         assert run.exit_code == 0
-        sizes = [int(size[0]) for size in backends[-1].world.gather(np.array([state_bytes(backends[-1])], np.float64))]
+        mine = held(backends[-1])
+        everyone = backends[-1].world.gather(np.array(list(mine.values()), np.float64))
         if backends[-1].world.rank == 0:
-            Path(f"{job['output']}.state.json").write_text(json.dumps(sizes))
+            by_rank = {name: [int(one[n]) for one in everyone] for n, name in enumerate(mine)}
+            Path(f"{job['output']}.held.json").write_text(json.dumps(by_rank))
     check_optimizers(backends[-1].world, Path(f"{sys.argv[1]}.optimizers"))
     print(f"rank {os.environ['RANK']} has done all")
+
+
+def dying(train_step: Callable[..., None], updates: int = 3) -> Callable[..., None]:
+    """`train_step` of a process that is killed in the middle of the update after so many."""
+    left = [updates]
+
+    def step(*arguments: Any) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        train_step(*arguments)
+
+    return step
 
 
 def checksums(backend: Any) -> np.ndarray:
     """A number for each trained network that changes with any bit of its weights."""
     sums = []
     for network in backend._trained.values():
-        words = torch.cat([p.detach().reshape(-1) for p in network.parameters()]).view(torch.int32).to(torch.int64)
+        trained = [p.detach().reshape(-1) for p in network.parameters() if p.requires_grad]
+        words = torch.cat(trained).view(torch.uint8).to(torch.int64)
         sums.append(float((words * torch.arange(len(words)).remainder(8191)).sum().remainder(2**50)))
     return np.array(sums)
 
 
-def state_bytes(backend: Any) -> int:
-    """Bytes of the optimizer's state that this rank keeps, as it lies there."""
-    own = backend.optimizer
+def held(backend: Any) -> dict[str, int]:
+    """Bytes that this rank keeps: of the optimizer's state as it lies there, and, where weights are shared out, of
+    these, of gradients and of what was gathered at the most, as storages were counted until they were freed."""
+    own, store = backend.optimizer, backend.store
     states = getattr(own, "inner", own)._optimizer.state.values()
-    return sum(t.nbytes for state in states for t in state.values() if isinstance(t, torch.Tensor) and t.ndim)
+    state = sum(t.nbytes for state in states for t in state.values() if isinstance(t, torch.Tensor) and t.ndim)
+    kinds = {"weights": SHARE, "gathered": GATHERED, "gradients": GRADIENTS}
+    left = store.bytes["device", GATHERED] + store.bytes["device", GRADIENTS]
+    return {"state": state, **{name: store.peak["device", kind] for name, kind in kinds.items()}, "left": left}
 
 
 if __name__ == "__main__":

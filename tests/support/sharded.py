@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from dreamcore.adapters.torch.optim import Optimizer
+from dreamcore.adapters.torch.reducing import Reducer
 from dreamcore.adapters.torch.sharding import SharedScaler, Wires
 from dreamcore.backends.sharding import Sharded
 from dreamcore.formats.weights import read_safetensors
@@ -82,7 +83,8 @@ def _check_files(folder: Path) -> None:
 
 def _sharded(world: Any, parameters: Parameters, make: Any) -> Sharded[torch.Tensor]:
     owners = share_out({name: int(np.prod(shape)) for name, shape in SHAPES.items()}, world.size)
-    return Sharded(parameters, SHAPES, owners, make, world, Wires())
+    weights = {p: owners[name] for named in parameters.values() for name, p in named.items()}
+    return Sharded(parameters, SHAPES, owners, make, world, Wires(Reducer(list(weights), weights)))
 
 
 def _parameters() -> Parameters:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from dreamcore.backends import installed
 from dreamcore.backends.lora import TrainedLora, layer_shapes
@@ -27,6 +27,8 @@ from dreamcore.models.locate import embedded_model
 NAME = "stub"
 SECONDS = "DREAMBOOTH_STUB_SECONDS"
 """Environment variable: how long an update takes at the least."""
+LOSSES = "DREAMBOOTH_STUB_LOSSES"
+"""Environment variable: the loss on held-out photographs after 0, 1, 2 ... updates, with commas; else it is 1."""
 LORA_LAYER = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
 """The one layer that LoRA trains."""
 
@@ -51,6 +53,8 @@ def load(model: ModelFolder, settings: Any) -> StubBackend:
 
 class StubBackend:
     """`dreamcore.backends.protocol.Backend`: its one weight counts the updates."""
+
+    on_device = False
 
     def __init__(self, model: ModelFolder) -> None:
         self.model, self.world = model, Solo()
@@ -81,6 +85,9 @@ class StubBackend:
     def offload(self) -> None:
         return None
 
+    def stage(self, batches: Sequence[Batch]) -> None:
+        return None
+
     def train_step(self, micro_batches: Sequence[Batch], lr: Mapping[str, float]) -> None:
         self.updates += 1
         time.sleep(float(os.environ.get(SECONDS, "0")))
@@ -92,7 +99,9 @@ class StubBackend:
         return results
 
     def loss(self, batch: Batch) -> NDArray[np.float32]:
-        return np.ones(len(batch.weight), np.float32)
+        losses = os.environ.get(LOSSES, "").split(",")
+        loss = float(losses[self.updates] or 1) if self.updates < len(losses) else 1.0
+        return np.full(len(batch.weight), loss, np.float32)
 
     def sample(self, request: SampleRequest) -> NDArray[np.uint8]:
         grey = [seed % 256 for seed in request.seeds]
@@ -128,7 +137,7 @@ class StubBackend:
         save_file({"updates": np.array([self.updates])}, folder / OPTIMIZER_FILE)
 
     def load_state(self, folder: Path, *, reset_optimizer: bool = False) -> None:
-        self.updates = int(folder.name.partition("-")[2])
+        self.updates = int(load_file(folder / OPTIMIZER_FILE)["updates"][0])
 
     def rewrite_weights(self, files: Sequence[Path], folder: Path) -> None:
         raise AssertionError("the stub's model is safetensors")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from .tiny import write_json, write_vae
+from .tiny import write_index, write_json, write_vae
 from .tiny_families import FLOW, PLAIN_VAE, write_t5
 
 
@@ -40,15 +39,8 @@ def write_chroma(folder: Path, *, beta: bool = False) -> Path:
         write_t5(folder / "text_encoder", folder / "tokenizer", 48)
     more = {"shift": 1.0, "use_dynamic_shifting": False, "use_beta_sigmas": beta}
     write_json(folder / "scheduler" / "scheduler_config.json", FLOW | more)
-    index: dict[str, Any] = {"_class_name": "ChromaPipeline", "_diffusers_version": "0.42.1"}
-    index |= {
-        "feature_extractor": [None, None],
-        "image_encoder": [None, None],
-        "scheduler": ["diffusers", FLOW["_class_name"]],
-        "text_encoder": ["transformers", "T5EncoderModel"],
-        "tokenizer": ["transformers", "T5TokenizerFast"],
-        "transformer": ["diffusers", "ChromaTransformer2DModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
-    }
-    write_json(folder / "model_index.json", index)
+    parts = {"feature_extractor": "", "image_encoder": "", "scheduler": str(FLOW["_class_name"])}
+    parts |= {"text_encoder": "T5EncoderModel", "tokenizer": "T5TokenizerFast"}
+    parts |= {"transformer": "ChromaTransformer2DModel", "vae": "AutoencoderKL"}
+    write_index(folder, "ChromaPipeline", parts)
     return folder

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .tiny import WORDS, write_clip, write_json, write_scheduler, write_tokenizer, write_vae
+from .tiny import WORDS, loud, write_clip, write_index, write_json, write_scheduler, write_tokenizer, write_vae
 
 EDM = {
     "_class_name": "EDMDPMSolverMultistepScheduler",
@@ -47,6 +47,8 @@ IF_NOISE = {
 }
 """DeepFloyd IF's own."""
 PLAIN_VAE = {"use_quant_conv": False, "use_post_quant_conv": False}
+WORD_LAYERS = ("attn2.to_v", "attn2.to_out.0.weight", "add_v_proj", "context_embedder")
+"""Parts of the names of what reads words."""
 
 
 def write_sdxl(folder: Path, *, edm: bool = False, zeroes_empty: bool = True) -> Path:
@@ -77,7 +79,7 @@ def write_sdxl(folder: Path, *, edm: bool = False, zeroes_empty: bool = True) ->
             addition_time_embed_dim=8,
             projection_class_embeddings_input_dim=6 * 8 + 24,
         )
-        _loud(unet, unet.conv_out)
+        loud(unet, unet.conv_out, *WORD_LAYERS)
         unet.save_pretrained(folder / "unet")
         scaling = {"latents_mean": [0.1, -0.2, 0.3, 0.0], "latents_std": [1.5, 0.8, 1.2, 1.0]} if edm else {}
         write_vae(folder / "vae", scaling_factor=0.13025, **scaling)
@@ -129,7 +131,7 @@ def write_sd3(folder: Path, *, t5: bool = True, shift: float = 3.0, large: bool 
             pos_embed_max_size=24,
             **newer,
         )
-        _loud(transformer, transformer.proj_out)
+        loud(transformer, transformer.proj_out, *WORD_LAYERS)
         transformer.save_pretrained(folder / "transformer")
         write_vae(folder / "vae", 16, scaling_factor=1.5305, shift_factor=0.0609, **PLAIN_VAE)
         vocabulary = write_tokenizer(folder / "tokenizer")
@@ -174,7 +176,7 @@ def write_flux(folder: Path, *, guidance_embeds: bool = True) -> Path:
             guidance_embeds=guidance_embeds,
             axes_dims_rope=(4, 6, 6),
         )
-        _loud(transformer, transformer.proj_out)
+        loud(transformer, transformer.proj_out, *WORD_LAYERS)
         transformer.save_pretrained(folder / "transformer")
         write_vae(folder / "vae", 16, scaling_factor=0.3611, shift_factor=0.1159, **PLAIN_VAE)
         write_clip(folder / "text_encoder", write_tokenizer(folder / "tokenizer"), False)
@@ -225,7 +227,7 @@ def write_if(folder: Path, *, upscales: bool = False) -> Path:
             act_fn="gelu",
             **(second if upscales else {"in_channels": 3}),
         )
-        _loud(unet, unet.conv_out)
+        loud(unet, unet.conv_out, *WORD_LAYERS)
         unet.save_pretrained(folder / "unet")
         write_t5(folder / "text_encoder", folder / "tokenizer", 48)
     write_json(folder / "scheduler" / "scheduler_config.json", IF_NOISE)
@@ -313,17 +315,6 @@ WRITERS: dict[str, Callable[..., Path]] = {
 """By the names that tests use."""
 
 
-def _loud(network: Any, last: Any) -> None:
-    """Answers of about the noise's size, that listen to the words."""
-    import torch
-
-    with torch.no_grad():
-        last.weight *= 3.0
-        for name, weight in network.named_parameters():
-            if any(part in name for part in ("attn2.to_v", "attn2.to_out.0.weight", "add_v_proj", "context_embedder")):
-                weight *= 2.0
-
-
 def _write_index(
     folder: Path,
     pipeline: str,
@@ -334,12 +325,9 @@ def _write_index(
     vae: bool = True,
     **more: Any,
 ) -> None:
-    index: dict[str, Any] = {"_class_name": pipeline, "_diffusers_version": "0.42.1", **more}
-    index |= {"scheduler": ["diffusers", scheduler]} | ({"vae": ["diffusers", "AutoencoderKL"]} if vae else {})
-    index |= {name: ["diffusers", cls] for name, cls in denoiser.items()}
+    parts = denoiser | {"scheduler": scheduler} | ({"vae": "AutoencoderKL"} if vae else {})
     for number, cls in enumerate(encoders):
         ending = f"_{number + 1}" if number else ""
         tokenizer = "T5TokenizerFast" if "T5" in cls else "CLIPTokenizer"
-        index["text_encoder" + ending] = ["transformers", cls] if cls else [None, None]
-        index["tokenizer" + ending] = ["transformers", tokenizer] if cls else [None, None]
-    write_json(folder / "model_index.json", index)
+        parts |= {"text_encoder" + ending: cls, "tokenizer" + ending: tokenizer if cls else ""}
+    write_index(folder, pipeline, parts, **more)

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .tiny import write_json
-from .tiny_families import FLOW, _loud, write_flux
+from .tiny import loud, write_index, write_json
+from .tiny_families import FLOW, WORD_LAYERS, write_flux
 from .tiny_language_models import CHAT, write_qwen_tokenizer
 
 MISTRAL_CHAT = (
@@ -42,8 +42,7 @@ def write_klein(folder: Path, *, distilled: bool = False, layers: int = 28) -> P
         _write_denoiser(folder, guidance_embeds=False, width=HIDDEN * min(3, layers))
         encoder = Qwen3ForCausalLM(Qwen3Config(vocab_size=tokens, **_sizes(layers), tie_word_embeddings=True))
         _write_encoder(encoder, folder)
-    classes = ["transformers", "Qwen3ForCausalLM"], ["transformers", "Qwen2TokenizerFast"]
-    _write_index(folder, "Flux2KleinPipeline", *classes, is_distilled=distilled)
+    _write_index(folder, "Flux2KleinPipeline", "Qwen3ForCausalLM", "Qwen2TokenizerFast", is_distilled=distilled)
     return folder
 
 
@@ -56,7 +55,7 @@ def write_dev(folder: Path, *, layers: int = 30) -> Path:
     import torch
     from transformers import Mistral3Config, Mistral3ForConditionalGeneration, MistralConfig, PixtralVisionConfig
 
-    tokens = _write_mistral_tokenizer(folder / "tokenizer")
+    tokens = write_mistral_tokenizer(folder / "tokenizer")
     seeing = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(8)
@@ -67,8 +66,7 @@ def write_dev(folder: Path, *, layers: int = 30) -> Path:
             image_token_index=tokens - 1,
         )
         _write_encoder(Mistral3ForConditionalGeneration(config), folder)
-    classes = ["transformers", "Mistral3ForConditionalGeneration"], ["transformers", "PixtralProcessor"]
-    _write_index(folder, "Flux2Pipeline", *classes)
+    _write_index(folder, "Flux2Pipeline", "Mistral3ForConditionalGeneration", "PixtralProcessor")
     return folder
 
 
@@ -87,8 +85,7 @@ def _write_encoder(encoder: Any, folder: Path) -> None:
 
 def _write_denoiser(folder: Path, *, guidance_embeds: bool, width: int) -> None:
     """The transformer, and the autoencoder with statistics of its latents."""
-    import torch
-    from diffusers import AutoencoderKLFlux2, Flux2Transformer2DModel
+    from diffusers import Flux2Transformer2DModel
 
     transformer = Flux2Transformer2DModel(
         in_channels=32,
@@ -101,8 +98,16 @@ def _write_denoiser(folder: Path, *, guidance_embeds: bool, width: int) -> None:
         axes_dims_rope=(4, 4, 4, 4),
         guidance_embeds=guidance_embeds,
     )
-    _loud(transformer, transformer.proj_out)
+    loud(transformer, transformer.proj_out, *WORD_LAYERS)
     transformer.save_pretrained(folder / "transformer")
+    write_autoencoder(folder / "vae")
+
+
+def write_autoencoder(folder: Path) -> None:
+    """Flux.2's, with statistics of its latents."""
+    import torch
+    from diffusers import AutoencoderKLFlux2
+
     vae = AutoencoderKLFlux2(
         block_out_channels=(16, 16, 32),
         down_block_types=("DownEncoderBlock2D",) * 3,
@@ -117,10 +122,10 @@ def _write_denoiser(folder: Path, *, guidance_embeds: bool, width: int) -> None:
         vae.bn.running_mean.normal_(0.0, 0.3)
         vae.bn.running_var.uniform_(0.5, 2.0)
         vae.decoder.conv_out.weight *= 2.0
-    vae.save_pretrained(folder / "vae")
+    vae.save_pretrained(folder)
 
 
-def _write_mistral_tokenizer(folder: Path) -> int:
+def write_mistral_tokenizer(folder: Path) -> int:
     """A tokenizer of bytes, padded on the left; returns how many tokens it has."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
@@ -139,12 +144,11 @@ def _write_mistral_tokenizer(folder: Path) -> int:
     return len(letters) + len(marks)
 
 
-def _write_index(folder: Path, pipeline: str, encoder: list[str], tokenizer: list[str], **more: Any) -> None:
+def _write_index(folder: Path, pipeline: str, encoder: str, tokenizer: str, **more: Any) -> None:
     write_json(folder / "scheduler" / "scheduler_config.json", FLOW | DYNAMIC | {"shift": 3.0})
-    index: dict[str, Any] = {"_class_name": pipeline, "_diffusers_version": "0.42.1", **more}
-    index |= {"scheduler": ["diffusers", FLOW["_class_name"]], "text_encoder": encoder, "tokenizer": tokenizer}
-    index |= {"transformer": ["diffusers", "Flux2Transformer2DModel"], "vae": ["diffusers", "AutoencoderKLFlux2"]}
-    write_json(folder / "model_index.json", index)
+    parts = {"scheduler": str(FLOW["_class_name"]), "text_encoder": encoder, "tokenizer": tokenizer}
+    parts |= {"transformer": "Flux2Transformer2DModel", "vae": "AutoencoderKLFlux2"}
+    write_index(folder, pipeline, parts, **more)
 
 
 def write_kontext(folder: Path) -> Path:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .tiny import WORDS, write_clip, write_json, write_tokenizer, write_vae
+from .tiny import WORDS, write_clip, write_index, write_json, write_tokenizer, write_vae
 from .tiny_chroma import write_chroma
 from .tiny_families import PLAIN_VAE, write_t5
 from .tiny_sana import SOLVED, write_sana
@@ -60,17 +60,15 @@ def write_hidream(folder: Path, *, llama: Path | None = None, scheduler: dict[st
     dropped = ("algorithm_type", "variance_type")
     scheduler = scheduler or {k: v for k, v in SOLVED.items() if k not in dropped} | own
     write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
-    index: dict[str, Any] = {"_class_name": "HiDreamImagePipeline", "_diffusers_version": "0.42.1"}
-    index |= {"scheduler": ["diffusers", scheduler["_class_name"]], "vae": ["diffusers", "AutoencoderKL"]}
-    index |= {"transformer": ["diffusers", "HiDreamImageTransformer2DModel"]}
+    parts = {"scheduler": scheduler["_class_name"], "vae": "AutoencoderKL"}
+    parts["transformer"] = "HiDreamImageTransformer2DModel"
     classes = ["CLIPTextModelWithProjection", "CLIPTextModelWithProjection", "T5EncoderModel", "LlamaForCausalLM"]
     tokenizers = ["CLIPTokenizer", "CLIPTokenizer", "T5TokenizerFast", "PreTrainedTokenizerFast"]
     for number, (cls, words) in enumerate(zip(classes, tokenizers, strict=True)):
         ending = f"_{number + 1}" if number else ""
         there = number < 3 or llama is None
-        index["text_encoder" + ending] = ["transformers", cls] if there else [None, None]
-        index["tokenizer" + ending] = ["transformers", words] if there else [None, None]
-    write_json(folder / "model_index.json", index)
+        parts |= {"text_encoder" + ending: cls if there else "", "tokenizer" + ending: words if there else ""}
+    write_index(folder, "HiDreamImagePipeline", parts)
     return folder
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .tiny import WORDS, write_json, write_vae
+from .tiny import WORDS, loud, write_index, write_json, write_vae
 from .tiny_families import FLOW, PLAIN_VAE
 
 SENTENCES = (
@@ -25,6 +25,7 @@ CHAT = (
     "{%- endif %}"
 )
 """What Qwen 3's published template comes to where there are no tools."""
+EULER = str(FLOW["_class_name"])
 SHIFTED = FLOW | {"base_image_seq_len": 4, "base_shift": 0.5, "max_image_seq_len": 64, "max_shift": 0.9}
 SHIFTED |= {"shift_terminal": 0.02, "time_shift_type": "exponential", "use_dynamic_shifting": True}
 QWEN = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}
@@ -51,22 +52,22 @@ def write_lumina_2(folder: Path) -> Path:
             axes_lens=(300, 32, 32),
             cap_feat_dim=32,
         )
-        _loud(transformer, transformer.norm_out.linear_2, "time_caption_embed.caption_embedder.1")
+        loud(transformer, transformer.norm_out.linear_2, "time_caption_embed.caption_embedder.1")
         transformer.save_pretrained(folder / "transformer")
         write_vae(folder / "vae", 16, scaling_factor=0.3611, shift_factor=0.1159, **PLAIN_VAE)
         words = {**QWEN, "vocab_size": write_gemma_tokenizer(folder / "tokenizer"), "head_dim": 16}
         config = Gemma2Config(**words, query_pre_attn_scalar=16, pad_token_id=0, eos_token_id=1, bos_token_id=2)
         Gemma2Model(config).save_pretrained(folder / "text_encoder")
     write_json(folder / "scheduler" / "scheduler_config.json", FLOW | {"shift": 6.0})
-    classes = {"transformer": "Lumina2Transformer2DModel", "vae": "AutoencoderKL"}
-    _write_index(folder, "Lumina2Pipeline", classes, "Gemma2Model", "GemmaTokenizerFast")
+    classes = {"transformer": "Lumina2Transformer2DModel", "vae": "AutoencoderKL", "scheduler": EULER}
+    write_index(folder, "Lumina2Pipeline", classes | {"text_encoder": "Gemma2Model", "tokenizer": "GemmaTokenizerFast"})
     return folder
 
 
 def write_qwen_image(folder: Path) -> Path:
     """Qwen-Image: Qwen 2.5 VL in its published names, an autoencoder of films, joint blocks on packed latents."""
     import torch
-    from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
+    from diffusers import QwenImageTransformer2DModel
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(8)
@@ -79,26 +80,17 @@ def write_qwen_image(folder: Path) -> Path:
             joint_attention_dim=32,
             axes_dims_rope=(4, 6, 6),
         )
-        _loud(transformer, transformer.proj_out, "txt_in", "add_v_proj")
+        loud(transformer, transformer.proj_out, "txt_in", "add_v_proj")
         transformer.save_pretrained(folder / "transformer")
-        vae = AutoencoderKLQwenImage(
-            base_dim=8,
-            z_dim=4,
-            dim_mult=[1, 2, 2],
-            num_res_blocks=1,
-            temperal_downsample=[False, True],
-            latents_mean=[0.1, -0.2, 0.3, 0.0],
-            latents_std=[1.5, 0.8, 1.2, 1.0],
-        )
-        with torch.no_grad():
-            vae.quant_conv.weight[:4] *= 6.0
-            vae.quant_conv.bias[4:] = -2.0
-            vae.decoder.conv_out.weight *= 2.0
-        vae.save_pretrained(folder / "vae")
+        write_qwen_vae(folder / "vae")
         write_qwen_2_5_vl(folder / "text_encoder", write_qwen_tokenizer(folder / "tokenizer"))
     write_json(folder / "scheduler" / "scheduler_config.json", SHIFTED)
-    classes = {"transformer": "QwenImageTransformer2DModel", "vae": "AutoencoderKLQwenImage"}
-    _write_index(folder, "QwenImagePipeline", classes, "Qwen2_5_VLForConditionalGeneration", "Qwen2Tokenizer")
+    classes = {"transformer": "QwenImageTransformer2DModel", "vae": "AutoencoderKLQwenImage", "scheduler": EULER}
+    write_index(
+        folder,
+        "QwenImagePipeline",
+        classes | {"text_encoder": "Qwen2_5_VLForConditionalGeneration", "tokenizer": "Qwen2Tokenizer"},
+    )
     return folder
 
 
@@ -122,15 +114,36 @@ def write_z_image(folder: Path) -> Path:
         )
         torch.nn.init.normal_(transformer.x_pad_token, std=0.02)
         torch.nn.init.normal_(transformer.cap_pad_token, std=0.02)
-        _loud(transformer, transformer.all_final_layer["2-1"].linear, "cap_embedder.1")
+        loud(transformer, transformer.all_final_layer["2-1"].linear, "cap_embedder.1")
         transformer.save_pretrained(folder / "transformer")
         write_vae(folder / "vae", 16, scaling_factor=0.3611, shift_factor=0.1159, **PLAIN_VAE)
         size = write_qwen_tokenizer(folder / "tokenizer", CHAT)
         Qwen3Model(Qwen3Config(**QWEN, head_dim=16, vocab_size=size)).save_pretrained(folder / "text_encoder")
     write_json(folder / "scheduler" / "scheduler_config.json", FLOW | {"shift": 6.0, "use_dynamic_shifting": False})
-    classes = {"transformer": "ZImageTransformer2DModel", "vae": "AutoencoderKL"}
-    _write_index(folder, "ZImagePipeline", classes, "Qwen3Model", "Qwen2Tokenizer")
+    classes = {"transformer": "ZImageTransformer2DModel", "vae": "AutoencoderKL", "scheduler": EULER}
+    write_index(folder, "ZImagePipeline", classes | {"text_encoder": "Qwen3Model", "tokenizer": "Qwen2Tokenizer"})
     return folder
+
+
+def write_qwen_vae(folder: Path) -> None:
+    """Qwen-Image's autoencoder of films."""
+    import torch
+    from diffusers import AutoencoderKLQwenImage
+
+    vae = AutoencoderKLQwenImage(
+        base_dim=8,
+        z_dim=4,
+        dim_mult=[1, 2, 2],
+        num_res_blocks=1,
+        temperal_downsample=[False, True],
+        latents_mean=[0.1, -0.2, 0.3, 0.0],
+        latents_std=[1.5, 0.8, 1.2, 1.0],
+    )
+    with torch.no_grad():
+        vae.quant_conv.weight[:4] *= 6.0
+        vae.quant_conv.bias[4:] = -2.0
+        vae.decoder.conv_out.weight *= 2.0
+    vae.save_pretrained(folder)
 
 
 def write_qwen_2_5_vl(folder: Path, vocabulary: int) -> None:
@@ -193,14 +206,18 @@ def write_qwen_tokenizer(folder: Path, chat_template: str | None = None) -> int:
     return size + len(marks)
 
 
-def write_gemma_tokenizer(folder: Path) -> int:
-    """Gemma's: pairs of letters with a blank that is one, bytes for what it does not know; one file."""
+def write_gemma_tokenizer(folder: Path, *sentences: str) -> int:
+    """Gemma's: pairs of letters with a blank that is one, bytes for what it does not know; one file.
+
+    Args:
+        sentences: further ones whose words are tokens.
+    """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     pieces = ["<pad>", "<eos>", "<bos>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
     blank, merges = "\u2581", list[tuple[str, str]]()
-    words = sorted({word for sentence in SENTENCES for word in sentence.replace("\n", " ").split()})
+    words = sorted({word for sentence in (*SENTENCES, *sentences) for word in sentence.replace("\n", " ").split()})
     pieces += sorted({blank, *(letter for word in words for letter in word)})
     for word in words:
         for end in range(len(word)):
@@ -229,22 +246,3 @@ WRITERS: dict[str, Callable[..., Path]] = {
     "z-image": write_z_image,
 }
 """By the names that tests use."""
-
-
-def _loud(network: Any, last: Any, *words: str) -> None:
-    """Answers of about the noise's size, that listen to the words."""
-    import torch
-
-    with torch.no_grad():
-        last.weight *= 3.0
-        for name, weight in network.named_parameters():
-            if any(part in name for part in words):
-                weight *= 2.0
-
-
-def _write_index(folder: Path, pipeline: str, classes: dict[str, str], encoder: str, tokenizer: str) -> None:
-    index: dict[str, Any] = {"_class_name": pipeline, "_diffusers_version": "0.42.1"}
-    index |= {name: ["diffusers", cls] for name, cls in classes.items()}
-    index |= {"scheduler": ["diffusers", str(FLOW["_class_name"])]}
-    index |= {"text_encoder": ["transformers", encoder], "tokenizer": ["transformers", tokenizer]}
-    write_json(folder / "model_index.json", index)

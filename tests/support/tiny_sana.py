@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
-import string
 from pathlib import Path
 from typing import Any
 
 from dreamcore.families.sana import INSTRUCTION
 
-from .tiny import WORDS, write_json
+from .tiny import write_index, write_json
+from .tiny_language_models import write_gemma_tokenizer
 
 SOLVED = {
     "_class_name": "DPMSolverMultistepScheduler",
@@ -86,20 +85,13 @@ def write_sana(folder: Path, *, scheduler: dict[str, Any] | None = None, size: i
             vae.encoder.conv_out.weight *= 3.0
             vae.decoder.conv_out.weight *= 3.0
         vae.save_pretrained(folder / "vae")
-        tokens = write_gemma_tokenizer(folder / "tokenizer")
+        tokens = write_gemma_tokenizer(folder / "tokenizer", INSTRUCTION)
         write_gemma(folder / "text_encoder", tokens)
     scheduler = scheduler or SOLVED
     write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
-    index = {
-        "_class_name": "SanaPipeline",
-        "_diffusers_version": "0.42.1",
-        "scheduler": ["diffusers", scheduler["_class_name"]],
-        "text_encoder": ["transformers", "Gemma2Model"],
-        "tokenizer": ["transformers", "GemmaTokenizerFast"],
-        "transformer": ["diffusers", "SanaTransformer2DModel"],
-        "vae": ["diffusers", "AutoencoderDC"],
-    }
-    write_json(folder / "model_index.json", index)
+    words = {"text_encoder": "Gemma2Model", "tokenizer": "GemmaTokenizerFast"}
+    classes = {"transformer": "SanaTransformer2DModel", "vae": "AutoencoderDC", "scheduler": scheduler["_class_name"]}
+    write_index(folder, "SanaPipeline", classes | words)
     return folder
 
 
@@ -124,65 +116,3 @@ def write_gemma(folder: Path, tokens: int) -> None:
     with torch.no_grad():
         encoder.get_input_embeddings().weight.normal_(0.0, 0.5)
     encoder.save_pretrained(folder)
-
-
-def write_gemma_tokenizer(folder: Path) -> int:
-    """Gemma's, with a token for each byte and letter and the words of SANA's instruction and a few more;
-    returns the number of tokens."""
-    marks = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
-    letters = ["\u2581", *string.printable[:95].replace(" ", "")]
-    merges: list[list[str]] = []
-    for word in dict.fromkeys((*WORDS, *re.findall("[A-Za-z]+", INSTRUCTION))):
-        parts = ["\u2581", *word]
-        while len(parts) > 1:  # every word is built from its left end
-            if parts[:2] not in merges:
-                merges.append(parts[:2])
-            parts[:2] = [parts[0] + parts[1]]
-    pieces = [*marks, *(f"<0x{byte:02X}>" for byte in range(256)), *letters, *(a + b for a, b in merges)]
-    vocabulary = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
-    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    made = {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [{"id": vocabulary[mark], "content": mark, **plain} for mark in marks],
-        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"},
-        "pre_tokenizer": {
-            "type": "Split",
-            "pattern": {"String": " "},
-            "behavior": "MergedWithPrevious",
-            "invert": False,
-        },
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": [{"SpecialToken": {"id": "<bos>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
-            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
-            "special_tokens": {"<bos>": {"id": "<bos>", "ids": [2], "tokens": ["<bos>"]}},
-        },
-        "decoder": {
-            "type": "Sequence",
-            "decoders": [
-                {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "},
-                {"type": "ByteFallback"},
-                {"type": "Fuse"},
-            ],
-        },
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": "<unk>",
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": True,
-            "byte_fallback": True,
-            "vocab": vocabulary,
-            "merges": merges,
-        },
-    }
-    write_json(folder / "tokenizer.json", made)
-    special = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"}
-    write_json(folder / "special_tokens_map.json", special)
-    settings = {"tokenizer_class": "GemmaTokenizer", "model_max_length": 10**30, "padding_side": "left"}
-    settings |= {"add_bos_token": True, "add_eos_token": False, "clean_up_tokenization_spaces": False}
-    write_json(folder / "tokenizer_config.json", settings | special)
-    return len(vocabulary)

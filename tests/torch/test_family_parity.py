@@ -15,10 +15,7 @@ from dreamcore.training.sample_plan import Plan
 
 from ..support import needs
 from ..support.tiny import draw_photos
-from ..support.tiny_families import WRITERS
-from ..support.tiny_flux_2 import WRITERS as FLUX_2
-from ..support.tiny_hidream import WRITERS as OTHERS
-from ..support.tiny_language_models import WRITERS as LANGUAGE_MODELS
+from ..support.tiny_models import EVERY
 from ..support.tiny_taiyi import write_taiyi
 
 pytestmark = needs.torch
@@ -82,6 +79,10 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "chroma lora": ("chroma", {}, LORA | {"max_sequence_length": 40, "weighting_scheme": "logit_normal"}),
     "hidream": ("hidream", {}, {"max_sequence_length": 24}),
     "hidream lora": ("hidream", {}, LORA | {"max_sequence_length": 24, "gradient_checkpointing": True}),
+    "krea2": ("krea2", {}, {"max_sequence_length": 24}),
+    "krea2 lora": ("krea2", {}, LORA | {"max_sequence_length": 12, "gradient_checkpointing": True}),
+    "ernie-image": ("ernie-image", {}, {"weighting_scheme": "logit_normal"}),
+    "ernie-image lora": ("ernie-image", {}, LORA | {"gradient_checkpointing": True}),
     "klein": ("klein", {}, {"max_sequence_length": 40}),
     "klein lora of two states": (
         "klein",
@@ -107,6 +108,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def expected(model: Path, folders: list[Path], family: str, settings: dict[str, Any]) -> list[dict[str, float]]:
     """The loop's measurements."""
     from ..support import loops_flux_2 as flux_2
+    from ..support import loops_krea_ernie as newest
     from ..support import loops_language_models as language
     from ..support import loops_sana_chroma_hidream as others
     from ..support import torch_loops as loops
@@ -119,7 +121,7 @@ def expected(model: Path, folders: list[Path], family: str, settings: dict[str, 
     known |= {"flux": loops.Flux, "if1": loops.DeepFloydIF, "if2": loops.DeepFloydIF2}
     known |= {"lumina2": language.Lumina2, "qwen-image": language.QwenImage, "z-image": language.ZImage}
     known |= {"sana": others.Sana, "chroma": others.Chroma, "hidream": others.HiDream}
-    known |= {"klein": flux_2.Klein, "dev": flux_2.Dev}
+    known |= {"klein": flux_2.Klein, "dev": flux_2.Dev, "krea2": newest.Krea2, "ernie-image": newest.ErnieImage}
     loop = known[family](model, settings.get("resolution", SIZE), settings, partial(initial_down, SEED))
     plan = Plan.single(SEED, instances=5, classes=3, batch_size=2)
     shape = loop.shape
@@ -142,9 +144,7 @@ def test_losses_and_gradient_norms(case: str, folders: list[Path], tmp_path: Pat
     import dreamcore
 
     family, making, given = CASES[case]
-    model = {**WRITERS, **LANGUAGE_MODELS, **FLUX_2, **OTHERS, "taiyi": write_taiyi}[family](
-        tmp_path / "model", **making
-    )
+    model = {**EVERY, "taiyi": write_taiyi}[family](tmp_path / "model", **making)
     settings = COMMON | given
     run = dreamcore.train(
         pretrained_model_name_or_path=str(model),

@@ -20,7 +20,6 @@ from ..support import images as pictures
 from ..support import needs
 from ..support.images import distance
 from ..support.runs import prepared, small_run
-from ..support.tiny_flux_2 import WRITERS
 
 pytestmark = needs.torch
 
@@ -29,13 +28,6 @@ SIZE = 32
 SIDES = {"height": SIZE, "width": SIZE}
 SINGLE = "to_qkv_mlp_proj"
 Models = Callable[[str], Path]
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    folder = tmp_path_factory.mktemp("models")
-    made = {name: write(folder / name) for name, write in WRITERS.items()}
-    return made.__getitem__
 
 
 def pipeline(folder: Path) -> Any:
@@ -60,9 +52,11 @@ def theirs(loaded: Any, model: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("family", ["klein", "dev"])
-def test_words_and_templates_are_the_pipelines(family: str, models: Models, photos: Path, tmp_path: Path) -> None:
+def test_words_and_templates_are_the_pipelines(
+    family: str, family_models: Models, photos: Path, tmp_path: Path
+) -> None:
     """As text, letter for letter; hidden states, number for number; with a mark that would stand for an image."""
-    model = ModelFolder.open(str(models(family)))
+    model = ModelFolder.open(str(family_models(family)))
     loaded = pipeline(model.path)
     prompts = [*PROMPTS, "a [IMG]cat"] if family == "dev" else PROMPTS
     with ExitStack() as stack:
@@ -80,9 +74,11 @@ def test_words_and_templates_are_the_pipelines(family: str, models: Models, phot
 
 
 @pytest.mark.parametrize("family", ["kontext", "klein", "dev"])
-def test_images_are_the_pipelines_before_and_after(family: str, models: Models, photos: Path, tmp_path: Path) -> None:
+def test_images_are_the_pipelines_before_and_after(
+    family: str, family_models: Models, photos: Path, tmp_path: Path
+) -> None:
     """The model's own; with a LoRA, of which diffusers' loader finds every layer."""
-    model = models(family)
+    model = family_models(family)
     loaded = pipeline(model)
     base = pictures.ours(model, tmp_path / "base", **SIDES)
     assert distance(base, theirs(loaded, model)) <= 1
@@ -100,10 +96,12 @@ def test_images_are_the_pipelines_before_and_after(family: str, models: Models, 
         assert set(layers) == scripts
 
 
-def test_a_full_run_of_a_distilled_model_in_diffusers_pipeline(models: Models, photos: Path, tmp_path: Path) -> None:
+def test_a_full_run_of_a_distilled_model_in_diffusers_pipeline(
+    family_models: Models, photos: Path, tmp_path: Path
+) -> None:
     """Which is guided by nothing, whatever strength is asked for, and says so still."""
     settings = {"learning_rate": 1e-3, "max_train_steps": 2, "vae_encode_mode": "mode", "max_sequence_length": 40}
-    run = small_run(models("klein distilled"), photos, tmp_path / "run", **settings)
+    run = small_run(family_models("klein distilled"), photos, tmp_path / "run", **settings)
     assert json.loads((run.folder / "model_index.json").read_text("utf-8"))["is_distilled"] is True
     mine = pictures.ours(run.folder, tmp_path / "mine", **SIDES)
     loaded = pipeline(run.folder)
@@ -120,9 +118,11 @@ def test_a_full_run_of_a_distilled_model_in_diffusers_pipeline(models: Models, p
         ([9], r"text_encoder_out_layers: 9: together 24 wide .* takes words of 72 .*as many layers"),
     ],
 )
-def test_layers_that_are_not_there(layers: list[int], words: str, models: Models, photos: Path, tmp_path: Path) -> None:
+def test_layers_that_are_not_there(
+    layers: list[int], words: str, family_models: Models, photos: Path, tmp_path: Path
+) -> None:
     with pytest.raises(ConfigError, match=words):
-        small_run(models("klein"), photos, tmp_path / "run", text_encoder_out_layers=layers)
+        small_run(family_models("klein"), photos, tmp_path / "run", text_encoder_out_layers=layers)
 
 
 def test_a_family_of_one_hidden_state_has_no_layers_to_choose(tiny_model: Path, photos: Path, tmp_path: Path) -> None:

@@ -19,20 +19,15 @@ from ..support import images as pictures
 from ..support import needs
 from ..support.images import distance
 from ..support.runs import prepared, small_run
+from ..support.tiny_krea_ernie import WRITERS as KREA_ERNIE
 from ..support.tiny_language_models import WRITERS
 
 pytestmark = needs.torch
 
 PROMPTS = ["a photo of sks dog", "a red teapot on grass, in snow", "a cat"]
 SIZE = 32
+FAMILIES = [*WRITERS, *KREA_ERNIE]
 Models = Callable[[str], Path]
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    folder = tmp_path_factory.mktemp("models")
-    made = {name: write(folder / name) for name, write in WRITERS.items()}
-    return made.__getitem__
 
 
 def pipeline(folder: Path) -> Any:
@@ -49,11 +44,15 @@ def encoded(loaded: Any, prompts: list[str], negative: list[str]) -> tuple[list[
     if type(loaded).__name__ == "ZImagePipeline":
         found = loaded.encode_prompt(list(prompts), "cpu", True, list(negative))
         return tuple([one.detach() for one in some] for some in found)  # type: ignore[return-value]
+    if type(loaded).__name__ == "ErnieImagePipeline":
+        return loaded.encode_prompt(prompts, "cpu"), loaded.encode_prompt(negative, "cpu")
     if type(loaded).__name__ == "Lumina2Pipeline":
         made = loaded.encode_prompt(prompts, True, negative)
         pairs = [made[:2], made[2:]]
     else:
         pairs = [loaded.encode_prompt(some, max_sequence_length=512) for some in (prompts, negative)]
+    if type(loaded).__name__ == "Krea2Pipeline":  # whose states lie below each other
+        pairs = [(words.flatten(2), mask) for words, mask in pairs]
     return tuple(  # type: ignore[return-value]
         [row if mask is None else row[mask[i].bool()] for i, row in enumerate(words.detach())] for words, mask in pairs
     )
@@ -67,10 +66,10 @@ def theirs(loaded: Any, model: Path) -> np.ndarray:
     return pictures.theirs(diffusers, loaded, model, torch.from_numpy, SIZE, negative_prompt=negative)
 
 
-@pytest.mark.parametrize("family", WRITERS)
-def test_words_are_the_pipelines(family: str, models: Models, photos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_words_are_the_pipelines(family: str, family_models: Models, photos: Path, tmp_path: Path) -> None:
     """One after the other here, together there; what is padding there is none here."""
-    model = models(family)
+    model = family_models(family)
     negative = ["grass", "a blue car", ""]
     with ExitStack() as stack:
         run: Any = prepared(model, photos, tmp_path / "run", stack)
@@ -81,15 +80,45 @@ def test_words_are_the_pipelines(family: str, models: Models, photos: Path, tmp_
             np.testing.assert_allclose(row[: len(words)], words, atol=2e-5)
 
 
-@pytest.mark.parametrize("family", WRITERS)
-def test_templates_are_the_pipelines(family: str, models: Models) -> None:
+def test_a_long_prompt_is_cut_before_krea_s_ending(family_models: Models, photos: Path, tmp_path: Path) -> None:
+    """Of which the pipeline's words have padding in the middle, and ours none."""
+    model, prompt = family_models("krea2"), "a photo of sks dog in snow " * 9
+    with ExitStack() as stack:
+        run: Any = prepared(model, photos, tmp_path / "run", stack, max_sequence_length=20)
+        mine = run.backend.text.embeddings([prompt, "a dog"])
+    words, mask = pipeline(model).encode_prompt([prompt, "a dog"], max_sequence_length=20)
+    assert mine.lengths.tolist() == mask.sum(1).tolist() and mine.lengths[0] == 20 > mine.lengths[1]
+    for row, length, wanted, there in zip(mine.prompt_embeds, mine.lengths, words.flatten(2), mask, strict=True):
+        np.testing.assert_allclose(row[:length], wanted[there].detach(), atol=2e-5)
+
+
+@pytest.mark.parametrize("family", ["z-image", "lumina2"])
+def test_positions_are_turned_in_float32_in_16_bits_too(family: str, family_models: Models) -> None:
+    """Computed tables are in no file; transformers leaves them in the type that they are made in: the same bits."""
+    import torch
+    import transformers
+
+    from dreamcore.adapters.torch.models import load_component
+
+    model = ModelFolder.open(str(family_models(family)))
+    mine = load_component(model, "text_encoder", torch.device("cpu"), torch.bfloat16)
+    mine.fill()
+    kind = getattr(transformers, model.class_name("text_encoder"))
+    theirs = kind.from_pretrained(model.folder("text_encoder"), dtype=torch.bfloat16)
+    tokens = torch.arange(5, 105)[None]
+    with torch.inference_mode():
+        assert torch.equal(mine.network(tokens).last_hidden_state, theirs(tokens).last_hidden_state)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_templates_are_the_pipelines(family: str, family_models: Models) -> None:
     """As text, letter for letter."""
-    model = ModelFolder.open(str(models(family)))
+    model = ModelFolder.open(str(family_models(family)))
     loaded, read = pipeline(model.path), list[str]()
     tokenizer = loaded.tokenizer
 
     def listening(text: list[str], **options: Any) -> Any:
-        read.extend(text)
+        read.extend([text] if isinstance(text, str) else text)
         return tokenizer(text, **options)
 
     listening.apply_chat_template = tokenizer.apply_chat_template  # type: ignore[attr-defined]
@@ -101,20 +130,22 @@ def test_templates_are_the_pipelines(family: str, models: Models) -> None:
         assert templated(model.text_encoders[0], tokenizer, prompt) == read[0]
 
 
-def test_what_is_dropped_of_qwens_template_is_all_before_the_prompt(models: Models) -> None:
+def test_what_is_dropped_of_qwens_template_is_all_before_the_prompt(family_models: Models) -> None:
     from transformers import AutoTokenizer
 
-    model = ModelFolder.open(str(models("qwen-image")))
+    model = ModelFolder.open(str(family_models("qwen-image")))
     (encoder,) = model.text_encoders
     ids = AutoTokenizer.from_pretrained(model.folder("tokenizer"))(encoder.template.partition("{}")[0])["input_ids"]
     assert encoder.drops is not None
     assert encoder.drops(len(ids)) == len(ids)
 
 
-@pytest.mark.parametrize("family", WRITERS)
-def test_images_are_the_pipelines_before_and_after(family: str, models: Models, photos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_images_are_the_pipelines_before_and_after(
+    family: str, family_models: Models, photos: Path, tmp_path: Path
+) -> None:
     """The model's own; with a LoRA, of which diffusers' loader finds every layer."""
-    model, size = models(family), {"height": SIZE, "width": SIZE}
+    model, size = family_models(family), {"height": SIZE, "width": SIZE}
     loaded = pipeline(model)
     base = pictures.ours(model, tmp_path / "base", **size)
     assert distance(base, theirs(loaded, model)) <= 1
@@ -129,9 +160,9 @@ def test_images_are_the_pipelines_before_and_after(family: str, models: Models, 
     assert all(name.endswith(ModelFolder.open(str(model)).family.lora_layers) for name in layers)
 
 
-@pytest.mark.parametrize("family", WRITERS)
-def test_a_full_run_in_diffusers_pipeline(family: str, models: Models, photos: Path, tmp_path: Path) -> None:
-    run = small_run(models(family), photos, tmp_path / "run", learning_rate=1e-3, max_train_steps=2)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_full_run_in_diffusers_pipeline(family: str, family_models: Models, photos: Path, tmp_path: Path) -> None:
+    run = small_run(family_models(family), photos, tmp_path / "run", learning_rate=1e-3, max_train_steps=2)
     mine = pictures.ours(run.folder, tmp_path / "mine", height=SIZE, width=SIZE)
     loaded = pipeline(run.folder)
     assert distance(mine, theirs(loaded, run.folder)) <= 1

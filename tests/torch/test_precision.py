@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +164,7 @@ def test_the_compiled_step_is_the_same(
         self._compiled_call_impl = torch.compile(self._call_impl, backend="eager")
 
     monkeypatch.setattr(torch.nn.Module, "compile", traced_only)
+    monkeypatch.setenv("CXX", sys.executable)  # no compiler is asked for anything
     settings: dict[str, Any] = {
         "max_train_steps": 2,
         "validation_prompt": "a dog",
@@ -174,6 +177,30 @@ def test_the_compiled_step_is_the_same(
     assert compiled == ["UNet2DConditionModel"]
     for one, other in zip(plain.metrics, made.metrics, strict=True):
         assert other["loss"] == pytest.approx(one["loss"], rel=1e-5)
+
+
+def test_compiling_without_a_compiler_is_refused(
+    tiny_model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", str(tmp_path / "g++"))
+    with pytest.raises(ConfigError, match=r"compile: needs a compiler of C\+\+ for cpu, and CXX=.*g\+\+ is not there"):
+        small_run(tiny_model, photos, tmp_path / "run", compile=True)
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)  # of which nearly all is compiling
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiles for a CPU")
+def test_compiled_by_the_default_compiler_it_is_the_same(
+    family_models: Callable[[str], Path], photos: Path, tmp_path: Path
+) -> None:
+    """Of Flux, whose transformer is compiled in a fraction of the time that a UNet takes."""
+    model, settings = family_models("flux"), {"max_train_steps": 2}
+    plain = small_run(model, photos, tmp_path / "a", **settings)
+    made = small_run(model, photos, tmp_path / "b", **settings, compile=True)
+    for one, other in zip(plain.metrics, made.metrics, strict=True):
+        assert other["loss"] == pytest.approx(one["loss"], rel=1e-5)
+        assert other["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-4)
 
 
 def test_xformers_is_explained(tiny_model: Path, photos: Path, tmp_path: Path) -> None:

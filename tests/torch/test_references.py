@@ -38,6 +38,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "kontext": ("kontext", {"guidance_scale": 1.0}),
     "kontext lora": ("kontext", LORA | {"lora_layers": ["attn.to_q", "attn.add_k_proj", "attn.to_out.0"]}),
     "klein lora": ("klein", LORA | {"max_sequence_length": 40}),
+    "dev": ("dev", {"max_sequence_length": 40, "guidance_scale": 2.0}),
 }
 
 
@@ -89,7 +90,7 @@ def test_ten_updates_are_a_plain_loops(case: str, pairs: Path, classes: Path, tm
         device="cpu",
         **settings,
     )
-    kinds: dict[str, Any] = {"kontext": loops.Kontext, "klein": loops.Klein}
+    kinds: dict[str, Any] = {"kontext": loops.Kontext, "klein": loops.Klein, "dev": loops.Dev}
     loop = kinds[family](model, SIZE, settings, partial(initial_down, SEED))
 
     def row(sample: Any) -> Row:

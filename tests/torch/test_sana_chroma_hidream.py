@@ -29,12 +29,6 @@ SIDE = 32
 Models = Callable[[str], Path]
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    folder = tmp_path_factory.mktemp("models")
-    return {name: write(folder / name) for name, write in WRITERS.items()}.__getitem__
-
-
 def pipeline(folder: Path) -> Any:
     from diffusers import DiffusionPipeline
 
@@ -88,16 +82,16 @@ def ours(model: Path, output: Path, **settings: Any) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_words_are_the_pipelines(name: str, models: Models, photos: Path, tmp_path: Path) -> None:
+def test_words_are_the_pipelines(name: str, family_models: Models, photos: Path, tmp_path: Path) -> None:
     """One after the other here, together there."""
-    model = models(name)
+    model = family_models(name)
     wanted = encode(name, pipeline(model))
     rows = len(wanted[0]["prompt_embeds"])
     with ExitStack() as stack:
         text = prepared(model, photos, tmp_path, stack).backend.text  # type: ignore[attr-defined]
         found = [text.embeddings(PROMPTS[:rows]), text.embeddings(NEGATIVE[:rows], negative=True)]
     for mine, all_theirs in zip(found, wanted, strict=True):
-        for part, tensor in mine.values().items():
+        for part, tensor in mine.values(ModelFolder.open(str(model)).family).items():
             np.testing.assert_allclose(tensor, all_theirs[part].detach(), rtol=1e-4, atol=2e-5, err_msg=part)
         tokens = mine.prompt_embeds.shape[1]
         if name == "sana":
@@ -115,9 +109,11 @@ def test_the_instruction_is_the_pipelines() -> None:
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_images_and_a_lora_in_diffusers_pipeline(name: str, models: Models, photos: Path, tmp_path: Path) -> None:
+def test_images_and_a_lora_in_diffusers_pipeline(
+    name: str, family_models: Models, photos: Path, tmp_path: Path
+) -> None:
     """Every factor reaches a layer there, and its images are ours, without and with them."""
-    model = models(name)
+    model = family_models(name)
     loaded = pipeline(model)
     plain = ours(model, tmp_path / "plain")
     assert distance(plain, theirs(name, loaded, model)) <= 1

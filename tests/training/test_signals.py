@@ -67,7 +67,9 @@ class Bare(_Loop):
         self.steering = Steering(self.world, None)
         self.total, self.signalled, self.made, self.asked = 12, signalled, 0, list[int]()
         quiet = SimpleNamespace(start=len, message=len, end=len)
-        self.p: Any = SimpleNamespace(folder=None, run_folder=None, first=0, trackers=quiet, memory=quiet)
+        self.p: Any = SimpleNamespace(
+            folder=None, run_folder=None, first=0, finished_at=None, trackers=quiet, memory=quiet
+        )
         self.p.trackers.start = lambda info: None
         self.resolved: Any = SimpleNamespace(settings={}, logging_dir=None)
 

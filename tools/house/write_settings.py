@@ -7,6 +7,7 @@ import sys
 from dreamcore.config import GenerateConfig, Settings, TrainConfig
 from dreamcore.config.convert import ConvertConfig, ExtractConfig, MergeConfig, ResizeConfig
 from dreamcore.config.describe import aliases, as_flag, choices, default_in_words, example, groups, in_files_only
+from dreamcore.config.evaluate import EvaluateConfig
 from dreamcore.config.identifiers import IdentifiersConfig
 from dreamcore.config.used import conditions
 from tests.support.paths import ROOT
@@ -15,6 +16,7 @@ FILE = ROOT / "docs" / "settings.md"
 COMMANDS: dict[str, type[Settings]] = {
     "train": TrainConfig,
     "generate": GenerateConfig,
+    "evaluate": EvaluateConfig,
     "identifiers": IdentifiersConfig,
     "convert": ConvertConfig,
     "convert merge": MergeConfig,

@@ -33,6 +33,8 @@ PRESETS = {
     "Lumina2Pipeline": "lumina2-lora",
     "QwenImagePipeline": "qwen-image-lora",
     "ZImagePipeline": "z-image-lora",
+    "Krea2Pipeline": "krea2-lora",
+    "ErnieImagePipeline": "ernie-image-lora",
     "SanaPipeline": "sana-lora",
     "ChromaPipeline": "chroma-lora",
     "HiDreamImagePipeline": "hidream-lora",
@@ -42,6 +44,7 @@ PRESETS = {
 """Class name in model_index.json -> preset."""
 SIDES = {
     **dict.fromkeys(("sdxl-lora", "sd3-lora", "lumina2-lora", "z-image-lora", "sana-lora", "hidream-lora"), 1024),
+    **dict.fromkeys(("krea2-lora", "ernie-image-lora"), 1024),
     "if1-lora": 64,
     "if2-lora": 256,
     "quickstart": 64,
@@ -113,6 +116,7 @@ def preset_of_id(name: str) -> str:
     known = {read_config_file(preset)["pretrained_model_name_or_path"].lower(): preset for preset in PRESETS.values()}
     likely = {"kontext": "kontext-lora", "flux.2-klein": "flux2-klein-lora", "flux.2": "flux2-dev-lora"}
     likely |= {"lumina-image-2": "lumina2-lora", "qwen-image": "qwen-image-lora", "z-image": "z-image-lora"}
+    likely |= {"krea-2": "krea2-lora", "ernie-image": "ernie-image-lora"}
     likely |= {"sana": "sana-lora", "chroma": "chroma-lora", "hidream": "hidream-lora"}
     likely |= {"flux": "flux-lora", "stable-diffusion-3": "sd3-lora", "xl": "sdxl-lora", "/if-i-": "if1-lora"}
     guessed = (preset for part, preset in likely.items() if part in name.lower())

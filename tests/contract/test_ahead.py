@@ -1,0 +1,56 @@
+"""Runs whose batches are formed one update ahead: not one bit differs, and what fails there is the run's failure."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dreamcore.errors import RunError
+from dreamcore.runs.checkpoint import list_checkpoints
+from dreamcore.training import loop
+from dreamcore.training.ahead import Ahead
+from dreamcore.training.batches import Batcher
+
+from ..support.runs import PRIOR, numbers, small_run
+
+SETTINGS: dict[str, Any] = PRIOR | {"num_class_images": 1, "prior_num_inference_steps": 1}
+
+
+def test_nothing_else_is_trained_on(
+    tiny_model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = set[int]()
+    form = Batcher.update
+
+    def noted(self: Batcher, update: int, rank: int = 0) -> Any:
+        threads.add(threading.get_ident())
+        return form(self, update, rank)
+
+    monkeypatch.setattr(Batcher, "update", noted)
+    settings = SETTINGS | {"gradient_accumulation_steps": 2, "max_train_steps": 3}
+    ahead = small_run(tiny_model, photos, tmp_path / "ahead", **settings)
+    assert len(threads) == 2, "the first update's by the run itself, the others' by a thread of its own"
+    threads.clear()
+    monkeypatch.setattr(loop, "Ahead", lambda form, total: Ahead(form, None))
+    plain = small_run(tiny_model, photos, tmp_path / "plain", **settings)
+    assert threads == {threading.get_ident()}
+    assert numbers(ahead) == numbers(plain)
+
+
+def test_what_fails_there_ends_the_run_in_words(
+    tiny_model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    form = Batcher.update
+
+    def fails(self: Batcher, update: int, rank: int = 0) -> Any:
+        if update == 2:
+            raise RunError("cat.png: it is gone")
+        return form(self, update, rank)
+
+    monkeypatch.setattr(Batcher, "update", fails)
+    with pytest.raises(RunError, match=r"cat\.png: it is gone"):
+        small_run(tiny_model, photos, tmp_path, checkpointing_steps=2)
+    assert [update for update, _ in list_checkpoints(tmp_path)] == [2], "what was applied before is kept"

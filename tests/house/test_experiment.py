@@ -1,0 +1,55 @@
+"""docs/experiment.md says what was measured, and its verdicts follow from the figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tools.experiment.cells import CELLS, CLAIMS, SEEDS, SUBJECTS, Claim
+from tools.experiment.document import FILE, bootstrap, document, measured, verdict
+
+CLAIM = Claim("more", "here", "full", "before", "likeness", higher=True)
+
+
+def _records(**means: list[float]) -> list[dict[str, Any]]:
+    """Of each cell, a value for each training seed, the same for every subject but for a constant."""
+    return [
+        {"cell": cell, "subject": subject, "seed": seed, "measures": {"likeness": {"value": each[seed] + number}},
+         "seconds": {"training": 1.0}}
+        for cell, each in means.items()
+        for number, subject in enumerate(SUBJECTS)
+        for seed in (SEEDS if cell != "before" else SEEDS[:1])
+    ]  # fmt: skip
+
+
+def test_the_document_is_of_what_was_measured() -> None:
+    assert FILE.read_text(encoding="utf-8") == document(measured())
+
+
+def test_what_was_not_run_is_said_not_to_be() -> None:
+    page = document([])
+    assert all(f"| {cell.name} | not run |" in page for cell in CELLS)
+    assert page.count("| not run |") == len(CELLS) + len(CLAIMS)
+
+
+@pytest.mark.parametrize(
+    ("full", "said"),
+    [
+        ([0.5, 0.6, 0.5, 0.6], "reproduced"),
+        ([-0.5, -0.6, -0.5, -0.6], "not reproduced"),
+        ([1, -1, 1, -1], "cannot tell"),
+    ],
+)
+def test_verdicts(full: list[float], said: str) -> None:
+    assert verdict(_records(full=full, before=[0.0]), CLAIM)[0] == said
+    assert verdict(_records(full=full), CLAIM)[0] == "not run"
+
+
+def test_seeds_are_drawn_and_subjects_are_not() -> None:
+    """Subjects that differ by whole numbers do not widen the interval of their mean."""
+    found = {(subject, seed): number + seed / 10 for number, subject in enumerate(SUBJECTS) for seed in SEEDS}
+    mean, low, high = bootstrap(found)
+    assert mean == pytest.approx(1.15)
+    deviation = (0.0125 / len(SEEDS) / len(SUBJECTS)) ** 0.5  # 0.0125: the variance of 0, 0.1, 0.2, 0.3
+    assert (low, high) == pytest.approx((mean - 1.96 * deviation, mean + 1.96 * deviation), abs=0.006)

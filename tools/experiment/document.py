@@ -1,0 +1,135 @@
+"""docs/experiment.md from the files that the experiment wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tests.support.paths import ROOT
+
+from .cells import CELLS, CLAIMS, PICTURES, SEEDS, SUBJECTS, Claim
+
+RESULTS = "measured.json"
+SUMMARY = ROOT / "tools" / "experiment" / "measured.json"
+"""What was measured, one record a training: from these the document is written, by whoever has not run it."""
+FILE = ROOT / "docs" / "experiment.md"
+MEASURES = ("likeness", "shown", "place", "PRES", "class shown", "class thing", "DIV")
+DRAWS = 4000
+Values = dict[tuple[str, int], float]
+"""(Subject, training seed) -> a measure."""
+
+
+def write_document(folder: Path) -> Path:
+    """Take up what lies in a folder, beside what was measured before, and write the document."""
+    records = {_key(one): one for one in measured()}
+    for file in sorted(folder.glob(f"*/*/*/{RESULTS}")):
+        one = json.loads(file.read_text())
+        records[_key(one)] = one
+    order = [cell.name for cell in CELLS]
+    listed = sorted(records.values(), key=lambda one: (order.index(one["cell"]), one["subject"], one["seed"]))
+    lines = ",\n ".join(json.dumps(one) for one in listed)
+    SUMMARY.write_text(f"[{lines}]\n", encoding="utf-8")
+    FILE.write_text(document(listed), encoding="utf-8")
+    return FILE
+
+
+def measured() -> list[dict[str, Any]]:
+    """What is on record."""
+    found: list[dict[str, Any]] = json.loads(SUMMARY.read_text(encoding="utf-8")) if SUMMARY.is_file() else []
+    return found
+
+
+def _key(record: Mapping[str, Any]) -> tuple[str, str, int]:
+    return record["cell"], record["subject"], record["seed"]
+
+
+def values(records: list[dict[str, Any]], cell: str, measure: str) -> Values:
+    """One measure of a cell's trainings; what was not trained is the same for every seed."""
+    found: Values = {}
+    for one in records:
+        if one["cell"] == cell and measure in one["measures"]:
+            of_all = SEEDS if cell == "before" else (one["seed"],)
+            found |= {(one["subject"], seed): one["measures"][measure]["value"] for seed in of_all}
+    return found
+
+
+def bootstrap(found: Values) -> tuple[float, float, float]:
+    """Mean over subjects, and its 95 % interval over training seeds, which are drawn anew for each subject."""
+    subjects = sorted({subject for subject, _ in found})
+    rng, parts = np.random.default_rng(0), list[NDArray[np.float64]]()
+    for subject in subjects:
+        each = np.array([value for (of, _), value in sorted(found.items()) if of == subject])
+        parts.append(each[rng.integers(len(each), size=(DRAWS, len(each)))].mean(1))
+    mean = float(np.mean([np.mean([v for (of, _), v in found.items() if of == subject]) for subject in subjects]))
+    low, high = np.quantile(np.mean(parts, 0), [0.025, 0.975])
+    return mean, float(low), float(high)
+
+
+def verdict(records: list[dict[str, Any]], claim: Claim) -> tuple[str, str]:
+    """Whether a claim of the paper is reproduced, and why."""
+    one, other = (values(records, name, claim.measure) for name in (claim.one, claim.other))
+    both = sorted(one.keys() & other.keys())
+    if len({subject for subject, _ in both}) < len(SUBJECTS) or len(both) < len(SUBJECTS) * len(SEEDS):
+        return "not run", f"{len(both)} of {len(SUBJECTS) * len(SEEDS)} pairs of trainings are there"
+    mean, low, high = bootstrap({key: one[key] - other[key] for key in both})
+    why = f"{claim.measure} differs by {mean:+.3f} ({low:+.3f} to {high:+.3f})"
+    if low <= 0 <= high:
+        return "cannot tell", why
+    return ("reproduced" if (mean > 0) == claim.higher else "not reproduced"), why
+
+
+def document(records: list[dict[str, Any]]) -> str:
+    """The page."""
+    return "\n".join([*_head(records), "", *_table(records), "", *_claims(records), ""])
+
+
+def _head(records: list[dict[str, Any]]) -> Iterator[str]:
+    took = sum(sum(one["seconds"].values()) for one in records) / 3600
+    yield f"""# What the paper claims, on the miniature
+
+{len(SUBJECTS)} subjects ({", ".join(SUBJECTS)}) × {len(SEEDS)} training seeds, the quickstart's recipe with one thing
+changed; {PICTURES} picture seeds of each of five places, judged by the miniature's own judge ([what the measures
+mean](evaluating.md)).  `nox -s experiment` runs it, takes up what is done, and writes this page;
+`python -m tools.experiment --help` has what can be left out.  What stands here took
+{took:.1f} hours of {len(records)} trainings and evaluations, on shared cores.
+
+The paper's encoders say nothing of these drawings, and these figures nothing of photographs: of a claim it is asked
+only whether the difference has its sign.  The protocol on a model and photographs of your own is [one
+command](evaluating.md)."""
+
+
+def _table(records: list[dict[str, Any]]) -> Iterator[str]:
+    yield "## Cells"
+    yield ""
+    yield "Mean over subjects, and the 95 % interval of a bootstrap over training seeds where a cell has all of them."
+    yield ""
+    yield f"| cell | trainings | {' | '.join(MEASURES)} |"
+    yield "|---" * (2 + len(MEASURES)) + "|"
+    for cell in CELLS:
+        count = sum(one["cell"] == cell.name for one in records)
+        of = len(SUBJECTS) * (len(SEEDS) if cell.trains else 1)
+        cells = [_figure(values(records, cell.name, name), whole=count == of) for name in MEASURES] if count else []
+        state = f"{count} of {of}" if count else "not run"
+        yield f"| {cell.name} | {state} | {' | '.join(cells or [''] * len(MEASURES))} |"
+
+
+def _figure(found: Values, *, whole: bool) -> str:
+    if not found:
+        return ""
+    mean, low, high = bootstrap(found)
+    return f"{mean:.2f} ({low:.2f} to {high:.2f})" if whole and high > low else f"{mean:.2f}"
+
+
+def _claims(records: list[dict[str, Any]]) -> Iterator[str]:
+    yield "## Claims"
+    yield ""
+    yield "| claim | where | here | why |"
+    yield "|---|---|---|---|"
+    for claim in CLAIMS:
+        said, why = verdict(records, claim)
+        yield f"| {claim.words} | {claim.source} | {said} | {claim.one} and {claim.other}: {why} |"
