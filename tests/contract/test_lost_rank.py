@@ -106,7 +106,7 @@ def test_a_main_process_that_refuses_before_the_others_have_come(
 
 def test_a_signal_reaches_all_and_the_work_is_saved(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
     started = tmp_path / "started"
-    process = launch(tmp_path, tiny_model, photos, f"0:3:{started}", logging_steps=1000)
+    process = launch(tmp_path, tiny_model, photos, f"0:3:{started}", logging_steps=1)
     limit = time.monotonic() + LIMIT
     while not started.exists() and process.poll() is None and time.monotonic() < limit:
         time.sleep(0.2)
