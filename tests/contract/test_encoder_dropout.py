@@ -31,8 +31,8 @@ def test_what_the_denoiser_is_told(family_models: Callable[[str], Path], photos:
         batch, kinds = run.batcher.update(0)[0][0], run.batcher.update(0)[1]
         text: Any = run.backend.text  # type: ignore[attr-defined]
         host: Any = run.backend.to_host  # type: ignore[attr-defined]
-        whole = [host(t) for t in text.condition(batch.prompt).values().values()]
-        told = [host(t) for t in text.condition(batch.prompt, batch.dropped).values().values()]
+        whole = [host(t) for t in text.condition(batch.prompt).values(folder.family).values()]
+        told = [host(t) for t in text.condition(batch.prompt, batch.dropped).values(folder.family).values()]
     assert batch.dropped is not None and batch.dropped.shape == (48, 3)
     drops = batch.dropped[kinds == 0]
     assert not batch.dropped[kinds == 1].any() and not drops[:, 1].any()

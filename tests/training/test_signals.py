@@ -66,6 +66,7 @@ class Bare(_Loop):
         self.world: Any = SimpleNamespace(size=2, asks_every=asks_every, gather=self.gather)
         self.steering = Steering(self.world, None)
         self.total, self.signalled, self.made, self.asked = 12, signalled, 0, list[int]()
+        self.enough = False
         quiet = SimpleNamespace(start=len, message=len, end=len)
         self.p: Any = SimpleNamespace(
             folder=None, run_folder=None, first=0, finished_at=None, trackers=quiet, memory=quiet
