@@ -67,8 +67,11 @@ def test_two_processes_equal_one(shard: str, tiny_model: Path, photos: Path, tmp
     assert [verify(f)["update"] for _, f in list_checkpoints(tmp_path / "two")] == [2, 4]
     states = [read_safetensors(tmp_path / w / "checkpoint-2" / OPTIMIZER_FILE) for w in ("one", "two")]
     assert states[0].keys() == states[1].keys(), "whole, whoever kept it"
+    most = {name: float(np.abs(value).max()) for name, value in states[0].items()}
     for name, value in states[0].items():
-        np.testing.assert_allclose(states[1][name], value, 2e-3, 1e-5 * float(np.abs(value).max()), err_msg=name)
+        kind = max(size for other, size in most.items() if other.endswith(name[name.rindex(".") :]))
+        nothing = max(1e-5 * most[name], 1e-7 * kind)  # the keys' biases have a gradient of rounding errors alone
+        np.testing.assert_allclose(states[1][name], value, 2e-3, nothing, err_msg=name)
     images = [{p.read_bytes() for p in (tmp_path / w / "class_images").glob("*.png")} for w in ("one", "two")]
     assert [len(made) for made in images] == [4, 4], "shared out, each different"
     assert not list((tmp_path / "two").rglob("*env*")), "the launcher's log folder stays outside"
