@@ -6,6 +6,7 @@ weights are rounded once an update, and not once a pass, and networks need no au
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +26,7 @@ STAYS = ".new_words"
 MakeOptimizer = Callable[[Mapping[str, Named]], Optimizer]
 
 
-class Masters:
+class Masters(ABC):
     """`Optimizer` of masters; where they lie, and how gradients come to them, is a subclass's."""
 
     inner: Optimizer
@@ -62,22 +63,22 @@ class Masters:
     def load(self, folder: Path) -> None:
         self.inner.load(folder)
 
+    @abstractmethod
     def publish(self) -> None:
         """Let networks compute with what the masters now are."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end_pass(self) -> None:
         """A micro-batch's backward pass is over."""
-        raise NotImplementedError
 
+    @abstractmethod
     def step(self, lr: Mapping[str, float]) -> torch.Tensor:
         """Clip and update from the gradients; returns their norm [], on the device."""
-        raise NotImplementedError
 
+    @abstractmethod
     @contextmanager
     def originals(self) -> Iterator[None]:
         """Let networks compute with the masters themselves for a while, in float32."""
-        raise NotImplementedError
 
 
 class Pair(NamedTuple):
