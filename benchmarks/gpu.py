@@ -26,6 +26,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from .prepared import prepared
 from .random_model import GEOMETRIES
 
 ROOT = Path(__file__).parents[1]
@@ -144,32 +145,17 @@ def _profile(update: Any, *, on_card: bool) -> list[tuple[str, float]]:
 
 
 def _prepare(asked: argparse.Namespace, scratch: Path, stack: ExitStack) -> Any:
-    from dreamcore.cli.flags import parse_settings
-    from dreamcore.config import TrainConfig, load_config
-    from dreamcore.training.setup import prepare
-    from tests.support.tiny import draw_photos
-
     geometry, method, way, batch = json.loads(asked.one)
-    resolution = RESOLUTIONS[geometry]
-    words = [
-        f"--pretrained_model_name_or_path={asked.model}",
-        f"--instance_data_dir={draw_photos(scratch / 'photos', size=resolution)}",
-        "--instance_prompt=a photo of sks dog",
-        f"--output_dir={scratch / 'run'}",
-        f"--resolution={resolution}",
-        "--center_crop",
+    more = [
         f"--train_batch_size={batch}",
-        "--max_train_steps=100000",
         f"--mixed_precision={asked.mixed_precision}",
-        "--backend=torch",
         f"--device={asked.device}",
-        "--report_to=none",
         "--ignore_memory_plan",
         *METHODS[method],
         *WAYS[way],
         *asked.settings,
     ]
-    return prepare(load_config(TrainConfig, *parse_settings(TrainConfig, "train", "", words)), stack)
+    return prepared(asked.model, RESOLUTIONS[geometry], scratch, stack, *more)
 
 
 def _theirs(asked: argparse.Namespace, geometry: str, model: Path) -> None:

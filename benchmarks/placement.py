@@ -24,6 +24,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from .prepared import prepared
 from .random_model import GEOMETRIES
 
 ROOT = Path(__file__).parents[1]
@@ -109,13 +110,9 @@ PLACES = ("device", "host")
 
 
 def _prepare(asked: argparse.Namespace, scratch: Path, stack: ExitStack) -> Any:
-    from dreamcore.cli.flags import parse_settings
-    from dreamcore.config import TrainConfig, load_config
     from dreamcore.models.folder import ModelFolder
     from dreamcore.placement.blocks import blocks_by_size
     from dreamcore.placement.headers import stored_weights
-    from dreamcore.training.setup import prepare
-    from tests.support.tiny import draw_photos
 
     resolution = asked.resolution or GEOMETRIES[asked.geometry].resolution
     more = FULL.get(asked.one)
@@ -125,24 +122,15 @@ def _prepare(asked: argparse.Namespace, scratch: Path, stack: ExitStack) -> Any:
         count = round(len(blocks) * LORA[asked.one])
         more = ["--use_lora", "--rank=16", *([f"--blocks_to_swap={count}"] if count else [])]
     words = [
-        f"--pretrained_model_name_or_path={asked.model}",
-        f"--instance_data_dir={draw_photos(scratch / 'photos', size=resolution)}",
-        "--instance_prompt=a photo of sks dog",
-        f"--output_dir={scratch / 'run'}",
-        f"--resolution={resolution}",
-        "--center_crop",
         "--train_batch_size=1",
-        "--max_train_steps=1000",
         "--gradient_checkpointing",
         "--max_grad_norm=0",  # as updates while gradients arrive want it
         f"--mixed_precision={asked.mixed_precision}",
-        "--backend=torch",
         *([f"--device={asked.device}"] if asked.device else []),
-        "--report_to=none",
         *asked.settings,
         *more,
     ]
-    return prepare(load_config(TrainConfig, *parse_settings(TrainConfig, "train", "", words)), stack)
+    return prepared(asked.model, resolution, scratch, stack, *words)
 
 
 def _same(asked: argparse.Namespace) -> list[str]:

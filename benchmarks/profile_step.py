@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from .prepared import prepared
 from .random_model import GEOMETRIES, write_random_model
 
 TO_HOST = ("aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::masked_select", "Memcpy DtoH")
@@ -25,33 +26,19 @@ BYTES_PER_WEIGHT = 7 * 4
 def main() -> None:
     asked = _arguments()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        prepared = _prepare(asked, Path(folder), stack)
-        _profile(prepared, asked)
+        _profile(_prepare(asked, Path(folder), stack), asked)
 
 
 def _prepare(asked: argparse.Namespace, scratch: Path, stack: ExitStack) -> Any:
-    from dreamcore.cli.flags import parse_settings
-    from dreamcore.config import TrainConfig, load_config
-    from dreamcore.training.setup import prepare
-    from tests.support.tiny import draw_photos
-
     geometry = GEOMETRIES[asked.geometry]
     words = [
-        f"--pretrained_model_name_or_path={write_random_model(scratch / 'model', geometry)}",
-        f"--instance_data_dir={draw_photos(scratch / 'photos', size=geometry.resolution)}",
-        "--instance_prompt=a photo of sks dog",
-        f"--output_dir={scratch / 'run'}",
-        f"--resolution={geometry.resolution}",
-        "--center_crop",
         "--train_batch_size=1",
-        "--max_train_steps=1000",
         f"--mixed_precision={asked.mixed_precision}",
-        "--backend=torch",
-        "--report_to=none",
         *asked.settings,
         *(["--use_lora"] if asked.use_lora else []),
     ]
-    return prepare(load_config(TrainConfig, *parse_settings(TrainConfig, "train", "", words)), stack)
+    model = write_random_model(scratch / "model", geometry)
+    return prepared(model, geometry.resolution, scratch, stack, *words)
 
 
 def _profile(prepared: Any, asked: argparse.Namespace) -> None:
