@@ -25,7 +25,7 @@ from ..errors import ConfigError
 from ..evaluation import Judge, Picture, Subject, SubjectScores, open_judge, score
 from ..evaluation.embedded import EmbeddedJudge
 from ..evaluation.figure import Pair, Part, figure
-from ..evaluation.metrics import confusion, cosines
+from ..evaluation.metrics import confusion
 from ..evaluation.opening import TINYWORLD, usual
 from ..evaluation.prompts import LIVING, prompts
 from ..evaluation.scores import DIVERSITY, Distance
@@ -263,14 +263,13 @@ def _figure(judge: Judge, source: Source, judged: Sequence[Subject], scores: Seq
     for one, subject, found in zip(source.subjects, judged, scores, strict=True):
         shown = {prompt: n for n, prompt in reversed(list(enumerate(subject.prompts)))}
         chosen = sorted(shown.values()) if shown else list(range(len(subject.pictures)))[:24]
-        among = cosines(found.embeddings["photographs"], found.embeddings["photographs"])
-        most = float(np.max(among[np.triu_indices(len(among), 1)], initial=-1.0))
         pairs = []
         for n in chosen:
             which, near = found.nearest[0][n], float(found.nearest[1][n])
             words = subject.prompts[n] if subject.prompts else Path(one.made.files[n]).name if one.made else ""
             said = f"{first} {found.pictures[first][n]:.2f}; to the photograph beside it {near:.2f}"
-            pairs.append(Pair(subject.pictures[n], one.trained_on.pictures[which], words, said, near > most > -1))
+            by_heart = found.alike is not None and near > found.alike
+            pairs.append(Pair(subject.pictures[n], one.trained_on.pictures[which], words, said, by_heart))
         values = ", ".join(f"{name} {measure.value:.3f}" for name, measure in found.measures.items())
         parts.append(Part(one.name, values, pairs))
     note = "Right: the photograph that the picture is most like. Red: nearer to it than any two photographs are."

@@ -65,6 +65,9 @@ class SubjectScores:
     """Measure -> each picture's, [N]."""
     nearest: tuple[list[int], Scores]
     """Of each picture which photograph of `trained_on` it is most like, and how like."""
+    alike: float | None
+    """How like the two of `trained_on` are that are most alike: a picture that is nearer to one of them was learned by
+    heart.  None of a single one."""
     embeddings: Mapping[str, Embeddings] = field(repr=False)
     """"pictures" and "photographs" in the judge's first space: for `metrics.confusion`."""
 
@@ -99,7 +102,9 @@ def score(judge: Judge, subject: Subject, apart: Distance | None = None) -> Subj
         measures[f"{PHOTOGRAPHS} {first}"] = Measure(float(among.mean()), None, None, len(among))
     learned = judge.embed(first, subject.trained_on) if len(subject.trained_on) else kept["photographs"]
     which, how = nearest(kept["pictures"], learned)
-    return SubjectScores(subject.name, measures, each, (which.tolist(), how), kept)
+    pairs = cosines(learned, learned)[np.triu_indices(len(learned), 1)]
+    alike = float(pairs.max()) if len(pairs) else None
+    return SubjectScores(subject.name, measures, each, (which.tolist(), how), alike, kept)
 
 
 def _spreads(subject: Subject, pictures: Embeddings, apart: Distance | None) -> dict[Hashable, float]:

@@ -102,3 +102,13 @@ def test_a_subjects_scores() -> None:
     assert values["DIV"] == pytest.approx(np.mean([cosine(rows["g"][i], rows["g"][j]) for i, j in pairs]), abs=1e-6)
     assert values["length"] == 7 and found.measures["length"].count == 4, "those without a value count for nothing"
     assert found.nearest[0] == cdist(rows["g"], rows["r"], "cosine").argmin(1).tolist()
+    assert found.alike == pytest.approx(1 - pdist(rows["r"], "cosine").min(), abs=1e-6)
+
+
+def test_what_was_learned_by_heart_is_told_by_what_was_trained_on() -> None:
+    """Held-out photographs, here two of the same, have no say in it; and of one photograph there is nothing to tell."""
+    some = [np.random.default_rng(n).integers(1, 255, (4, 6, 3)).astype(np.uint8) for n in range(6)]
+    found = score(Fixed(), Subject("it", some[:2], [], [some[5]] * 2, trained_on=some[2:5]))
+    trained = np.stack([p[0, :, 0] for p in some[2:5]]).astype(float)
+    assert found.alike == pytest.approx(1 - pdist(trained, "cosine").min(), abs=1e-6)
+    assert score(Fixed(), Subject("it", some[:2], [], some[5:])).alike is None

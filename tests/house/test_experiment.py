@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
-from tools.experiment.cells import CELLS, CLAIMS, SEEDS, SUBJECTS, Claim
-from tools.experiment.document import FILE, bootstrap, document, measured, verdict
+from tools.experiment.cells import CELLS, CLAIMS, SEEDS, SUBJECTS, Claim, basis
+from tools.experiment.chart import PANELS, chart
+from tools.experiment.document import CHART, FILE, document, measured, verdict
+from tools.experiment.values import bootstrap
 
 CLAIM = Claim("more", "here", "full", "before", "likeness", higher=True)
 
@@ -25,6 +28,11 @@ def _records(**means: list[float]) -> list[dict[str, Any]]:
 
 def test_the_document_is_of_what_was_measured() -> None:
     assert FILE.read_text(encoding="utf-8") == document(measured())
+    assert CHART.read_text(encoding="utf-8") == chart(measured())
+
+
+def test_what_was_measured_is_of_the_model_and_the_preset_that_are_here() -> None:
+    assert {one["basis"] for one in measured()} <= {basis()}, "run python -m tools.experiment --write"
 
 
 def test_what_was_not_run_is_said_not_to_be() -> None:
@@ -44,6 +52,15 @@ def test_what_was_not_run_is_said_not_to_be() -> None:
 def test_verdicts(full: list[float], said: str) -> None:
     assert verdict(_records(full=full, before=[0.0]), CLAIM)[0] == said
     assert verdict(_records(full=full), CLAIM)[0] == "not run"
+
+
+def test_the_drawing_has_a_dot_for_each_training_and_a_mean_for_each_cell() -> None:
+    records = _records(full=[0.1, 0.2, 0.3, 0.4], before=[0.0])
+    for one in records:
+        one["measures"] |= dict.fromkeys(PANELS, one["measures"]["likeness"])
+    drawn = ElementTree.fromstring(chart(records))
+    kinds = [circle.get("class") for circle in drawn.iter("{http://www.w3.org/2000/svg}circle")]
+    assert (kinds.count("mean"), kinds.count("one")) == (len(PANELS) * 2, len(PANELS) * 15)
 
 
 def test_seeds_are_drawn_and_subjects_are_not() -> None:

@@ -26,8 +26,8 @@ from dreamcore.io.images import png_bytes
 from dreamcore.tinyworld import SUBJECTS as DRAWN
 from dreamcore.tinyworld.vocabulary import PLACES
 
-from .cells import BY_NAME, CELLS, GUIDANCE, PICTURES, SEEDS, STEPS, SUBJECTS, WRONG, Cell
-from .document import RESULTS, write_document
+from .cells import BY_NAME, CELLS, GUIDANCE, PICTURES, SEEDS, STEPS, SUBJECTS, WRONG, Cell, basis
+from .document import RESULTS, read_record, write_document
 
 IDENTIFIER = "sks"
 
@@ -95,12 +95,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         for subject in args.subjects:
             for seed in args.seeds if BY_NAME[name].trains else SEEDS[:1]:
                 folder = args.folder / name.replace(" ", "-").replace(",", "") / subject / f"seed-{seed}"
-                if (folder / RESULTS).is_file():
+                if read_record(folder / RESULTS).get("basis") == basis():
                     continue
                 folder.mkdir(parents=True, exist_ok=True)
                 with dreamcore.verbosity("quiet"):
                     found = one(BY_NAME[name], subject, seed, folder, settings)
-                said = {"cell": name, "subject": subject, "seed": seed, **found}
+                said = {"cell": name, "subject": subject, "seed": seed, "basis": basis(), **found}
                 write_atomically(folder / RESULTS, json.dumps(said, indent=1))
                 sys.stdout.write(f"{name}, {subject}, seed {seed}: {found['seconds']}\n")
     sys.stdout.write(f"{write_document(args.folder)}\n")

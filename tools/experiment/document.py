@@ -1,4 +1,4 @@
-"""docs/experiment.md from the files that the experiment wrote."""
+"""docs/experiment.md and its drawing from the files that the experiment wrote."""
 
 from __future__ import annotations
 
@@ -7,35 +7,37 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tests.support.paths import ROOT
 
-from .cells import CELLS, CLAIMS, PICTURES, SEEDS, SUBJECTS, Claim
+from .cells import CELLS, CLAIMS, PICTURES, SEEDS, SUBJECTS, Claim, basis
+from .chart import chart
+from .values import Values, bootstrap, values
 
 RESULTS = "measured.json"
 SUMMARY = ROOT / "tools" / "experiment" / "measured.json"
 """What was measured, one record a training: from these the document is written, by whoever has not run it."""
 FILE = ROOT / "docs" / "experiment.md"
+CHART = FILE.with_suffix(".svg")
 MEASURES = ("likeness", "shown", "place", "PRES", "class shown", "class thing", "DIV")
-DRAWS = 4000
-Values = dict[tuple[str, int], float]
-"""(Subject, training seed) -> a measure."""
 
 
 def write_document(folder: Path) -> Path:
     """Take up what lies in a folder, beside what was measured before, and write the document."""
-    records = {_key(one): one for one in measured()}
-    for file in sorted(folder.glob(f"*/*/*/{RESULTS}")):
-        one = json.loads(file.read_text())
-        records[_key(one)] = one
+    found = [*measured(), *(read_record(file) for file in sorted(folder.glob(f"*/*/*/{RESULTS}")))]
+    records = {_key(one): one for one in found if one.get("basis") == basis()}
     order = [cell.name for cell in CELLS]
     listed = sorted(records.values(), key=lambda one: (order.index(one["cell"]), one["subject"], one["seed"]))
     lines = ",\n ".join(json.dumps(one) for one in listed)
     SUMMARY.write_text(f"[{lines}]\n", encoding="utf-8")
     FILE.write_text(document(listed), encoding="utf-8")
+    CHART.write_text(chart(listed), encoding="utf-8")
     return FILE
+
+
+def read_record(file: Path) -> dict[str, Any]:
+    """What one training measured; empty where it has not ended."""
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return found
 
 
 def measured() -> list[dict[str, Any]]:
@@ -46,28 +48,6 @@ def measured() -> list[dict[str, Any]]:
 
 def _key(record: Mapping[str, Any]) -> tuple[str, str, int]:
     return record["cell"], record["subject"], record["seed"]
-
-
-def values(records: list[dict[str, Any]], cell: str, measure: str) -> Values:
-    """One measure of a cell's trainings; what was not trained is the same for every seed."""
-    found: Values = {}
-    for one in records:
-        if one["cell"] == cell and measure in one["measures"]:
-            of_all = SEEDS if cell == "before" else (one["seed"],)
-            found |= {(one["subject"], seed): one["measures"][measure]["value"] for seed in of_all}
-    return found
-
-
-def bootstrap(found: Values) -> tuple[float, float, float]:
-    """Mean over subjects, and its 95 % interval over training seeds, which are drawn anew for each subject."""
-    subjects = sorted({subject for subject, _ in found})
-    rng, parts = np.random.default_rng(0), list[NDArray[np.float64]]()
-    for subject in subjects:
-        each = np.array([value for (of, _), value in sorted(found.items()) if of == subject])
-        parts.append(each[rng.integers(len(each), size=(DRAWS, len(each)))].mean(1))
-    mean = float(np.mean([np.mean([v for (of, _), v in found.items() if of == subject]) for subject in subjects]))
-    low, high = np.quantile(np.mean(parts, 0), [0.025, 0.975])
-    return mean, float(low), float(high)
 
 
 def verdict(records: list[dict[str, Any]], claim: Claim) -> tuple[str, str]:
@@ -85,7 +65,11 @@ def verdict(records: list[dict[str, Any]], claim: Claim) -> tuple[str, str]:
 
 def document(records: list[dict[str, Any]]) -> str:
     """The page."""
-    return "\n".join([*_head(records), "", *_table(records), "", *_claims(records), ""])
+    drawn = [
+        "![The same as dots: a faint one is a training, a full one the mean, its line the interval.](experiment.svg)",
+        "",
+    ]
+    return "\n".join([*_head(records), "", *_table(records), "", *(drawn if records else []), *_claims(records), ""])
 
 
 def _head(records: list[dict[str, Any]]) -> Iterator[str]:
