@@ -12,6 +12,7 @@ from ..formats.tensors import Tensors
 from ..formats.torch_pickle import read_torch_pickle
 from ..io.names import INDEX, LORA_FILE, ONE_FILE, PADDLE_LORA_FILE
 from ..io.targets import working_folder
+from ..models.checkpoint_folder import is_checkpoint
 from ..models.folder import ModelFolder
 from ..models.ldm_export import write_ldm_checkpoint
 from ..models.lora_forms import holds_mindone_lora, is_lora, is_mindspores, open_lora, write_form
@@ -69,7 +70,7 @@ def _kind(source: Path, allow_pickle: bool) -> str:
     if not source.exists():
         raise ConfigError(f"source: {source}: no such file or folder")
     if source.is_dir():
-        if (source / INDEX).is_file():
+        if (source / INDEX).is_file() or is_checkpoint(source):
             return "model"
         if (source / LORA_FILE).is_file() or (source / PADDLE_LORA_FILE).is_file():
             return "LoRA"

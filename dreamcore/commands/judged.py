@@ -22,7 +22,9 @@ from ..errors import ConfigError
 from ..evaluation import Picture
 from ..evaluation.opening import TINYWORLD
 from ..hub.client import is_repo_id
-from ..io.names import CONFIG, EVALUATION, GENERATED, INDEX, LORA_FILE
+from ..io.names import CONFIG, EVALUATION, GENERATED, INDEX, LORA_FILE, STATE_FILE
+from ..models.checkpoint_folder import is_checkpoint
+from ..models.folder import ModelFolder
 from ..training.training_data import open_held_out, open_photos, parted
 
 TEMPLATE = "a photo of {identifier} {class}"
@@ -83,7 +85,7 @@ def find_source(config: EvaluateConfig, say: Callable[[str], None]) -> Source:
         return _evaluation(config, path)
     if (path / CONFIG).is_file():
         return _run(config, path, path, say)
-    if path.name.startswith("checkpoint-") and (path / LORA_FILE).is_file() and (path.parent / CONFIG).is_file():
+    if (path / STATE_FILE).is_file() and (path.parent / CONFIG).is_file():
         return _run(config, path.parent, path, say)
     if path.is_dir() and not any((path / name).is_file() for name in (INDEX, LORA_FILE)):
         return _pictures(config, path)
@@ -112,7 +114,7 @@ def find_source(config: EvaluateConfig, say: Callable[[str], None]) -> Source:
 
 
 def _run(config: EvaluateConfig, run: Path, weights: Path, say: Callable[[str], None]) -> Source:
-    """A run, by its own weights or by those of one of its LoRA's checkpoints."""
+    """A run, by its own weights or by those of one of its checkpoints."""
     trained = load_config(TrainConfig, str(run / CONFIG))
     concepts = trained.subjects()
     given = [name for name in ("instance_data_dir", "validation_data_dir", "identifier", "class_word", "class_prompt")
@@ -137,10 +139,13 @@ def _run(config: EvaluateConfig, run: Path, weights: Path, say: Callable[[str], 
                 held_out,
             )
         )
-    whole = (weights / INDEX).is_file()
-    if not whole and not (weights / LORA_FILE).is_file():
+    if (weights / LORA_FILE).is_file():
+        named: dict[str, Any] = {"lora": [str(weights)]}
+    elif (weights / INDEX).is_file() or is_checkpoint(weights):
+        ModelFolder.open(str(weights))
+        named = {"pretrained_model_name_or_path": str(weights)}
+    else:
         raise ConfigError(f"source: {run}: the run there has no finished model yet; let it finish")
-    named: dict[str, Any] = {"pretrained_model_name_or_path": str(run)} if whole else {"lora": [str(weights)]}
     return Source(subjects, trained.pretrained_model_name_or_path, named)
 
 

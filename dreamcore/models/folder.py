@@ -20,6 +20,7 @@ from ..families import ENCODERS, FAMILIES, REFUSED, Family, TextEncoder
 from ..formats.weight_files import choose_weights, variant_in
 from ..io.hashing import remembered_sha256
 from ..io.names import INDEX, ONE_FILE, PICKLES
+from .checkpoint_folder import checkpoint_networks, is_checkpoint
 from .fields import (
     STATES,
     AutoencoderFields,
@@ -96,7 +97,7 @@ class ModelFolder:
             first = model.family.text_encoders[0].tokenizer
             replaced[first] = "tokenizer_name", locate_tokenizer(settings.tokenizer_name, first, cache)
         if replaced:
-            model = replace(model, replaced=replaced)
+            model = replace(model, replaced={**model.replaced, **replaced})
             model.check()
         model = model._completed(settings)
         optional = tuple(encoder.network for encoder in model.family.text_encoders if encoder.optional)
@@ -129,19 +130,23 @@ class ModelFolder:
 
     @classmethod
     def open(cls, name: str, revision: str | None = None, variant: str | None = None, **more: Any) -> ModelFolder:
-        """The model in a folder, or what `locate` finds by `name` and `more`.
+        """The model in a folder, or what `locate` finds by `name` and `more`; of a checkpoint of full training the
+        finished run with the checkpoint's networks.
 
         Raises:
             ConfigError: not a model, a family that is not known, files missing; says what would be right.
         """
         path = locate(name, revision, variant, **more)
+        replaced: Mapping[str, tuple[str, Path]] = {}
+        if is_checkpoint(path):
+            replaced, path = checkpoint_networks(path), path.absolute().parent
         index_file = path / INDEX
         if not index_file.is_file():
             raise ConfigError(
                 f"pretrained_model_name_or_path: {path}: not a diffusers model (it has no {INDEX}); give such a folder "
                 "or a model in one .safetensors file"
             )
-        model = cls(path, read_json(index_file), variant)
+        model = cls(path, read_json(index_file), variant, replaced)
         model.check()
         return model
 
