@@ -83,8 +83,8 @@ mean](evaluating.md)).  `nox -s experiment` runs it, takes up what is done, and 
 {took:.1f} hours of {len(records)} trainings and evaluations, on shared cores.
 
 The paper's encoders say nothing of these drawings, and these figures nothing of photographs: of a claim it is asked
-only whether the difference has its sign.  The protocol on a model and photographs of your own is [one
-command](evaluating.md)."""
+only whether the difference has its sign.  The protocol on a model and photographs of your own, and on the paper's 30
+subjects, is [one command](evaluating.md)."""
 
 
 def _table(records: list[dict[str, Any]]) -> Iterator[str]:
