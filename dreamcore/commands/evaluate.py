@@ -195,6 +195,7 @@ def _open(one: Judged) -> Subject:
         like.pictures,
         _read(of_class.files) if of_class else (),
         of_class.prompts if of_class else (),
+        one.identifier,
         one.trained_on.pictures,
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,8 @@ import numpy as np
 from ..config import TrainConfig, load_config
 from ..config.concepts import Concept
 from ..config.evaluate import EvaluateConfig
-from ..config.places import ARTICLES, class_in, filled
+from ..config.naming import names_in
+from ..config.places import filled
 from ..data import ImageFolder
 from ..data.decode import decode_bytes
 from ..data.finding import find_images
@@ -26,8 +26,6 @@ from ..io.names import CONFIG, EVALUATION, GENERATED, INDEX, LORA_FILE, STATE_FI
 from ..models.checkpoint_folder import is_checkpoint
 from ..models.folder import ModelFolder
 from ..training.training_data import open_held_out, open_photos, parted
-
-TEMPLATE = "a photo of {identifier} {class}"
 
 
 @dataclass(frozen=True)
@@ -160,38 +158,13 @@ def words_of(config: EvaluateConfig, trained: TrainConfig, concept: Concept, run
     text = concept.instance_prompt or ""
     prompt = filled(text, trained.words_for(concept, text)) if text else ""
     of_class = (trained.class_words(concept) or "") if concept.class_prompt is not None else ""
-    told = between(prompt, of_class) or split(prompt)
-    if told is not None:
+    if (told := names_in(prompt, of_class)) is not None:
         identifier, class_word = identifier or told[0], class_word or told[1]
     for name, value in (("identifier", identifier), ("class_word", class_word)):
         if not value:
             raise ConfigError(f"{name}: needed: {run} was taught by {prompt or 'captions'!r}, which does not tell it")
     assert identifier and class_word
     return identifier, class_word
-
-
-def between(prompt: str, class_prompt: str) -> tuple[str, str] | None:
-    """Rare word and class of a prompt that says of one subject what the other says of its class.
-
-    >>> between("a photo of sks teddy bear", "a photo of a teddy bear")
-    ('sks', 'teddy bear')
-    """
-    one, other = ([word for word in text.split() if word.lower() not in ARTICLES] for text in (prompt, class_prompt))
-    own = [word for word in one if word not in other]
-    if len(one) != len(other) + len(own) or not own or [word for word in one if word in other] != other:
-        return None
-    first = one.index(own[0])
-    after = one[first + len(own) :]
-    return (" ".join(own), " ".join(after)) if one[first : first + len(own)] == own and after else None
-
-
-def split(prompt: str) -> tuple[str, str] | None:
-    """Rare word and class of a prompt like the paper's: "a photo of a sks dog", or "a sks dog"."""
-    for template in (TEMPLATE, TEMPLATE.removeprefix("a photo of ")):
-        if (word := class_in(template, prompt)) is not None:
-            before = re.sub(rf"\s+{re.escape(word)}$", "", prompt)
-            return before.split()[-1], word
-    return None
 
 
 def _own_photographs(

@@ -1,6 +1,7 @@
 """The measures of DreamBooth (2208.12242, sections 4.1 and 4.2) on embeddings, whoever made them.
 
-With cos(a, b) = a·b / (|a| |b|), pictures g of the subject, photographs r of it, prompts p, pictures h of the class:
+With cos(a, b) = a·b / (|a| |b|), pictures g of the subject, photographs r of it, prompts p without the rare word,
+pictures h of the class:
 
     subject fidelity     mean over g, r of cos(f(g), f(r))       f: DINO (called DINO) or CLIP's images (CLIP-I)
     prompt fidelity      mean over g of cos(f(g), t(p of g))     f, t: CLIP's images and words (CLIP-T)

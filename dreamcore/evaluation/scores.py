@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..config.naming import without_name
 from .judge import Judge, Picture
 from .metrics import Embeddings, Scores, cosines, interval, likeness, nearest, spread
 
@@ -34,6 +35,8 @@ class Subject:
     class_pictures: Sequence[Picture] = ()
     """Pictures of the class, made with words that do not name the subject."""
     class_prompts: Sequence[str] = ()
+    identifier: str = ""
+    """The rare word, which is left out of what judges read."""
     trained_on: Sequence[Picture] = ()
     """The photographs that were trained on, for the nearest one; the same as `photographs` where left out."""
 
@@ -91,7 +94,8 @@ def score(judge: Judge, subject: Subject, apart: Distance | None = None) -> Subj
         each[SHOWN] = (each[first] >= judge.threshold).astype(np.float64)
         measures[SHOWN] = _measure(each[SHOWN], prompts)
     if subject.prompts:
-        for name, values in judge.follows(subject.pictures, subject.prompts).items():
+        words = [without_name(prompt, subject.identifier) for prompt in subject.prompts]
+        for name, values in judge.follows(subject.pictures, words).items():
             each[name], measures[name] = values, _measure(values, prompts)
     if subject.class_pictures:
         measures |= _of_class(judge, subject, kept["photographs"])

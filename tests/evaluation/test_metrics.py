@@ -112,3 +112,11 @@ def test_what_was_learned_by_heart_is_told_by_what_was_trained_on() -> None:
     trained = np.stack([p[0, :, 0] for p in some[2:5]]).astype(float)
     assert found.alike == pytest.approx(1 - pdist(trained, "cosine").min(), abs=1e-6)
     assert score(Fixed(), Subject("it", some[:2], [], some[5:])).alike is None
+
+
+def test_a_judge_reads_no_rare_word() -> None:
+    some = [np.random.default_rng(n).integers(1, 255, (4, 6, 3)).astype(np.uint8) for n in range(3)]
+    asked = ["a sks mug", "a sks mug on sand"]
+    found = score(Fixed(), Subject("it", some[:2], asked, some[2:], identifier="sks"))
+    assert found.pictures["length"].tolist() == [len("a mug"), len("a mug on sand")]
+    assert set(found.pictures) == {"one", "half", "length"}

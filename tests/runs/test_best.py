@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from dreamcore.errors import ConfigError
+from dreamcore.evaluation.embedded import EmbeddedJudge
 from dreamcore.io.names import RECORDS
 from dreamcore.runs import best
 from dreamcore.runs.best import Best
@@ -132,7 +133,14 @@ def test_scores_are_the_judges(stub_model: Path, tmp_path: Path, monkeypatch: py
         drawn = (subject if self.updates == 2 else other).pictures()
         return np.stack([np.asarray(drawn[seed % len(drawn)]) for seed in request.seeds])
 
+    real, read = EmbeddedJudge.follows, set[str]()
+
+    def follows(self: EmbeddedJudge, pictures: Any, prompts: Any) -> Any:
+        read.update(prompts)
+        return real(self, pictures, prompts)
+
     monkeypatch.setattr(stub_backend.StubBackend, "sample", sample)
+    monkeypatch.setattr(EmbeddedJudge, "follows", follows)
     given = {"evaluate_steps": 1, "validation_steps": 3, "judge": ["tinyworld"], "best_by": "subject"}
     prompt = f"a photo of sks {subject.kind}"
     run = train(stub_model, photos, tmp_path / "out", **given, max_train_steps=4, validation_prompt=prompt)
@@ -143,6 +151,7 @@ def test_scores_are_the_judges(stub_model: Path, tmp_path: Path, monkeypatch: py
         assert record["likeness"] == pytest.approx(likeness.mean(), abs=1e-6)
         assert record["shown"] == (likeness >= judge.threshold()).mean()
         assert record["thing"] == np.mean([kind == subject.kind for kind in judge.look(made).kind])
+    assert read == {f"a photo of {subject.kind}"}, "the rare word says nothing to a judge"
     assert list(run.validation["step"]) == [0, 1, 2, 3, 4], "images are made where they are to be scored"
     assert best.read(run.folder) and best.read(run.folder).update == 2  # type: ignore[union-attr]
     both = train(stub_model, photos, tmp_path / "both", **given | {"best_by": None}, validation_prompt=prompt)

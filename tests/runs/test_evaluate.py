@@ -14,7 +14,6 @@ from scipy.spatial.distance import cdist, pdist
 
 import dreamcore
 from dreamcore.cli.main import main
-from dreamcore.commands.judged import between, split
 from dreamcore.config import GenerateConfig
 from dreamcore.errors import ConfigError
 from dreamcore.io.images import png_bytes
@@ -184,16 +183,6 @@ def test_pictures_that_are_there_are_not_made(pictures: Path, photos: Path, tmp_
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="no run, no model, no LoRA and no pictures there"):
         dreamcore.evaluate(source=str(tmp_path / "empty"), instance_data_dir=str(photos))
-
-
-def test_words_of_prompts() -> None:
-    assert between("a photo of sks dog", "a photo of a dog") == ("sks", "dog")
-    assert between("sks teddy bear, oil on canvas", "teddy bear, oil on canvas") == ("sks", "teddy bear, oil on canvas")
-    assert between("a photo of a dog", "a photo of a dog") is None
-    assert between("a photo of sks dog", "cats") is None
-    assert split("a photo of a sks teddy bear") == ("sks", "teddy bear")
-    assert split("a zwx dog") == ("zwx", "dog")
-    assert split("portrait") is None
 
 
 def test_a_checkpoint_of_a_lora(stub_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
