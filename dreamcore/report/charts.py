@@ -132,7 +132,8 @@ def _ranges(lines: Sequence[Line], zero: bool) -> tuple[tuple[float, float], tup
     low = min(0.0, low) if zero else low
     room = (high - low) * 0.06 or abs(high) * 0.1 or 0.1
     left, right = float(x.min()), float(x.max())
-    return (left, right if right > left else left + 1), (low if zero else low - room, high + room)
+    bottom = low if zero or low == 0 else low - room  # below a share of 0 there is nothing
+    return (left, right if right > left else left + 1), (bottom, high + room)
 
 
 def _axes(frame: _Frame) -> str:

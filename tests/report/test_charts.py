@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -86,3 +87,10 @@ def test_a_choice_of_steps_keeps_the_ends_and_its_size(count: int) -> None:
     assert len(chosen) <= 12
     assert len({b - a for a, b in pairwise(chosen[:-1])}) <= 1, "evenly spread"
     assert chosen == steps or count > 12
+
+
+def test_below_a_share_of_nothing_there_is_nothing() -> None:
+    x = np.arange(3.0)
+    for y in (np.zeros(3), np.array([0.0, 0.2, 0.1])):
+        drawn = line_chart("x", "t", "s", [Line("a", "", x, y, dots=True)], zero=False)
+        assert not re.search(r"<text [^>]*>[-\N{MINUS SIGN}]", drawn)
