@@ -6,6 +6,7 @@ kept and used again.
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -57,6 +58,10 @@ SITE = ("mkdocs==1.6.1", "mkdocs-material==9.8.2", "mkdocstrings==1.0.8", "mkdoc
 
 AS_USED = "--no-compile"
 """What is imported is compiled then, a third of it all; all of a backend's takes two minutes of a processor."""
+
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+"""Containers often set it.  Nothing would keep what is compiled, and each process that tests start would compile all of
+PyTorch and diffusers that it imports anew: three fifths of its processor time."""
 
 
 def install(session: nox.Session, backend: str, *extras: str) -> None:

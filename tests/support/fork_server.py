@@ -72,6 +72,7 @@ def run_command(job: dict[str, Any]) -> None:
         os.fsync = lambda file: None  # as in conftest.py; a full disk may be told of by it alone
     if "room_seconds" in job:
         os.environ["DREAMBOOTH_ROOM_SECONDS"] = str(job["room_seconds"])
+    sys.dont_write_bytecode = True  # of what is imported late, the first time only: it is none of the changes to count
     sys.addaudithook(watch)
     from dreamcore.cli.main import main
 
