@@ -13,7 +13,7 @@ def prepared(model: str | Path, resolution: int, scratch: Path, stack: ExitStack
     Args:
         scratch: where photographs and the run's folder come to lie.
         stack: ends it.
-        more: settings as they are typed, after those here.
+        more: settings as they are typed, beside those here or in place of them.
     """
     from dreamcore.cli.flags import parse_settings
     from dreamcore.config import TrainConfig, load_config
@@ -30,6 +30,11 @@ def prepared(model: str | Path, resolution: int, scratch: Path, stack: ExitStack
         "--max_train_steps=100000",
         "--backend=torch",
         "--report_to=none",
-        *more,
     ]
+    given = {_setting(word) for word in more}
+    words = [*(word for word in words if _setting(word) not in given), *more]
     return prepare(load_config(TrainConfig, *parse_settings(TrainConfig, "train", "", words)), stack)
+
+
+def _setting(word: str) -> str:
+    return word.partition("=")[0].removeprefix("--").removeprefix("no_")

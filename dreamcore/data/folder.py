@@ -11,6 +11,7 @@ import unicodedata
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -57,6 +58,7 @@ class ImageFolder:
         self.background = background
         """What shows through where a photograph is transparent."""
         self._scaled: OrderedDict[tuple[int, int, int], _Scaled] = OrderedDict()
+        self._lock = Lock()  # a thread decodes what training will see, while a report shows what it has seen
 
     @classmethod
     def open(
@@ -229,9 +231,10 @@ class ImageFolder:
 
     def _scaled_photo(self, index: int, crop: Crop) -> _Scaled:
         key = (index, crop.height, crop.width)
-        if key in self._scaled:
-            self._scaled.move_to_end(key)
-            return self._scaled[key]
+        with self._lock:
+            if key in self._scaled:
+                self._scaled.move_to_end(key)
+                return self._scaled[key]
         photo = self.photos[index]
         data = photo.data()
         digest = edge_digest(data) if photo.sha256.startswith("edges:") else hashlib.sha256(data).hexdigest()
@@ -247,9 +250,11 @@ class ImageFolder:
         reference = None
         if photo.reference is not None:
             reference = crop.scale(photo.read_reference(self.background), image.size)
-        scaled = self._scaled[key] = _Scaled(image, mask, box, reference)
-        while len(self._scaled) > 1 and sum(s.size for s in self._scaled.values()) > CACHE_BYTES:
-            self._scaled.popitem(last=False)
+        scaled = _Scaled(image, mask, box, reference)
+        with self._lock:
+            self._scaled[key] = scaled
+            while len(self._scaled) > 1 and sum(s.size for s in self._scaled.values()) > CACHE_BYTES:
+                self._scaled.popitem(last=False)
         return scaled
 
 

@@ -18,7 +18,7 @@ class Ahead(Generic[Made]):
     """What updates train on, one after the other.
 
     Args:
-        form: forms what an update (from 0) trains on; it asks nothing of the networks.
+        form: forms what an update (from 0) trains on, or the part of it that asks nothing of the networks.
         total: updates of the run; None where nothing is formed ahead, because forming it needs the networks.
     """
 

@@ -16,7 +16,7 @@ from ..diffusion.coefficients import min_snr_weight
 from ..diffusion.schedule import NoiseSchedule
 from ..families import STABLE_DIFFUSION, FamilyInputs
 from ..text.prompts import PromptTable
-from .latents import Encoded, Latents
+from .latents import Decoded, Encoded, Latents
 from .sample_plan import Plan, Sample, split_by_shape
 
 Float = NDArray[np.float32]
@@ -58,19 +58,27 @@ class Batcher:
     weighting: Weighting = Weighting()
     family: FamilyInputs = PLAIN
 
-    def update(self, update: int, rank: int = 0) -> tuple[list[Batch], NDArray[np.int64]]:
+    def decoded(self, update: int, rank: int = 0) -> Decoded:
+        """The images that an update on one device needs, but for those whose latents are kept."""
+        return self.latents.decoded(row for rows in self.plan.micro_batches(update, rank) for row in rows)
+
+    def update(
+        self, update: int, rank: int = 0, images: Decoded | None = None
+    ) -> tuple[list[Batch], NDArray[np.int64]]:
         """The micro-batches of an update (from 0) on one device, and of each of their rows `INSTANCE`, `CLASS` or
-        `PRESERVED`."""
+        `PRESERVED`; of images that `decoded` has told, where they are given."""
         rows = split_by_shape(self.plan.micro_batches(update, rank), self.latents.shape_of)
-        return [self.batch(some) for some in rows], np.array([s.row for some in rows for s in some], np.int64)
+        return [self.batch(some, images or {}) for some in rows], np.array(
+            [s.row for some in rows for s in some], np.int64
+        )
 
     def micro_batches(self, update: int, rank: int = 0) -> list[Batch]:
         """The micro-batches of an update (from 0) on one device."""
         return self.update(update, rank)[0]
 
-    def batch(self, rows: Sequence[Sample]) -> Batch:
+    def batch(self, rows: Sequence[Sample], images: Decoded) -> Batch:
         """One micro-batch of the given rows."""
-        encoded = [self.latents(s) for s in rows]
+        encoded = [self.latents(s, images[s]) if s in images else self.latents(s) for s in rows]
         latents = np.stack([self._latent(s, e) for s, e in zip(rows, encoded, strict=True)])
         beside = [self._reference(s, e.reference) for s, e in zip(rows, encoded, strict=True) if e.reference]
         noise = np.stack([self._noise(s, latents.shape[1:]) for s in rows])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..backends.out_of_memory import IMAGES, during
 from ..backends.protocol import Solo, World
-from ..data import Crop, CropRecord, ImageFolder, latent_weights
+from ..data import Crop, CropRecord, ImageFolder, TrainingImage, latent_weights
 from ..data.image_set import ImageSet
 from ..diffusion.randomness import transform_of_sample, transform_of_variant
 from ..errors import named
@@ -27,6 +27,8 @@ from .sharing import Sharing
 
 Float = NDArray[np.float32]
 Encode = Callable[[Float], tuple[Float, Float]]
+Decoded = Mapping[Sample, TrainingImage]
+"""Images that are ready for the autoencoder."""
 
 
 @dataclass(frozen=True)
@@ -163,11 +165,15 @@ class Latents:
     def _of_variant(self, key: _Variant) -> Float:
         return self._planes_or_cached(key.sample)
 
-    def __call__(self, sample: Sample) -> Encoded:
-        """Mean, standard deviation and weights."""
+    def decoded(self, samples: Iterable[Sample]) -> Decoded:
+        """The images of those whose latents are not kept.  No network is asked, so any thread may."""
+        return {s: self._image(s) for s in samples if s.variant is None or _Variant.of(s) not in self._cached}
+
+    def __call__(self, sample: Sample, image: TrainingImage | None = None) -> Encoded:
+        """Mean, standard deviation and weights; of an image that `decoded` has told, where it is given."""
         planes = self._cached.get(_Variant.of(sample)) if sample.variant is not None else None
         if planes is None:
-            planes = self._planes(sample)
+            planes = self._planes(sample, image)
         refers, weights = self._images[sample.image_set].folder.refers, planes[-1:] if len(planes) % 2 else None
         mean, std, *reference = np.split(planes[: len(planes) // 2 * 2], 4 if refers else 2)
         return Encoded(mean, std, weights, (reference[0], reference[1]) if refers else None)
@@ -195,13 +201,13 @@ class Latents:
         return cache.key(photo, crop, place, images.outside_weight, images.folder.background)
 
     @during(IMAGES)
-    def _planes(self, sample: Sample) -> Float:
+    def _planes(self, sample: Sample, image: TrainingImage | None = None) -> Float:
         """[2C … 4C + 1, h, w] mean and standard deviation of one sample's image, those of its reference, and weights.
 
         Images are encoded one at a time, so that the bits do not depend on which others are encoded beside it.
         """
         images = self._images[sample.image_set]
-        image = images.folder.sample(sample.image, images.crops[sample.image], self._draw(sample))
+        image = image or self._image(sample)
         with named(str(images.folder.photos[sample.image].path)):
             encoded = [part[0] for part in self._encode(image.pixels[None])]
         if image.reference is not None:
@@ -214,6 +220,10 @@ class Latents:
         if image.mask is not None:
             weights = latent_weights(image.mask, (shape[0], shape[1]), images.outside_weight)
         return np.concatenate([*encoded, weights])
+
+    def _image(self, sample: Sample) -> TrainingImage:
+        images = self._images[sample.image_set]
+        return images.folder.sample(sample.image, images.crops[sample.image], self._draw(sample))
 
     def _draw(self, sample: Sample) -> np.random.Generator:
         """Of the sample's crop and flip: its own where every sample has one, otherwise its variant's."""

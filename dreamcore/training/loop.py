@@ -29,6 +29,7 @@ from ..track import RunInfo, showing
 from .ahead import Ahead
 from .callbacks import Callback, Callbacks, UpdateFunction, check_callbacks
 from .export import write_model
+from .latents import Decoded
 from .looking import Looking
 from .lora_export import tell_readers
 from .metrics_recorder import MetricsRecorder
@@ -130,7 +131,9 @@ class _Loop:
             criterion, prepared.scoring, prepared.folder, self.world, main=main, warn=prepared.trackers.warn
         )
         self.saving = Saving(prepared.trackers.message)
-        self.batches = Ahead(self.form, self.total if prepared.batches_ahead else None)
+        ahead = prepared.batches_ahead
+        self.batches = Ahead(self.form, self.total if ahead else None)
+        self.images = Ahead(self.decode, None if ahead else self.total)
         self.enough = False
         """Nothing better has come for so long that the run ends."""
 
@@ -166,13 +169,19 @@ class _Loop:
     def close(self) -> None:
         """End what threads do."""
         self.batches.close()
+        self.images.close()
         self.saving.close()
 
     def form(self, update: int) -> tuple[list[Batch], NDArray[np.int64]]:
         """What an update trains on, on its way to the device, and the kinds of its rows."""
-        batches, kinds = self.p.batcher.update(update, self.world.rank)
+        images = None if self.p.batches_ahead else self.images(update)
+        batches, kinds = self.p.batcher.update(update, self.world.rank, images)
         self.p.backend.stage(batches)
         return batches, kinds
+
+    def decode(self, update: int) -> Decoded:
+        """The images that an update's latents are made of, where it makes them itself."""
+        return self.p.batcher.decoded(update, self.world.rank)
 
     @during(TRAINING)
     def update(self, update: int) -> None:
