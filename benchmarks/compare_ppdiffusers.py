@@ -3,29 +3,44 @@
     python -m benchmarks.compare_ppdiffusers --script .../ppdiffusers/examples/dreambooth/train_dreambooth.py \
         --model MODEL --instance_data_dir PHOTOS
 
-prints, for the whole process and for an update, seconds by the clock and seconds of the processor (which a busy machine
-spoils less), each the best of some rounds.  An update is what a longer run takes more than a shorter one.  `--model` is
-a folder in diffusers' layout; both read it in ppdiffusers'.
+prints, for an update and for the whole process, seconds by the clock and seconds of the processor (which a busy machine
+spoils less): of a run the median update after the first `--warm_up`, of some rounds the median run, and the median of
+what a round's two runs are to each other.  Who goes first changes from round to round.  `--model` is a folder in
+diffusers' layout; both read it in ppdiffusers'.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import resource
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from dreamcore.formats.ppdiffusers import to_ppdiffusers
+
+THEIRS, OURS = "ppdiffusers", "dreambooth"
+
+
+class Took(NamedTuple):
+    """Seconds of a run."""
+
+    update_by_the_clock: float
+    update_of_the_processor: float
+    process_by_the_clock: float
+    process_of_the_processor: float
 
 
 def main() -> None:
     asked = _arguments()
-    few, many = asked.updates
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         model = Path(shutil.copytree(asked.model, scratch / "model"))
@@ -43,28 +58,23 @@ def main() -> None:
             "--checkpointing_steps=1000000",
             "--seed=0",
         ]
-        theirs = [
-            sys.executable,
-            str(asked.script),
-            *common,
-            "--noise_offset=0",
-            "--lr_warmup_steps=0",
-            f"--resolution={asked.resolution}",
-        ]
-        ours = [sys.executable, "-m", "dreamcore.cli", "train", *common, "--backend=paddle", "--overwrite_output_dir"]
-        ours += ["--export_format=ppdiffusers", "--report_to=visualdl"]
-        best: dict[tuple[str, int], tuple[float, float]] = {}
-        for _ in range(asked.rounds):
-            for name, command in (("ppdiffusers", theirs), ("dreambooth", ours)):
-                for updates in (few, many):
-                    seconds = _run([*command, f"--max_train_steps={updates}", f"--output_dir={scratch / name}"])
-                    held = best.get((name, updates), seconds)
-                    best[name, updates] = (min(held[0], seconds[0]), min(held[1], seconds[1]))
-        _print(best, few, many)
+        steps = f"--max_train_steps={asked.updates}"
+        commands = {
+            THEIRS: [str(asked.script), *common, steps, "--noise_offset=0", "--lr_warmup_steps=0"],
+            OURS: ["dreambooth", "train", *common, steps, "--backend=paddle", "--overwrite_output_dir"],
+        }
+        commands[THEIRS].append(f"--resolution={asked.resolution}")
+        commands[OURS] += ["--export_format=ppdiffusers", "--report_to=visualdl"]
+        rounds: list[dict[str, Took]] = []
+        for number in range(asked.rounds):
+            order = list(commands)[:: 1 if number % 2 else -1]
+            rounds.append({name: _run(commands[name], scratch / name, asked.warm_up) for name in order})
+            _print(rounds)
 
 
-def _run(command: list[str]) -> tuple[float, float]:
-    """Seconds by the clock and of the processor."""
+def _run(words: list[str], output: Path, warm_up: int) -> Took:
+    result = output.with_suffix(".json")
+    command = [sys.executable, "-m", "benchmarks.paddle_runner", str(result), *words, f"--output_dir={output}"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.monotonic()
     done = subprocess.run(
@@ -74,18 +84,19 @@ def _run(command: list[str]) -> tuple[float, float]:
     if done.returncode:
         sys.exit(f"{' '.join(command)}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return clock, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    ends = json.loads(result.read_text(encoding="utf-8"))[warm_up - 1 :]
+    update = [statistics.median(b - a for a, b in pairwise(kind)) for kind in zip(*ends, strict=True)]
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Took(update[0], update[1], clock, processor)
 
 
-def _print(best: dict[tuple[str, int], tuple[float, float]], few: int, many: int) -> None:
-    print(f"{'':34} ppdiffusers  dreambooth  ratio")
-    for kind, what in enumerate(("by the clock", "of the processor")):
-        whole = [best[name, many][kind] for name in ("ppdiffusers", "dreambooth")]
-        update = [
-            (best[name, many][kind] - best[name, few][kind]) / (many - few) for name in ("ppdiffusers", "dreambooth")
-        ]
-        for label, (theirs, ours) in ((f"process of {many} updates", whole), ("an update", update)):
-            print(f"{f'{label}, s {what}':44} {theirs:9.3f} {ours:9.3f} {ours / theirs:9.2f}")
+def _print(rounds: list[dict[str, Took]]) -> None:
+    print(f"{len(rounds)} rounds, s{'':28} {THEIRS}  {OURS}  ratio")
+    for kind, what in enumerate(Took._fields):
+        theirs, ours = ([one[name][kind] for one in rounds] for name in (THEIRS, OURS))
+        ratio = statistics.median(b / a for a, b in zip(theirs, ours, strict=True))
+        label = what.replace("_", " ")
+        print(f"{label:38} {statistics.median(theirs):11.3f} {statistics.median(ours):11.3f} {ratio:6.2f}", flush=True)
 
 
 def _arguments() -> argparse.Namespace:
@@ -95,7 +106,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--instance_data_dir", type=Path, required=True, help="photographs")
     parser.add_argument("--resolution", type=int, default=32)
     parser.add_argument("--train_batch_size", type=int, default=2)
-    parser.add_argument("--updates", type=int, nargs=2, default=(10, 60), help="of the shorter and of the longer run")
+    parser.add_argument("--updates", type=int, default=30)
+    parser.add_argument("--warm_up", type=int, default=5, help="updates that do not count")
     parser.add_argument("--rounds", type=int, default=3)
     return parser.parse_args()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import mindspore as ms
 import numpy as np
@@ -30,7 +31,7 @@ class Bucket:
     component: str
     named: Weights
 
-    @property
+    @cached_property
     def sizes(self) -> list[int]:
         return [parameter.size for parameter in self.named.values()]
 
@@ -41,7 +42,7 @@ class Bucket:
     def write(self, values: Tensor) -> None:
         """Put a vector [n] into the parameters."""
         for parameter, piece in zip(self.named.values(), mint.split(values, self.sizes), strict=True):
-            parameter.copy_(piece.reshape(parameter.shape))
+            parameter.copy_(piece if parameter.ndim == 1 else piece.reshape(parameter.shape))
 
     def arrays(self, values: Tensor) -> dict[str, NDArray[np.float32]]:
         """A vector [n], cut into arrays by the parameters' names and shapes."""
@@ -70,7 +71,7 @@ def flatten_all(buckets: Sequence[Bucket], tensors: Sequence[Tensor]) -> list[Te
 
 def flatten(tensors: Sequence[Tensor]) -> Tensor:
     """Tensors one after the other as a vector in float32."""
-    vector = mint.cat([tensor.reshape(-1) for tensor in tensors])
+    vector = mint.cat([tensor if tensor.ndim == 1 else tensor.reshape(-1) for tensor in tensors])  # each a launch
     return vector if vector.dtype == ms.float32 else vector.astype(ms.float32)
 
 

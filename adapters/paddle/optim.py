@@ -68,6 +68,8 @@ class Optimizer(StoredOptimizer):
             factor = (self._max_norm / (norm + 1e-6)).clip(max=1.0)
         if self.loss_scale:
             factor = factor / self.loss_scale.scale
+        if factor.place.is_cpu_place() and float(factor) == 1:  # where reading it means no waiting
+            return
         for gradient in gradients:
             gradient.multiply_(factor)
 

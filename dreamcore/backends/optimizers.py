@@ -86,7 +86,8 @@ class Updates(Generic[T]):
         for rule, weight, gradient, own in every:
             if not own:
                 own.update(rule.first(xp, weight.get()))
-            rule.observe(xp, weight.get(), gradient, own, lr[weight.component], self._decays[weight.component])
+            if rule.observes:
+                rule.observe(xp, weight.get(), gradient, own, lr[weight.component], self._decays[weight.component])
         self.rule.settle(xp)
         for rule, weight, gradient, own in every:
             rate, decay = lr[weight.component], self._decays[weight.component]

@@ -23,7 +23,7 @@ Own = MutableMapping[str, Array]
 class Rule:
     """One optimizer's arithmetic.
 
-    An update is `begin`, `observe` for each weight, `settle`, and `step` for each weight.
+    An update is `begin`, `observe` for each weight where the rule `observes`, `settle`, and `step` for each weight.
     """
 
     elementwise = True
@@ -32,6 +32,8 @@ class Rule:
     """What of `slots` begins as the weight and not as zeros."""
     averages = False
     """Whether weights are judged and used that are not those which train (`average`)."""
+    observes = False
+    """Whether an update needs all gradients first.  It is asked, for weights may be costly to gather."""
 
     def __init__(self, config: TrainConfig):
         self.steps = 0
@@ -59,7 +61,7 @@ class Rule:
         self.steps += 1
 
     def observe(self, xp: Any, weight: Array, gradient: Array, own: Own, lr: float, decay: float) -> None:
-        """Take in a gradient, where an update needs all of them first."""
+        """Take in a gradient, where the rule `observes`."""
 
     def settle(self, xp: Any) -> None:
         """All gradients are taken in."""
@@ -143,6 +145,7 @@ class Prodigy(Rule):
     prodigyopt 1.1 has it: one d for all weights, which only grows."""
 
     copies = frozenset({"p0"})
+    observes = True
 
     def __init__(self, config: TrainConfig):
         super().__init__(config)
