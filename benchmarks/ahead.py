@@ -4,10 +4,10 @@
 
 Each case is one run, in one process, whose updates are made by training's own loop.  A round is two blocks of as many
 updates, one with the thread and one without, in an order that changes from round to round.  Printed are the medians of
-both, and the median of what a round's two differ by, seconds by the clock and of the processor, all threads' together:
-on a machine that is shared, neighbours lengthen the first, and the second shows what the thread itself costs.  In
-`saving` (LoRA of rank 64) and `saving full` a block begins with the update at which a checkpoint is due, and `due` is
-that update alone.
+both, the median of what a round's two differ by, and their ratio with its quartiles: seconds by the clock, and of the
+processor, all threads' together.  On a machine that is shared, neighbours lengthen the first; the second shows what the
+thread itself costs.  In `saving` (LoRA of rank 64) and `saving full` a block begins with the update at which a
+checkpoint is due, and `due` is that update alone.
 
 No setting turns the threads off: the benchmark does it from outside.
 """
@@ -147,9 +147,9 @@ def _print(case: str, pairs: list[tuple[Took, Took]]) -> None:
     for kind, what in enumerate(("by the clock", "of the processor")):
         without, beside = [one[kind] for one, _ in pairs], [one[kind] for _, one in pairs]
         difference = statistics.median(b - a for a, b in zip(without, beside, strict=True))
-        ratio = statistics.median(b / a for a, b in zip(without, beside, strict=True))
-        medians = f"{statistics.median(without):8.4f} {statistics.median(beside):8.4f}"
-        print(f"{case:14} {what:16} {medians} {difference:+9.4f}  ratio {ratio:.3f}", flush=True)
+        low, ratio, high = statistics.quantiles((b / a for a, b in zip(without, beside, strict=True)), n=4)
+        medians = f"{statistics.median(without):8.4f} {statistics.median(beside):8.4f} {difference:+9.4f}"
+        print(f"{case:14} {what:16} {medians}  ratio {ratio:.3f} ({low:.2f} to {high:.2f})", flush=True)
 
 
 def _drawn(folder: Path, count: int, width: int, height: int | None = None) -> Path:

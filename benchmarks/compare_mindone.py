@@ -6,7 +6,8 @@ All three train the same UNet (`--model`, a folder in diffusers' layout) in full
 thread, on the CPU.  The plain loop is written as mindone's examples are: `value_and_grad`, `clip_by_global_norm`,
 `nn.AdamWeightDecay`; it stands on the same replacements of operators that MindSpore's CPU backend lacks, without which
 it does not run.  Updates of the two take turns in one process; PyTorch's are measured in a process of its own.  Printed
-are seconds by the clock, the median of the updates, and seconds of the processor, which a busy machine spoils less.
+are seconds by the clock, the median of the updates, and seconds of the processor, which a busy machine spoils less, and
+the median of what a turn's two updates are to each other.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from dreamcore.models.folder import ModelFolder
 
 PROMPT = "a photo of sks dog"
 RATE = 1e-5
-Measured = dict[str, tuple[float, float]]
+Measured = dict[str, tuple[float, ...]]
 
 
 def main() -> None:
@@ -50,9 +51,9 @@ def main() -> None:
     if asked.torch:
         command = [str(asked.torch), "-m", "benchmarks.compare_mindone", *sys.argv[1:], "--as_torch"]
         measured |= json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    print(f"{'an update, in seconds':28} by the clock  of the processor")
-    for name, (clock, processor) in measured.items():
-        print(f"{name:28} {clock:12.3f}  {processor:16.3f}")
+    print(f"{'an update, in seconds':28} by the clock  of the processor  ratios")
+    for name, (clock, processor, *ratios) in measured.items():
+        print(f"{name:28} {clock:12.3f}  {processor:16.3f}  {', '.join(f'{ratio:.2f}' for ratio in ratios)}")
 
 
 def _batch(asked: argparse.Namespace) -> Batch:
@@ -104,15 +105,20 @@ def _plain(asked: argparse.Namespace, batch: Batch, backend: Any) -> Callable[[]
 
 
 def _measure(updates: dict[str, Callable[[], Any]], asked: argparse.Namespace) -> Measured:
-    """The median seconds by the clock and of the processor, of updates that take turns."""
+    """The median seconds by the clock and of the processor, of updates that take turns, and beside the first ones."""
     seen: dict[str, list[tuple[float, float]]] = {name: [] for name in updates}
     for turn in range(asked.updates + 3):  # the first ones warm up
-        for name, update in updates.items():
+        for name, update in list(updates.items())[:: 1 if turn % 2 else -1]:
             before, started = _processor(), time.perf_counter()
             update()
             if turn >= 3:
                 seen[name].append((time.perf_counter() - started, _processor() - before))
-    return {n: (statistics.median(c for c, _ in s), statistics.median(p for _, p in s)) for n, s in seen.items()}
+    medians = {name: [statistics.median(kind) for kind in zip(*taken, strict=True)] for name, taken in seen.items()}
+    first, *others = seen
+    for name in others:
+        pairs = list(zip(seen[first], seen[name], strict=True))
+        medians[name] += [statistics.median(own[kind] / their[kind] for their, own in pairs) for kind in (0, 1)]
+    return {name: tuple(values) for name, values in medians.items()}
 
 
 def _processor() -> float:

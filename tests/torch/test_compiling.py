@@ -49,9 +49,9 @@ LORA: dict[str, Any] = {"use_lora": True, "rank": 2, "lora_dropout": 0.1}
     "settings",
     [
         LORA | {"lr_scheduler": "cosine", "gradient_accumulation_steps": 2},
-        {"mixed_precision": "bf16", "gradient_checkpointing": True},
+        {"mixed_precision": "bf16"},
     ],
-    ids=["rate, dropout, accumulation", "16 bits, checkpointing"],
+    ids=["rate, dropout, accumulation", "16 bits"],
 )
 def test_a_network_is_one_graph_and_is_traced_once(
     settings: dict[str, Any], tiny_model: Path, photos: Path, tmp_path: Path, graphs: list[Any]
