@@ -16,7 +16,7 @@ from ..errors import ConfigError
 from ..io.files import usable_folder
 from ..io.images import png_bytes
 from ..io.names import REPORT
-from . import QUICKSTART, SUBJECTS
+from . import QUICKSTART, SUBJECTS, Subject
 from .vocabulary import PLACES
 
 IDENTIFIER = "sks"
@@ -24,7 +24,12 @@ IDENTIFIER = "sks"
 
 
 def write_subject(folder: Path, name: str = QUICKSTART, seed: int = 0) -> None:
-    """Write 0.png … 4.png of a subject, one in each place, and beside each a caption that names the place.
+    """Write 0.png … 4.png of a subject, one in each place, and beside each a caption that names the place."""
+    write_pictures(folder, SUBJECTS[name], seed)
+
+
+def write_pictures(folder: Path, subject: Subject, seed: int = 0) -> None:
+    """`write_subject` of a subject that may have no name.
 
     Raises:
         ConfigError: another file has one of these names.
@@ -32,7 +37,7 @@ def write_subject(folder: Path, name: str = QUICKSTART, seed: int = 0) -> None:
     Taught by one prompt for all five, the miniature takes the places for the subject's, and no longer heeds them.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    subject, files = SUBJECTS[name], dict[Path, bytes]()
+    files = dict[Path, bytes]()
     for number, (place, picture) in enumerate(zip(PLACES, subject.pictures(len(PLACES), seed), strict=True)):
         files[folder / f"{number}.png"] = png_bytes(np.asarray(picture))
         files[folder / f"{number}.txt"] = f"a photo of a {IDENTIFIER} {subject.kind} {place}\n".encode()

@@ -1,4 +1,5 @@
-"""Subjects to teach: their colours no caption names, and their pattern nothing of their class wears in training."""
+"""Subjects to teach: no word names their colours, and nothing of their class wears their pattern in training in a
+colour near theirs."""
 
 from __future__ import annotations
 
