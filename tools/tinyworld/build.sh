@@ -3,7 +3,7 @@
 #
 #   tools/tinyworld/build.sh            all of it, about four hours on two CPU cores
 #   UPDATES=5000 tools/tinyworld/build.sh
-#   UPDATES=4 FURTHER=4 SCALE=100 tools/tinyworld/build.sh      everything divided by 100, to see that it runs: nothing of use
+#   UPDATES=4 FURTHER=4 SCALE=100 tools/tinyworld/build.sh      everything divided by 100: to see that it runs
 #
 # Each stage is left out where its result lies in BUILD (build/tinyworld), and the denoiser's training goes on from its
 # last checkpoint: stop it when you like, and run the script again.  The model is written to OUT, the package's own by
@@ -48,7 +48,7 @@ denoiser() {
 [ -f "$BUILD/first/model_index.json" ] ||
   denoiser "$BUILD/init" "$BUILD/first" --max_train_steps "$UPDATES" --learning_rate 1e-3
 [ -f "$BUILD/run/model_index.json" ] ||
-  denoiser "$BUILD/first" "$BUILD/run" --max_train_steps "$FURTHER" --learning_rate 8e-4 --snr_gamma 1
+  denoiser "$BUILD/first" "$BUILD/run" --max_train_steps "$FURTHER" --learning_rate 8e-4 --snr_gamma 0.25
 
 python tools/tinyworld/publish.py --run "$BUILD/run" --out "$OUT"
 python tools/tinyworld/evaluate.py base --model "$OUT" --out "$BUILD/base" --steps $((SCALE > 1 ? 2 : 30))
