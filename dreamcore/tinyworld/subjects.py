@@ -53,4 +53,4 @@ SUBJECTS: dict[str, Subject] = {
 }
 
 QUICKSTART = "zigzag-mug"
-"""The quickstart's subject, the only one that may help in choosing settings."""
+"""The quickstart's subject; it and the car may help in choosing settings, the others are only measured."""
