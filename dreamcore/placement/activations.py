@@ -6,6 +6,7 @@ Which of these were measured, and where, stands beside them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,9 @@ from .transformer import pass_transformer
 from .unet import pass_unet
 
 BACKWARD = 3
-"""Tensors of the largest size alive in the backward pass beside what is kept: a gradient, its product, the next one."""
+"""Tensors of a block's largest size alive in its backward pass beside what is kept: a gradient and the next one, as
+counted of UNets on tensors without memory (PyTorch 2.13; SD 1.5 and SDXL, LoRA and full), and what a convolution copies
+into an order of its own (measured on a CPU; on no GPU)."""
 FORWARD = 4
 """Tensors of the largest size alive at once in a pass that keeps nothing: a layer's input and answer, and what goes
 around it."""
@@ -63,16 +66,41 @@ class Arithmetic:
 
 @dataclass(frozen=True)
 class Pass:
-    """A denoiser's pass over one sample; in bytes but for `operations`."""
+    """A denoiser's pass; in bytes but for `operations`."""
 
     kept: int
-    """Until the backward pass, with the block that is computed again."""
+    """When the backward pass takes most: of the pass up to there, with the block that is computed again."""
     backward: int
-    """Besides, while gradients are computed."""
+    """Besides, while gradients are computed there."""
+    gradients: int
+    """Of weights, that have come by then."""
+    whole: int
+    """Of a weight while it is computed with, there."""
+    reordered: int
+    """Of a convolution's weight in an order of its own, there."""
     alone: int
-    """Of a pass without gradients."""
+    """Of a pass of one sample without gradients."""
     operations: int
-    """Of the pass, forward."""
+    """Of that, forward."""
+
+    def backwards(self) -> int:
+        """Bytes of the backward pass when it takes most."""
+        return self.kept + self.backward + self.gradients + self.whole + self.reordered
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What the backward pass holds beside activations.
+
+    Args:
+        gradients: bytes of all weights' that gather as it goes on.
+        whole: bytes that a weight takes besides while it is computed with, for each of its numbers.
+        reordered: the same, of a convolution's weight in an order of its own.
+    """
+
+    gradients: int = 0
+    whole: int = 0
+    reordered: int = 0
 
 
 def denoiser_pass(
@@ -86,8 +114,10 @@ def denoiser_pass(
     rank: int = 0,
     beside: int = 0,
     recomputes: bool = False,
+    rows: int = 1,
+    costs: Costs | None = None,
 ) -> Pass:
-    """Of one sample.
+    """Of samples that are passed at once.
 
     Args:
         size: (h, w) of the latent.
@@ -95,6 +125,7 @@ def denoiser_pass(
         trains: whether the denoiser's own weights do.
         factors: endings of the names of its layers that have LoRA factors.
         rank, beside: what those keep (`Tape`).
+        rows: how many samples.
     """
     config = model.config(model.family.denoiser)
     norms = 4 if arithmetic.norms or not arithmetic.half else None
@@ -107,7 +138,24 @@ def denoiser_pass(
     except (LookupError, TypeError, ValueError, ArithmeticError) as error:
         file = model.folder(model.family.denoiser) / "config.json"
         raise ConfigError(f"{file}: no plan of a {name} like this can be made: {error!r}") from None
-    return Pass(tape.kept + tape.block, BACKWARD * tape.largest, tape.held + FORWARD * tape.largest, tape.operations)
+    return max(_pieces(tape, rows, costs or Costs()), key=Pass.backwards)
+
+
+def _pieces(tape: Tape, rows: int, costs: Costs) -> Iterator[Pass]:
+    """The pass as it is in each piece's backward pass, the last of which comes first."""
+    pieces, come = tape.pieces(), 0
+    every, alone = sum(piece.trained for piece in pieces), tape.held + FORWARD * tape.largest
+    for piece in reversed(pieces):
+        come += piece.trained
+        yield Pass(
+            kept=rows * (piece.kept + piece.waiting),
+            backward=rows * BACKWARD * piece.largest,
+            gradients=costs.gradients * come // every if every else costs.gradients,
+            whole=costs.whole * piece.weight,
+            reordered=costs.reordered * piece.kernel,
+            alone=alone,
+            operations=tape.operations,
+        )
 
 
 def encoder_kept(width: int, layers: int, tokens: int, arithmetic: Arithmetic) -> int:

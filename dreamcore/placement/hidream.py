@@ -55,6 +55,7 @@ class _HiDream:
 
     def double(self, x: Tensor, y: Tensor, at: str) -> tuple[Tensor, Tensor]:
         tape, n, m, net = self.tape, self.n, self.m, self.plain
+        tape.weigh(12 * self.dim**2)  # its scales, shifts and gates are made of the timestep
         names = [("attn1.to_q", "attn1.to_k", "attn1.to_v"), ("attn1.to_q_t", "attn1.to_k_t", "attn1.to_v_t")]
         mine, theirs = net._projected(net.scaled(x), n, at, names[0]), net._projected(net.scaled(y), m, at, names[1])
         q, k, v = (tape.cat(a, b) for a, b in zip(mine, theirs, strict=True))
@@ -67,6 +68,7 @@ class _HiDream:
 
     def single(self, both: Tensor, at: str) -> Tensor:
         tape, net, n = self.tape, self.plain, self.n + self.m
+        tape.weigh(6 * self.dim**2)
         q, k, v = net._projected(net.scaled(both), n, at, ("attn1.to_q", "attn1.to_k", "attn1.to_v"))
         out = tape.linear(tape.attention(q, k, v, self.heads, n), n, self.dim, f"{at}attn1.to_out")
         both = tape.add(both, tape.times(out))

@@ -91,7 +91,7 @@ def pass_ernie_image(tape: Tape, config: Mapping[str, Any], height: int, width: 
     dim, heads = int(config.get("hidden_size") or 3072), int(config.get("num_attention_heads") or 24)
     wide, channels = int(config.get("ffn_hidden_size") or 8192), int(config.get("in_channels") or 128)
     n = height * width // 4
-    x = tape.conv(tape.tensor(n * channels, 4), n * dim, channels)
+    x = tape.conv(tape.tensor(n * channels, 4), n, dim, channels)
     y = tape.linear(tape.tensor(tokens * int(config.get("text_in_dim") or 2560), 4), tokens, dim, "text_proj")
     told = tape.linear(tape.act(tape.linear(tape.tensor(dim), 1, dim, "linear_1")), 1, dim, "time_embedding.linear_2")
     told = tape.linear(tape.act(told), 1, 6 * dim, "adaLN_modulation.1")

@@ -93,6 +93,8 @@ class _OneRow:
         """Attention and feed-forward, each between two normalisations."""
         tape, (attention, gate, value, back) = self.tape, self.names
         kv = self.dim // self.heads * self.kv_heads
+        if modulated:  # scales and gates are made of the timestep, in at most so many numbers
+            tape.weigh(4 * self.dim * min(self.dim, 1024))
         z = self._scaled(x, modulated)
         q = self._rms(tape.linear(z, n, self.dim, f"{at}{attention}to_q"))
         k = self._rms(tape.linear(z, n, kv, f"{at}{attention}to_k"))

@@ -17,7 +17,7 @@ def pass_sana(tape: Tape, config: Mapping[str, Any], height: int, width: int, to
     n, dim = height * width // side**2, heads * head
     wide = int(float(config.get("mlp_ratio") or 2.5) * dim)
     net = Transformer(tape, heads, dim, n, tokens, True, config.get("qk_norm"))
-    x = tape.conv(tape.tensor(channels * height * width, 4), n * dim, side**2 * channels)
+    x = tape.conv(tape.tensor(channels * height * width, 4), n, dim, side**2 * channels)
     words = tape.tensor(tokens * int(config.get("caption_channels") or 2304), 4)
     words = tape.act(tape.linear(words, tokens, dim, "caption_projection.linear_1"))
     y = net._rms(tape.linear(words, tokens, dim, "caption_projection.linear_2"))
@@ -52,9 +52,9 @@ def _block(net: Transformer, x: Tensor, y: Tensor, at: str, cross: tuple[int, in
         tape.linear(t, c, inner, f"{at}attn2.to_{name}") for t, c, name in ((x, n, "q"), (y, m, "k"), (y, m, "v"))
     )
     x = tape.add(x, tape.linear(tape.attention(q, k, v, heads, n), n, dim, f"{at}attn2.to_out.0"))
-    both = tape.conv(tape.act(tape.conv(net.scaled(x), 2 * n * wide, dim)), 2 * n * wide, 9)
+    both = tape.conv(tape.act(tape.conv(net.scaled(x), n, 2 * wide, dim)), n, 2 * wide, 9)
     half, gate = tape.view(both, n * wide), tape.act(tape.view(both, n * wide))
     if both.grad:
         tape.keep(half, gate)
     made = tape.tensor(n * wide, grad=both.grad)
-    return tape.add(x, tape.times(tape.conv(made, n * dim, wide)))
+    return tape.add(x, tape.times(tape.conv(made, n, dim, wide)))

@@ -34,6 +34,28 @@ class Tensor:
         return self.count * self.each
 
 
+@dataclass
+class Piece:
+    """A stretch of the pass: a block, which may be computed again, or what lies between two; bytes are of one sample.
+
+    Args:
+        kept: what is kept when its backward pass begins: of the pass up to here, and of the block, if need be computed
+            again.
+        largest: its largest tensor.
+        weight: numbers of its largest weight.
+        kernel: numbers of its convolutions' largest.
+        trained: numbers of its weights or factors that train, of products and convolutions.
+        waiting: gradients that later layers have given to earlier ones, and that wait meanwhile.
+    """
+
+    kept: int
+    largest: int
+    weight: int
+    kernel: int
+    trained: int
+    waiting: int = 0
+
+
 class Tape:
     """What is kept, of one sample.
 
@@ -64,8 +86,8 @@ class Tape:
         self._whole: dict[Tensor, Tensor] = {}  # of which a tensor is a part
         self.largest = 0
         """Bytes of the largest tensor."""
-        self.block = 0
-        """Bytes that the largest block keeps while it is computed again."""
+        self._pieces: list[Piece] = []
+        self._own, self._weight, self._kernel, self._training = 0, 0, 0, 0  # of the piece that goes on
         self.held = 0
         """Bytes that a pass without gradients holds on to: what later layers are given besides."""
         self.operations = 0
@@ -79,8 +101,14 @@ class Tape:
     def tensor(self, count: int, each: int | None = None, *, grad: bool = False) -> Tensor:
         """A new one."""
         made = Tensor(count, self.compute if each is None else each, grad)
-        self.largest = max(self.largest, made.bytes)
+        self.largest, self._own = max(self.largest, made.bytes), max(self._own, made.bytes)
         return made
+
+    def weigh(self, numbers: int, *, kernel: bool = False) -> None:
+        """A weight that is computed with, in numbers; `kernel` is one of a convolution."""
+        self._weight = max(self._weight, numbers)
+        self._kernel = max(self._kernel, numbers if kernel else 0)
+        self._training += numbers if self.trains else 0
 
     def keep(self, *tensors: Tensor) -> None:
         self._kept.update(dict.fromkeys(self._whole.get(tensor, tensor) for tensor in tensors))
@@ -88,33 +116,59 @@ class Tape:
     @contextmanager
     def segment(self, *inputs: Tensor) -> Iterator[None]:
         """A block, of which only the inputs are kept where it is computed again."""
-        if not self._recomputes:
-            yield
-            return
-        outer, self._kept = self._kept, {}
+        self._end_piece({})
+        outer = self._kept
+        if self._recomputes:
+            self._kept = {}
         try:
             yield
         finally:
-            self.block = max(self.block, self.kept)
-            self._kept = outer
-            self.keep(*inputs)
+            block, self._kept = self._kept, outer
+            if block and self._recomputes:  # else no gradient comes here
+                self.keep(*inputs)
+            self._end_piece(block)
+
+    def _end_piece(self, block: dict[Tensor, None]) -> None:
+        kept = sum(tensor.bytes for tensor in self._kept | block)
+        self._pieces.append(Piece(kept, self._own, self._weight, self._kernel, self._training))
+        self._own = self._weight = self._kernel = self._training = 0
+
+    def pieces(self) -> list[Piece]:
+        """Of the pass so far."""
+        self._end_piece({})
+        return self._pieces
+
+    @property
+    def place(self) -> int:
+        """How many pieces have ended."""
+        return len(self._pieces)
+
+    def skipped(self, since: int, early: Tensor, both: Tensor) -> None:
+        """A tensor that was made at an earlier `place` has been read as a part of `both`: its gradient, a part of the
+        other's, waits until then."""
+        for piece in self._pieces[since:] if early.grad else ():
+            piece.waiting += both.bytes
 
     # Operators
 
     def linear(self, x: Tensor, tokens: int, width: int, name: str = "") -> Tensor:
         """x · W, [tokens, width]."""
         self.operations += 2 * x.count * width
+        self.weigh(x.count // tokens * width)
         cast, factored = self._cast(x), f".{name}".endswith(self._factors) if self._factors else False
         if self.trains:
             self.keep(cast)
         if factored:  # peft hands its factors a copy in float32, which autocasting casts back
+            self._training += self._rank * (x.count // tokens + width)
             self.keep(x if self.compute == 4 else self.tensor(x.count), self.tensor(tokens * self._rank))
             self.keep(*(self.tensor(tokens * width) for _ in range(self._beside)))
         return self.tensor(tokens * width, grad=x.grad or self.trains or factored)
 
-    def conv(self, x: Tensor, count: int, inputs: int) -> Tensor:
-        """A convolution that answers with `count` numbers, of `inputs` each."""
+    def conv(self, x: Tensor, area: int, width: int, inputs: int) -> Tensor:
+        """A convolution that answers with [area, width] numbers, of `inputs` each."""
+        count = area * width
         self.operations += 2 * count * inputs
+        self.weigh(width * inputs, kernel=True)
         grad = x.grad or self.trains
         cast = self._cast(x)
         if grad:

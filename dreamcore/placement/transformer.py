@@ -27,7 +27,7 @@ def pass_transformer(tape: Tape, config: Mapping[str, Any], height: int, width: 
     )
     dim, layers = heads * head, int(config.get("num_layers") or (19 if flux else 18))
     given = tape.tensor(int(config.get("in_channels") or 64) * (net.n if flux else height * width), 4)
-    x = tape.linear(given, net.n, dim, "x_embedder") if flux else tape.conv(given, net.n * dim, given.count // net.n)
+    x = tape.linear(given, net.n, dim, "x_embedder") if flux else tape.conv(given, net.n, dim, given.count // net.n)
     words = tape.tensor(tokens * int(config.get("joint_attention_dim") or 4096), 4)
     y = tape.linear(words, tokens, dim, "context_embedder")
     dual = {int(i) for i in config.get("dual_attention_layers") or ()}
@@ -64,6 +64,7 @@ class Transformer:
         """A block of image and words, of which the last gives no words on."""
         tape, n, m = self.tape, self.n, self.m
         normed = tape.norm(x, affine=False)
+        tape.weigh((9 if dual else 6) * self.dim**2)  # its scales, shifts and gates are made of the timestep
         z, words = tape.times(normed), self.scaled(y)
         mine = self._projected(z, n, at, ("attn.to_q", "attn.to_k", "attn.to_v"))
         theirs = self._projected(words, m, at, ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"))

@@ -22,27 +22,29 @@ def pass_unet(tape: Tape, config: Mapping[str, Any], height: int, width: int, to
     down, up = (list(config.get(f"{way}_block_types") or ()) for way in ("down", "up"))
     area, before = height * width, channels[0]
     given = int(config.get("in_channels") or 4)
-    x = tape.conv(tape.tensor(given * area), before * area, 9 * given)
-    skips = [(x, before)]
+    x = tape.conv(tape.tensor(given * area), area, before, 9 * given)
+    skips = [(x, before, tape.place)]
     for i, c in enumerate(channels):
         for _ in range(layers[i]):
             x, before = unet.layer(x, before, c, area, i, down[i]), c
-            skips.append((x, c))
+            skips.append((x, c, tape.place))
         if i + 1 < len(channels):
             x, area = unet.halved(x, c, area, down[i]), area // 4
-            skips.append((x, c))
-    tape.held = sum(skip.bytes for skip, _ in skips)
+            skips.append((x, c, tape.place))
+    tape.held = sum(skip.bytes for skip, *_ in skips)
     x = unet.resnet(x, before, before, area, recomputed=False)
     x = unet.attention(x, before, area, len(channels) - 1, config.get("mid_block_type") or "UNetMidBlock2DCrossAttn")
     x = unet.resnet(x, before, before, area)
     for i, c in enumerate(reversed(channels)):
         level = len(channels) - 1 - i
         for _ in range(layers[level] + 1):
-            skip, more = skips.pop()
-            x, before = unet.layer(tape.cat(x, skip), before + more, c, area, level, up[i]), c
+            skip, more, place = skips.pop()
+            both = tape.cat(x, skip)
+            tape.skipped(place, skip, both)
+            x, before = unet.layer(both, before + more, c, area, level, up[i]), c
         if level:
             x, area = unet.doubled(x, c, area, up[i]), area * 4
-    tape.conv(tape.act(tape.norm(x)), int(config.get("out_channels") or 4) * area, 9 * before)
+    tape.conv(tape.act(tape.norm(x)), area, int(config.get("out_channels") or 4), 9 * before)
 
 
 class _UNet:
@@ -70,12 +72,12 @@ class _UNet:
     def halved(self, x: Tensor, c: int, area: int, block: str) -> Tensor:
         if "Resnet" in block or "Simple" in block:
             return self.resnet(x, c, c, area, to=area // 4, recomputed=False)
-        return self.tape.conv(x, c * area // 4, 9 * c)
+        return self.tape.conv(x, area // 4, c, 9 * c)
 
     def doubled(self, x: Tensor, c: int, area: int, block: str) -> Tensor:
         if "Resnet" in block or "Simple" in block:
             return self.resnet(x, c, c, area, to=area * 4, recomputed=False)
-        return self.tape.conv(self.tape.part(x, c * area * 4), c * area * 4, 9 * c)
+        return self.tape.conv(self.tape.part(x, c * area * 4), area * 4, c, 9 * c)
 
     def resnet(
         self, x: Tensor, given: int, c: int, area: int, *, to: int | None = None, recomputed: bool = True
@@ -87,15 +89,15 @@ class _UNet:
             return self._resnet(x, given, c, area, to or area)
 
     def _resnet(self, x: Tensor, given: int, c: int, area: int, to: int) -> Tensor:
-        tape, count = self.tape, c * to
+        tape = self.tape
         y = tape.act(tape.norm(x))
         if to != area:
             x, y = (tape.scaled(part, given * to, pools=to < area) for part in (x, y))
-        y = tape.conv(y, count, 9 * given)
+        y = tape.conv(y, to, c, 9 * given)
         time = tape.tensor(c, grad=tape.trains)
         y = tape.times(tape.norm(y)) if self.scales else tape.norm(tape.add(y, time))
-        y = tape.conv(tape.act(y), count, 9 * c)
-        return tape.add(tape.conv(x, count, given) if given != c else x, y)
+        y = tape.conv(tape.act(y), to, c, 9 * c)
+        return tape.add(tape.conv(x, to, c, given) if given != c else x, y)
 
     def attention(self, x: Tensor, c: int, area: int, level: int, block: str) -> Tensor:
         """What blocks of a class have of it."""
@@ -115,11 +117,11 @@ class _UNet:
         tape, count = self.tape, c * area
         linear = bool(self.config.get("use_linear_projection"))
         y = tape.norm(x)
-        y = tape.linear(y, area, c, "proj_in") if linear else tape.part(tape.conv(y, count, c), count)
+        y = tape.linear(y, area, c, "proj_in") if linear else tape.part(tape.conv(y, area, c, c), count)
         for _ in range(self.depth[level]):
             with tape.segment(y):
                 y = self._block(y, c, area, self.heads[level])
-        y = tape.linear(y, area, c, "proj_out") if linear else tape.conv(tape.part(y, count), count, c)
+        y = tape.linear(y, area, c, "proj_out") if linear else tape.conv(tape.part(y, count), area, c, c)
         return tape.add(x, y)
 
     def _block(self, y: Tensor, c: int, area: int, heads: int) -> Tensor:

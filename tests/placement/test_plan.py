@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,6 +15,7 @@ from dreamcore.config import TrainConfig
 from dreamcore.errors import ConfigError
 from dreamcore.models.folder import ModelFolder
 from dreamcore.placement import machine, remedies, stages
+from dreamcore.placement.activations import Arithmetic, Costs, Pass, denoiser_pass
 from dreamcore.placement.headers import stored_weights
 from dreamcore.placement.machine import Machine
 from dreamcore.placement.plan import CONTEXT, Plan, Stage
@@ -169,6 +170,33 @@ def test_settings_that_save_do(tiny_model: Path) -> None:
     for change in ({"gradient_checkpointing": True}, {"train_batch_size": 1}, {"mixed_precision": "bf16"}):
         assert activations(planned(tiny_model, **(usual | change))) < base, change
     assert activations(planned(tiny_model, **usual, **PRIOR)) > base, "a prior brings as many rows again"
+
+
+def test_what_comes_at_different_times_is_not_added_up(tiny_model: Path) -> None:
+    """Activations are most when the backward pass begins, gradients when it ends; more images make no weight larger."""
+
+    def backward(costs: Costs, rows: int = 1) -> Pass:
+        model = ModelFolder.open(str(tiny_model))
+        more = {"trains": True, "recomputes": True, "rows": rows, "costs": costs}
+        return denoiser_pass(model, (8, 8), 77, Arithmetic(half=False), **more)
+
+    early, late = backward(Costs()), backward(Costs(gradients=2**40))
+    assert late.gradients == 2**40
+    assert late.kept + late.backward < early.kept + early.backward
+    one, two = (backward(Costs(reordered=2**20), rows) for rows in (1, 2))
+    convolutions = [s for s in shapes_of(tiny_model, "unet").values() if len(s) == 4]
+    assert one.reordered == two.reordered == 2**20 * max(map(math.prod, convolutions))
+    assert two.kept + two.backward == 2 * (one.kept + one.backward)
+
+
+def shapes_of(model: Path, name: str) -> Mapping[str, tuple[int, ...]]:
+    return stored_weights(ModelFolder.open(str(model)).weight_files(name)).shapes
+
+
+def test_a_weight_that_is_made_whole_is_not_copied_besides(tiny_model: Path) -> None:
+    plan = planned(tiny_model, CPU, use_lora=True, rank=1, gradient_checkpointing=True, quantize_base="int8")
+    assert item(plan, "training", "a weight in the order of a convolution", "host") is None
+    assert item(plan, "training", "a weight made whole", "host")
 
 
 @pytest.mark.parametrize("name", WRITERS)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dreamcore.backends.quantization import quantised
 from dreamcore.families.flux import FLUX
 from dreamcore.families.krea_2 import KREA_2
 from dreamcore.families.stable_diffusion_3 import STABLE_DIFFUSION_3
@@ -264,32 +265,80 @@ SDXL = {
 }
 
 
+LORA = {"trains": False, "factors": ATTENTION, "rank": 16}
+
+
+def most(tape: Tape) -> int:
+    """Bytes alive in the backward pass when they are most: what is kept, a gradient and the next one."""
+    return max(piece.kept + piece.waiting + 2 * piece.largest for piece in tape.pieces())
+
+
 @pytest.mark.parametrize(
-    ("sizes", "side", "settings", "gigabytes"),
+    ("sizes", "side", "settings", "kept", "alive"),
     [
-        (SD15, 64, {"norms": 2}, 0.95),
-        (SD15, 64, {"norms": 2, "recomputes": True}, 0.24),
-        (SDXL, 128, {"trains": False, "factors": ATTENTION, "rank": 16}, 7.9),
-        (SDXL, 128, {"trains": False, "factors": ATTENTION, "rank": 16, "recomputes": True}, 0.77),
+        (SD15, 64, LORA, 0.2734, 0.4316),
+        (SD15, 64, {}, 0.2881, None),
+        (SDXL, 128, LORA, 0.8651, 1.0211),
+        (SDXL, 128, LORA | {"compute": 2, "norms": None}, 0.4328, 0.5348),
     ],
 )
 def test_published_models_as_counted_on_tensors_without_memory(
-    sizes: dict[str, Any], side: int, settings: dict[str, Any], gigabytes: float
+    sizes: dict[str, Any], side: int, settings: dict[str, Any], kept: float, alive: float | None
 ) -> None:
-    """In bf16, beside what PyTorch's own tensors of these shapes came to (two digits)."""
-    tape = Tape(compute=2, **settings)
+    """GiB after the forward pass, and at the most, of PyTorch 2.13's own tensors of these shapes, with blocks that are
+    computed again; weights and what they are cast to apart."""
+    tape = Tape(recomputes=True, **settings)
     pass_unet(tape, sizes, side, side, 77)
-    assert (tape.kept + tape.block) / 1e9 == pytest.approx(gigabytes, rel=0.06)
+    assert tape.kept / 2**30 == pytest.approx(kept, rel=0.01)
+    if alive is not None:
+        assert most(tape) / 2**30 == pytest.approx(alive, rel=0.03)
 
 
 def test_a_block_that_is_computed_again_keeps_its_input_alone() -> None:
     """By hand: [10, 8] numbers in float32 through one product with a matrix that trains, and an activation."""
-    for recomputes, kept, block in ((False, 320 + 640, 0), (True, 320, 320 + 640)):
+    for recomputes, kept in ((False, 320 + 640), (True, 320)):
         tape = Tape(recomputes=recomputes)
         x = tape.tensor(80)
         with tape.segment(x):
             tape.act(tape.linear(x, 10, 16))
-        assert (tape.kept, tape.block) == (kept, block)
-    frozen = Tape(trains=False)
-    frozen.act(frozen.linear(frozen.tensor(80), 10, 16))
+        assert tape.kept == kept
+        pieces = [piece for piece in tape.pieces() if piece.weight]
+        assert [(p.kept, p.largest, p.weight, p.kernel, p.trained) for p in pieces] == [
+            (320 + 640, 640, 8 * 16, 0, 8 * 16)
+        ]
+    frozen = Tape(trains=False, recomputes=True)
+    x = frozen.tensor(80)
+    with frozen.segment(x):
+        frozen.act(frozen.linear(x, 10, 16))
     assert frozen.kept == 0, "no gradient goes there"
+
+
+def test_a_gradient_waits_for_what_has_skipped_blocks() -> None:
+    """By hand: what is made in the first block is read beside what comes out of the second."""
+    tape = Tape(recomputes=True)
+    x = tape.tensor(80)
+    with tape.segment(x):
+        x = tape.linear(x, 10, 16)
+    place, early = tape.place, x
+    with tape.segment(x):
+        x = tape.linear(x, 10, 16)
+    both = tape.cat(x, early)
+    tape.skipped(place, early, both)
+    with tape.segment(both):
+        tape.linear(both, 10, 16)
+    assert [piece.waiting for piece in tape.pieces() if piece.weight] == [0, 2 * 640, 0]
+
+
+@needs.torch
+@pytest.mark.parametrize(("name", "sizes", "layers"), CASES, ids=NAMES)
+def test_the_largest_weight_is_known(name: str, sizes: dict[str, Any], layers: tuple[str, ...]) -> None:
+    """Of those that may be kept in fewer bits and are made whole one after the other."""
+    import diffusers
+
+    network = getattr(diffusers, name)(**sizes)
+    weights = {n: p.shape for n, p in network.named_parameters() if quantised(n, tuple(p.shape))}
+    tape = Tape()
+    walk: Callable[..., None] = WALKS.get(name, pass_unet if name.startswith("UNet") else pass_transformer)
+    walk(tape, {"_class_name": name} | sizes, SIDE, SIDE, TOKENS)
+    largest = max(shape.numel() for shape in weights.values())
+    assert max(piece.weight for piece in tape.pieces()) >= largest
