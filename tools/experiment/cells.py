@@ -51,7 +51,7 @@ CELLS = (
     Cell("LoRA of rank 4", LORA | {"rank": 4}, first=False),
     Cell("100 updates", {"max_train_steps": 100}, first=False),
     Cell("600 updates", {"max_train_steps": 600}, first=False),
-    Cell("min-SNR", {"snr_gamma": 5.0}, first=False),
+    Cell("no min-SNR", {"snr_gamma": None}, first=False),
     Cell("LoRA, output preservation", LORA | NO_PRIOR | {"diff_output_preservation": True}, first=False),
 )
 BY_NAME = {cell.name: cell for cell in CELLS}
