@@ -53,7 +53,7 @@ def main() -> None:
         measured |= json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     print(f"{'an update, in seconds':28} by the clock  of the processor  ratios")
     for name, (clock, processor, *ratios) in measured.items():
-        print(f"{name:28} {clock:12.3f}  {processor:16.3f}  {', '.join(f'{ratio:.2f}' for ratio in ratios)}")
+        print(f"{name:28} {clock:12.3f}  {processor:16.3f}  {'  '.join(f'{ratio:.2f}' for ratio in ratios)}".rstrip())
 
 
 def _batch(asked: argparse.Namespace) -> Batch:
