@@ -13,7 +13,7 @@ import numpy as np
 from ..config import TrainConfig, load_config
 from ..config.concepts import Concept
 from ..config.evaluate import EvaluateConfig
-from ..config.naming import names_in
+from ..config.naming import names_of
 from ..config.places import filled
 from ..data import ImageFolder
 from ..data.decode import decode_bytes
@@ -137,11 +137,11 @@ def _run(config: EvaluateConfig, run: Path, weights: Path, say: Callable[[str], 
                 held_out,
             )
         )
-    if (weights / LORA_FILE).is_file():
-        named: dict[str, Any] = {"lora": [str(weights)]}
-    elif (weights / INDEX).is_file() or is_checkpoint(weights):
-        ModelFolder.open(str(weights))
-        named = {"pretrained_model_name_or_path": str(weights)}
+    if (weights / INDEX).is_file() or is_checkpoint(weights):
+        ModelFolder.open(str(weights))  # whatever is amiss is said before a judge is looked for
+        named: dict[str, Any] = {"pretrained_model_name_or_path": str(weights)}
+    elif (weights / LORA_FILE).is_file():
+        named = {"lora": [str(weights)]}
     else:
         raise ConfigError(f"source: {run}: the run there has no finished model yet; let it finish")
     return Source(subjects, trained.pretrained_model_name_or_path, named)
@@ -153,13 +153,9 @@ def words_of(config: EvaluateConfig, trained: TrainConfig, concept: Concept, run
     Raises:
         ConfigError: none of them tells.
     """
-    identifier = config.identifier or concept.identifier or trained.identifier
-    class_word = config.class_word or concept.class_word or trained.class_word
-    text = concept.instance_prompt or ""
-    prompt = filled(text, trained.words_for(concept, text)) if text else ""
-    of_class = (trained.class_words(concept) or "") if concept.class_prompt is not None else ""
-    if (told := names_in(prompt, of_class)) is not None:
-        identifier, class_word = identifier or told[0], class_word or told[1]
+    told = names_of(trained, concept)
+    identifier, class_word = config.identifier or told[0], config.class_word or told[1]
+    prompt = filled(text, trained.words_for(concept, text)) if (text := concept.instance_prompt) else ""
     for name, value in (("identifier", identifier), ("class_word", class_word)):
         if not value:
             raise ConfigError(f"{name}: needed: {run} was taught by {prompt or 'captions'!r}, which does not tell it")

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-from .places import ARTICLES, class_in
+from .places import ARTICLES, class_in, filled
+
+if TYPE_CHECKING:
+    from .concepts import Concept
+    from .train import TrainConfig
 
 TEMPLATE = "a photo of {identifier} {class}"
 PREPOSITIONS = frozenset(("of", "in", "on", "at", "with", "by", "from", "under"))
 """No class's name has one: of "a painting of dog", painting is no rare word."""
+
+
+def names_of(config: TrainConfig, concept: Concept) -> tuple[str | None, str | None]:
+    """Rare word and class of a concept: as its settings say, or as its prompts tell; None where neither does."""
+    text = concept.instance_prompt or ""
+    told = names_in(filled(text, config.words_for(concept, text)), config.class_words(concept) or "") or (None, None)
+    return concept.identifier or config.identifier or told[0], concept.class_word or config.class_word or told[1]
 
 
 def names_in(prompt: str, class_prompt: str) -> tuple[str, str] | None:

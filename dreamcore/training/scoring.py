@@ -13,9 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..config import TrainConfig
-from ..config.concepts import Concept
-from ..config.naming import names_in, without_name
-from ..config.places import filled
+from ..config.naming import names_of, without_name
 from ..config.selecting import scores
 from ..data import decode
 from ..data.decode import decode_bytes
@@ -59,7 +57,7 @@ class Scoring:
         first = data.subjects[0]
         held_out = [photo for part in data.held_out for photo in part.images.photos] if len(data.subjects) == 1 else []
         photos = (held_out or first.images.photos)[:MOST_PHOTOGRAPHS]
-        words = without_name(prompt, _identifier(config, first.concept))
+        words = without_name(prompt, names_of(config, first.concept)[0] or "")
         return cls(judge, [np.asarray(decode_bytes(photo.data(), photo.path).image) for photo in photos], words)
 
     def knows_words(self) -> bool:
@@ -97,13 +95,3 @@ class Scoring:
         if by in ("subject", "words"):
             return subject if by == "subject" else words
         return None if subject is None or words is None else math.sqrt(max(subject, 0.0) * max(words, 0.0))
-
-
-def _identifier(config: TrainConfig, concept: Concept) -> str:
-    """A concept's rare word: as its settings say, or as its prompts tell; empty where neither does."""
-    prompt = concept.instance_prompt or ""
-    words = config.words_for(concept, prompt)
-    if said := words.get("identifier"):
-        return said
-    told = names_in(filled(prompt, words), (config.class_words(concept) or "") if concept.class_prompt else "")
-    return told[0] if told else ""

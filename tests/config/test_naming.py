@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dreamcore.config.naming import names_in, without_name
+from dreamcore.config import TrainConfig
+from dreamcore.config.naming import names_in, names_of, without_name
 
 
 @pytest.mark.parametrize(
@@ -27,3 +28,18 @@ def test_a_prompt_without_the_rare_word() -> None:
     assert without_name("a photo of a sks dog in a sksy bucket", "sks") == "a photo of a dog in a sksy bucket"
     assert without_name("a photo of olis benton dog", "olis benton") == "a photo of dog"
     assert without_name("a  photo", "") == "a  photo", "what is not named stays as it is"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"instance_prompt": "a photo of sks dog"},
+        {"instance_prompt": "a photo of {identifier} {class}", "identifier": "sks", "class_word": "dog"},
+        {"use_captions": True, "identifier": "sks", "class_word": "dog"},
+    ],
+)
+def test_settings_name_a_subject_where_its_prompt_does_not(given: dict[str, object]) -> None:
+    config = TrainConfig.from_mapping(
+        {"pretrained_model_name_or_path": "tinyworld", "instance_data_dir": "dog", "output_dir": "out", **given}
+    )
+    assert names_of(config, config.subjects()[0]) == ("sks", "dog")
