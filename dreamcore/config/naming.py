@@ -18,9 +18,17 @@ PREPOSITIONS = frozenset(("of", "in", "on", "at", "with", "by", "from", "under")
 
 def names_of(config: TrainConfig, concept: Concept) -> tuple[str | None, str | None]:
     """Rare word and class of a concept: as its settings say, or as its prompts tell; None where neither does."""
+    return rare_word(config, concept), concept.class_word or config.class_word or _told(config, concept)[1]
+
+
+def rare_word(config: TrainConfig, concept: Concept) -> str | None:
+    """The first of `names_of`, which reads no setting of the class."""
+    return concept.identifier or config.identifier or _told(config, concept)[0]
+
+
+def _told(config: TrainConfig, concept: Concept) -> tuple[str, str] | tuple[None, None]:
     text = concept.instance_prompt or ""
-    told = names_in(filled(text, config.words_for(concept, text)), config.class_words(concept) or "") or (None, None)
-    return concept.identifier or config.identifier or told[0], concept.class_word or config.class_word or told[1]
+    return names_in(filled(text, config.words_for(concept, text)), config.class_words(concept) or "") or (None, None)
 
 
 def names_in(prompt: str, class_prompt: str) -> tuple[str, str] | None:

@@ -57,6 +57,12 @@ def _precisions(config: Any) -> Collection[Any]:
 
 CAPTIONS = When(lambda c, _: c.captioned, "with captions", "give use_captions, or remove it")
 DATASET = When(lambda c, _: any(s.source[0] == "dataset_name" for s in c.subjects()), "with dataset_name", "remove it")
+PLACED = _place("identifier", "identifier")
+NAMED = replace(
+    PLACED,
+    holds=lambda c, r: scores(c) or PLACED.holds(c, r),
+    words=f"{PLACED.words}, or where pictures are scored: no judge is told it",
+)
 FOLDER = When(
     lambda c, _: any(s.source[0] == "instance_data_dir" or s.validation_data_dir for s in c.subjects()),
     "on folders of photographs, not on dataset_name",
@@ -205,7 +211,7 @@ TRAIN: dict[str, Use] = {
     "caption_column": Use(CAPTIONS, COLUMNS),
     "missing_caption": Use(CAPTIONS),
     "caption_template": Use(CAPTIONS),
-    "identifier": Use(_place("identifier", "identifier")),
+    "identifier": Use(NAMED),
     "class_word": Use(_place("class_word", "class")),
     "shuffle_tags": Use(CAPTIONS),
     "keep_tags": Use(CAPTIONS, beside("shuffle_tags")),

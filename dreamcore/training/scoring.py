@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..config import TrainConfig
-from ..config.naming import names_of, without_name
+from ..config.naming import rare_word, without_name
 from ..config.selecting import scores
 from ..data import decode
 from ..data.decode import decode_bytes
@@ -57,7 +57,7 @@ class Scoring:
         first = data.subjects[0]
         held_out = [photo for part in data.held_out for photo in part.images.photos] if len(data.subjects) == 1 else []
         photos = (held_out or first.images.photos)[:MOST_PHOTOGRAPHS]
-        words = without_name(prompt, names_of(config, first.concept)[0] or "")
+        words = without_name(prompt, rare_word(config, first.concept) or "")
         return cls(judge, [np.asarray(decode_bytes(photo.data(), photo.path).image) for photo in photos], words)
 
     def knows_words(self) -> bool:

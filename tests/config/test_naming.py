@@ -6,6 +6,8 @@ import pytest
 
 from dreamcore.config import TrainConfig
 from dreamcore.config.naming import names_in, names_of, without_name
+from dreamcore.config.used import idle
+from dreamcore.config.when import Context
 
 
 @pytest.mark.parametrize(
@@ -43,3 +45,12 @@ def test_settings_name_a_subject_where_its_prompt_does_not(given: dict[str, obje
         {"pretrained_model_name_or_path": "tinyworld", "instance_data_dir": "dog", "output_dir": "out", **given}
     )
     assert names_of(config, config.subjects()[0]) == ("sks", "dog")
+
+
+@pytest.mark.parametrize("scored", [True, False])
+def test_a_rare_word_acts_on_scores_where_no_prompt_has_a_place_for_it(scored: bool) -> None:
+    given = {"instance_prompt": "a photo of sks dog", "identifier": "sks", "class_word": "dog"}
+    given |= {"validation_prompt": "a sks dog"} | ({"evaluate_steps": 1} if scored else {})
+    config = TrainConfig.from_mapping({"pretrained_model_name_or_path": "m", "instance_data_dir": "dog"} | given)
+    assert ("identifier" in idle(config, Context("torch", None, frozenset()))) is not scored
+    assert "class_word" in idle(config, Context("torch", None, frozenset()))
