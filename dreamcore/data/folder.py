@@ -10,6 +10,7 @@ import hashlib
 import unicodedata
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
@@ -161,9 +162,9 @@ class ImageFolder:
     def __len__(self) -> int:
         return len(self.photos)
 
-    @property
+    @cached_property
     def refers(self) -> bool:
-        """Whether the photographs have reference images."""
+        """Whether the photographs have reference images; each sample asks, so all are looked at once."""
         return any(photo.reference is not None for photo in self.photos)
 
     @property
