@@ -261,6 +261,7 @@ REMEDIES: list[tuple[str | Callable[[Case], str], tuple[str, ...], Callable[[Cas
     ("--gradient_checkpointing", (TRAINING,), _checkpointing, _set(gradient_checkpointing=True)),
     (_accumulated, (TRAINING,), lambda c: c["train_batch_size"] > 1, _accumulating),
     ("--sample_batch_size 1", (CLASSES, VALIDATION), lambda c: c["sample_batch_size"] > 1, _set(sample_batch_size=1)),
+    ("--vae_batch_size 1", (IMAGES,), lambda c: c["vae_batch_size"] > 1, _set(vae_batch_size=1)),
     ("--enable_vae_slicing", (CLASSES, VALIDATION, SAMPLING), _slicing, _set(enable_vae_slicing=True)),
     ("--batch_size 1", (SAMPLING,), lambda c: c["batch_size"] > 1, _set()),
     ("--drop_t5", (LOADING, PROMPTS), _without_t5, _set(drop_t5=True)),

@@ -255,6 +255,10 @@ class ImageGroupKeywords(TypedDict, total=False):
     class_variants: int
     """Random crops and flips kept of each class image; 0 draws a new one for every sample."""
 
+    vae_batch_size: int
+    """Images of one shape that the autoencoder encodes at once, where latents are kept: more is faster on a card. With
+    1 an image's latents do not depend on the others; with more their last bits do."""
+
     cache_memory_gb: float
     """Memory for cached latents in GiB; what goes beyond is kept on disk in the output folder during the run."""
 

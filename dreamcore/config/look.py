@@ -9,7 +9,15 @@ from .photographs import PHOTOGRAPHS
 from .train import TrainConfig
 
 IN_TRAINING = frozenset(
-    ("cache_latents", "cache_memory_gb", "latent_cache_dir", "instance_variants", "class_variants", "caption_dropout")
+    (
+        "cache_latents",
+        "vae_batch_size",
+        "cache_memory_gb",
+        "latent_cache_dir",
+        "instance_variants",
+        "class_variants",
+        "caption_dropout",
+    )
 )
 """Settings of the photographs that show in nothing before training."""
 

@@ -531,7 +531,8 @@ class _Planner:
         self._networks(stage, there | self._autoencoder)
         self._embeddings(stage)
         stage.add("latents", "host", self.latents)
-        stage.add("an image in the autoencoder", self.here, self._encoding, "predicted")
+        images = max(1, min(self.config.vae_batch_size, self.work.variants)) if self.config.cache_latents else 1
+        stage.add("images in the autoencoder", self.here, images * self._encoding, "predicted")
         stage.add("what reading adds", "host", self._reading(self._autoencoder) + HELD_BACK, "predicted")
         return stage
 

@@ -81,6 +81,7 @@ class Latents:
         images: of every concept and kind.
         encode: the backend's `encode_images`.
         memory_bytes: what is cached beyond this lies in files, deleted at the end, in `scratch`.
+        together: images of one shape that are encoded at once to be kept.
         disk_cache: where latents of earlier runs lie and those of this one are added.
     """
 
@@ -92,8 +93,9 @@ class Latents:
         memory_bytes: float,
         scratch: Path,
         disk_cache: LatentCache | None = None,
+        together: int = 1,
     ):
-        self._disk_cache = disk_cache
+        self._disk_cache, self._together = disk_cache, together
         self._seed, self._images, self._encode = seed, images, encode
         self._memory_bytes, self._scratch = memory_bytes, scratch
         self._cached: dict[_Variant, Float] = {}
@@ -150,7 +152,7 @@ class Latents:
                 have encoded.
         """
         room, kept = None, 0
-        for number, planes in enumerate(made_by_turns(keys, self._of_variant, world, first)):
+        for number, planes in enumerate(made_by_turns(keys, self._of_variants, world, first, self._together)):
             key = keys[number]
             if sharing and sharing.leads and maker(number, first, world) not in sharing.ranks:
                 self._keep(key.sample, planes)
@@ -162,8 +164,17 @@ class Latents:
                 kept += 1
             step()
 
-    def _of_variant(self, key: _Variant) -> Float:
-        return self._planes_or_cached(key.sample)
+    def _of_variants(self, keys: Sequence[_Variant]) -> list[Float]:
+        """Of one shape; from an earlier run where it encoded the same."""
+        samples, cache = [key.sample for key in keys], self._disk_cache
+        if cache is None:
+            return self._planes(samples)
+        found = {sample: cache.get(self._key(sample, cache)) for sample in samples}
+        lacking = [sample for sample, planes in found.items() if planes is None]
+        for sample, planes in zip(lacking, self._planes(lacking) if lacking else [], strict=True):
+            cache.put(self._key(sample, cache), planes)
+            found[sample] = planes
+        return [planes for planes in found.values() if planes is not None]
 
     def decoded(self, samples: Iterable[Sample]) -> Decoded:
         """The images of those whose latents are not kept.  No network is asked, so any thread may."""
@@ -173,20 +184,10 @@ class Latents:
         """Mean, standard deviation and weights; of an image that `decoded` has told, where it is given."""
         planes = self._cached.get(_Variant.of(sample)) if sample.variant is not None else None
         if planes is None:
-            planes = self._planes(sample, image)
+            planes = self._planes([sample], [image] if image else None)[0]
         refers, weights = self._images[sample.image_set].folder.refers, planes[-1:] if len(planes) % 2 else None
         mean, std, *reference = np.split(planes[: len(planes) // 2 * 2], 4 if refers else 2)
         return Encoded(mean, std, weights, (reference[0], reference[1]) if refers else None)
-
-    def _planes_or_cached(self, sample: Sample) -> Float:
-        """`_planes`, from an earlier run where it encoded the same."""
-        if self._disk_cache is None:
-            return self._planes(sample)
-        planes = self._disk_cache.get(key := self._key(sample, self._disk_cache))
-        if planes is None:
-            planes = self._planes(sample)
-            self._disk_cache.put(key, planes)
-        return planes
 
     def _keep(self, sample: Sample, planes: Float) -> None:
         """Let later runs here have what a rank elsewhere has encoded."""
@@ -201,25 +202,32 @@ class Latents:
         return cache.key(photo, crop, place, images.outside_weight, images.folder.background)
 
     @during(IMAGES)
-    def _planes(self, sample: Sample, image: TrainingImage | None = None) -> Float:
-        """[2C … 4C + 1, h, w] mean and standard deviation of one sample's image, those of its reference, and weights.
+    def _planes(self, samples: Sequence[Sample], decoded: Sequence[TrainingImage] | None = None) -> list[Float]:
+        """[2C … 4C + 1, h, w] mean and standard deviation of each sample's image, those of its reference, and weights.
 
-        Images are encoded one at a time, so that the bits do not depend on which others are encoded beside it.
+        Samples are of one shape, and all of them have a reference, or none.  The bits of one that is encoded alone do
+        not depend on the others.
         """
-        images = self._images[sample.image_set]
-        image = image or self._image(sample)
-        with named(str(images.folder.photos[sample.image].path)):
-            encoded = [part[0] for part in self._encode(image.pixels[None])]
-        if image.reference is not None:
-            with named(str(images.folder.photos[sample.image].reference)):
-                encoded += [part[0] for part in self._encode(image.reference[None])]
-        if images.outside_weight is None:
-            return np.concatenate(encoded)
-        shape = encoded[0].shape[1:]
-        weights = np.ones((1, *shape), np.float32)
+        images = decoded or [self._image(sample) for sample in samples]
+        photos = [self._images[sample.image_set].folder.photos[sample.image] for sample in samples]
+        with named(_some(photo.path for photo in photos)):
+            encoded = [*self._encode(np.stack([image.pixels for image in images]))]
+        if images[0].reference is not None:
+            with named(_some(photo.reference for photo in photos)):
+                encoded += self._encode(np.stack([i.reference for i in images if i.reference is not None]))
+        planes = [np.concatenate(each) for each in zip(*encoded, strict=True)]
+        return [self._weighed(*each) for each in zip(planes, samples, images, strict=True)]
+
+    def _weighed(self, planes: Float, sample: Sample, image: TrainingImage) -> Float:
+        """With the weights of the squared errors, where the loss is weighed by place."""
+        outside = self._images[sample.image_set].outside_weight
+        if outside is None:
+            return planes
+        height, width = planes.shape[1:]
+        weights = np.ones((1, height, width), np.float32)
         if image.mask is not None:
-            weights = latent_weights(image.mask, (shape[0], shape[1]), images.outside_weight)
-        return np.concatenate([*encoded, weights])
+            weights = latent_weights(image.mask, (height, width), outside)
+        return np.concatenate([planes, weights])
 
     def _image(self, sample: Sample) -> TrainingImage:
         images = self._images[sample.image_set]
@@ -241,3 +249,9 @@ class Latents:
             file = tempfile.TemporaryFile(dir=self._scratch)  # noqa: SIM115  (lives as long as the array)
             reserve(file, size)
             return np.memmap(file, np.float32, "r+", shape=shape)
+
+
+def _some(files: Iterable[Path | None]) -> str:
+    """For messages: the first, and how many there are besides."""
+    first, *others = files
+    return f"{first} and {len(others)} more" if others else str(first)

@@ -243,9 +243,9 @@ def complete(begun: Begun) -> Prepared:
     if data.held_out:
         held_out = HeldOut.encode(data.held_out, prompts, resolved.schedule, resolved.family, config.seed, backend)
     images = _images(data, class_folders, resolved.outside_weight)
-    latents = Latents(
-        config.seed, images, backend.encode_images, resolved.latent_bytes or 0, folder, resolved.latent_cache
-    )
+    room, cache = resolved.latent_bytes or 0, resolved.latent_cache
+    together = config.vae_batch_size if config.cache_latents else 1
+    latents = Latents(config.seed, images, backend.encode_images, room, folder, cache, together)
     batcher = Batcher(resolved.plan, resolved.schedule, latents, prompts, resolved.weighting, resolved.family)
     if resolved.latent_bytes is not None:
         latents.fill(resolved.plan.images_used(first, resolved.rates.total, rank), backend.world)

@@ -37,28 +37,43 @@ def in_order(everyone: Sequence[Any], count: int) -> list[Any]:
     return [everyone[n % len(everyone)][n // len(everyone)] for n in range(count)]
 
 
-def made_by_turns(work: Sequence[T], make: Callable[[T], Float], world: World, first: int = 0) -> Iterator[Float]:
+def made_by_turns(
+    work: Sequence[T],
+    make: Callable[[Sequence[T]], Sequence[Float]],
+    world: World,
+    first: int = 0,
+    together: int = 1,
+) -> Iterator[Float]:
     """Arrays of one shape [P, h, w], each made by one rank, on every rank; all call it, of the same work.
 
     Args:
         first: the rank that makes the first, by number modulo their count.
+        together: how many `make` is asked for at once, at most.
     """
     if world.size == 1:
-        yield from map(make, work)
+        for part in parts(work, together):
+            yield from make(part)
         return
     shape: tuple[int, ...] = ()
-    for start in range(0, len(work), AT_ONCE * world.size):
-        some = range(start, min(len(work), start + AT_ONCE * world.size))
-        mine = [make(work[n]) for n in some if maker(n, first, world) == world.rank]
+    at_once = max(AT_ONCE, together)
+    for start in range(0, len(work), at_once * world.size):
+        some = range(start, min(len(work), start + at_once * world.size))
+        own = [work[n] for n in some if maker(n, first, world) == world.rank]
+        mine = [array for part in parts(own, together) for array in make(part)]
         if not shape:  # who has none to make does not know it
             known = np.array(mine[0].shape if mine else (0, 0, 0), np.float64)
             shape = tuple(int(side) for side in np.max(world.gather(known), axis=0))
-        handed = np.zeros((AT_ONCE, *shape))
+        handed = np.zeros((at_once, *shape))
         for place, array in zip(handed, mine, strict=False):
             place[...] = array
         everyone = world.gather(handed)
         for n in some:
             yield everyone[maker(n, first, world)][(n - start) // world.size].astype(np.float32)
+
+
+def parts(work: Sequence[T], size: int) -> list[Sequence[T]]:
+    """In order, each of so many, the last of what is left."""
+    return [work[start : start + size] for start in range(0, len(work), size)]
 
 
 def maker(number: int, first: int, world: World) -> int:

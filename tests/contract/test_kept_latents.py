@@ -25,7 +25,7 @@ def test_kept_latents_are_used_again_and_never_wrongly(
 
     encoded = []
     whole = Latents._planes
-    monkeypatch.setattr(Latents, "_planes", lambda self, s: encoded.append(s.image) or whole(self, s))
+    monkeypatch.setattr(Latents, "_planes", lambda self, s: encoded.extend(s) or whole(self, s))
     photos = draw_photos(tmp_path / "photos", count=3)
     keep: dict[str, Any] = {"latent_cache_dir": str(tmp_path / "kept"), "max_train_steps": 3}
 
@@ -52,6 +52,32 @@ def test_kept_latents_are_used_again_and_never_wrongly(
         file.write_bytes(file.read_bytes()[:100])
     assert images_encoded("h") == 3, "what is damaged is made anew"
     assert numbers(runs[-1]) == numbers(runs[3])
+
+
+@pytest.mark.parametrize("kept", [{}, {"latent_cache_dir": "kept"}, {"masked_loss": True}], ids=["", "kept", "masked"])
+def test_several_encoded_at_once_are_what_each_is(
+    kept: dict[str, Any], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dreamcore.training.latents import Latents
+
+    at_once: list[int] = []
+    whole = Latents._planes
+    monkeypatch.setattr(Latents, "_planes", lambda self, s: at_once.append(len(s)) or whole(self, s))
+    photos = draw_photos(tmp_path / "photos", count=5)
+    if kept.get("masked_loss"):
+        for number, file in enumerate(sorted(photos.iterdir())):
+            shape = np.zeros((48, 48), np.uint8)
+            shape[:, : 8 * (number + 1)] = 255
+            Image.fromarray(shape).resize(Image.open(file).size).save(file.with_name(f"{file.stem}-mask.png"))
+    given = {n: str(tmp_path / v) if isinstance(v, str) else v for n, v in kept.items()} | {"max_train_steps": 5}
+    alone = small_run(tiny_model, photos, tmp_path / "alone", **given)
+    assert set(at_once) == {1}
+    shutil.rmtree(tmp_path / "kept", ignore_errors=True)
+    at_once.clear()
+    together = small_run(tiny_model, photos, tmp_path / "together", vae_batch_size=2, **given)
+    assert sorted(at_once) == [1, 2, 2]
+    losses = [[record["loss"] for record in run.metrics] for run in (alone, together)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
 def test_a_folder_that_cannot_be_used_leaves_an_earlier_run_alone(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,19 @@ from ..support.threads import Rank, each
 from ..support.tiny import draw_photos
 
 
+@pytest.mark.parametrize("together", [1, 3, 6])
 @pytest.mark.parametrize("size", [1, 2, 3])
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 30])
-def test_each_thing_is_made_once_and_all_have_it(size: int, count: int) -> None:
+def test_each_thing_is_made_once_and_all_have_it(size: int, count: int, together: int) -> None:
     made: list[int] = []
 
-    def make(number: int) -> NDArray[np.float32]:
-        made.append(number)
-        return np.full((2, 1, 3), number + 0.1, np.float32)
+    def make(numbers: Sequence[int]) -> list[NDArray[np.float32]]:
+        assert 0 < len(numbers) <= together
+        made.extend(numbers)
+        return [np.full((2, 1, 3), number + 0.1, np.float32) for number in numbers]
 
     for first in (0, 2):
-        found = each(size, lambda rank, first=first: list(made_by_turns(range(count), make, rank, first)))
+        found = each(size, lambda rank, first=first: list(made_by_turns(range(count), make, rank, first, together)))
         for one in found:
             assert [float(array[1, 0, 2]) for array in one] == [np.float32(n + 0.1) for n in range(count)]
             assert {array.dtype for array in one} == {np.dtype(np.float32)}

@@ -41,7 +41,6 @@ NOTHING: dict[str, Meaning] = {
     ),
     **_nothing("the framework's own attention is as sparing of memory", "diffusers_xformers", switch=True),
     **_nothing("the autoencoder computes in float32", "no_half_vae", switch=True),
-    **_nothing("latents are encoded once, as many at a time as fit", "vae_batch_size"),
     **_nothing("kept latents are named by content, and checked", "skip_cache_check", switch=True),
     **_nothing("photographs are looked at once, before training", "cache_info", switch=True),
     **_nothing("photographs are decoded and encoded once, before training", "max_data_loader_n_workers"),
