@@ -33,7 +33,7 @@ from .memory import out_of_memory
 from .models import Named
 from .offload import Manner, Offloaded
 from .optim import Optimizer
-from .precision import DTYPES, autocast, check_class_precision, check_precision, set_tf32
+from .precision import DTYPES, autocast, check_class_precision, check_latents, check_precision, set_tf32
 from .ranks import OverRanks
 from .sampling import Conditioning
 from .staging import Staging
@@ -68,6 +68,7 @@ class TorchBackend(OverRanks):
         self.device = choose_device(settings.device)
         self.world = join_world(self.device)
         self.dtype = self._class_dtype = check_precision(settings.mixed_precision, self.device)
+        self._vae_dtype, self._vae_checked = torch.float32, False
         self._compiled = False
         self.store = Store(self.device)
         self._staging = Staging(self.device) if self.device.type == "cuda" else None
@@ -137,7 +138,15 @@ class TorchBackend(OverRanks):
             yield
 
     def encode_pixels(self, pixels: Float) -> tuple[Float, Float]:
-        answer = self.vae.encode(self.to_device(self.as_film(pixels)))
+        found = self._encoded(pixels, self._vae_dtype)
+        if self._vae_dtype is not torch.float32 and not self._vae_checked:
+            check_latents(found[0], self._encoded(pixels, torch.float32)[0], "bf16")
+            self._vae_checked = True
+        return found
+
+    def _encoded(self, pixels: Float, dtype: torch.dtype) -> tuple[Float, Float]:
+        with autocast(self.device, dtype):
+            answer = self.vae.encode(self.to_device(self.as_film(pixels)))
         return self.answered(getattr(answer, "latent_dist", answer))
 
     def decode_latents(self, latents: Float) -> Float:
@@ -172,6 +181,7 @@ class TorchBackend(OverRanks):
     def place(self, config: TrainConfig) -> None:
         if config.compile:
             check_compiler(self.device)
+        self._vae_dtype = check_precision(config.vae_precision, self.device, "vae_precision")
         if config.with_prior_preservation and config.prior_generation_precision is not None:
             self._class_dtype = check_class_precision(config.prior_generation_precision, self.denoiser)
         if config.channels_last:  # before the optimizer, whose state takes on the weights' layout

@@ -225,6 +225,7 @@ TRAIN: dict[str, Use] = {
     "instance_variants": Use(RANDOM, same=lambda c: (1,)),
     "class_variants": Use(CLASSES, RANDOM, same=lambda c: (1,)),
     "vae_batch_size": Use(CACHE, AUTOENCODER),
+    "vae_precision": Use(AUTOENCODER, on("torch")),
     "cache_memory_gb": Use(CACHE),
     "latent_cache_dir": Use(CACHE),
     "prior_loss_weight": Use(CLASSES),

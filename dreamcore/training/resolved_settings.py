@@ -115,7 +115,8 @@ def resolve_settings(
     memory = config.cache_memory_gb * 2**30 if config.cache_latents else None
     latent_cache = None
     if memory is not None and config.latent_cache_dir is not None:
-        encoder = encoder_identity(data.model, str(context.backend), backend.device_name())
+        device = backend.device_name() + ("" if config.vae_precision == "fp32" else f", {config.vae_precision}")
+        encoder = encoder_identity(data.model, str(context.backend), device)
         latent_cache = LatentCache(Path(config.latent_cache_dir).expanduser(), encoder)
     prior_weight = config.prior_loss_weight if classes else 1.0
     schedule = noise_schedule(config, data.model)

@@ -98,6 +98,7 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "instance_variants": (3, RANDOM),
     "class_variants": (3, RANDOM | PRIOR),
     "vae_batch_size": (2, None),
+    "vae_precision": ("bf16", None),
     "cache_memory_gb": (2.0, {"cache_latents": True}),
     "with_prior_preservation": (True, {"class_prompt": "a dog", "num_class_images": 1, "prior_num_inference_steps": 1}),
     "prior_loss_weight": (0.5, PRIOR),
@@ -263,7 +264,7 @@ NEVER_READ = {"pre_compute_text_embeddings", "class_labels_conditioning"}
 """Accepted for other trainers' command lines: what it asks for is done in any case."""
 READ_IDLE = {"validation_negative_prompt", "repeats", "instance_variants", "class_variants", "use_8bit_adam"}
 READ_IDLE |= {"train_text_encoder", "train_text_encoder_ti", "quantize_base", "quantize_text_encoders"}
-READ_IDLE |= {"vae_encode_mode", "vae_batch_size"}
+READ_IDLE |= {"vae_encode_mode", "vae_batch_size", "vae_precision"}
 """What a run reads where it changes nothing: before it is known that it does."""
 ANOTHER: dict[str, Any] = {"caption_column": "words", "image_column": "picture", "amp_level": "O2", "mode": "graph"}
 ANOTHER |= {"init_lora": "first.safetensors"}
@@ -400,7 +401,7 @@ NOT_OF_FLOW = {"do_edm_style_training"} if "sd3" in RUNS else set[str]()
 """What cannot act on models of flow matching."""
 NOT_OF_PIXELS = {
     *("train_text_encoder", "pretrained_vae_model_name_or_path"),
-    *("enable_vae_slicing", "enable_vae_tiling", "vae_encode_mode", "vae_batch_size"),
+    *("enable_vae_slicing", "enable_vae_tiling", "vae_encode_mode", "vae_batch_size", "vae_precision"),
 }
 """What cannot act on DeepFloyd IF."""
 NOT_OF_LANGUAGE_MODELS = {"train_text_encoder_ti"} if "klein" in RUNS else set[str]()
@@ -455,7 +456,7 @@ def test_what_cannot_act_is_refused_before_the_model_loads(
 
 TORCH = {
     *("allow_tf32", "channels_last", "compile", "use_8bit_adam", "placement", "fused_backward_pass", "shard"),
-    "ddp_comm_hook",
+    *("ddp_comm_hook", "vae_precision"),
 }
 
 

@@ -138,6 +138,21 @@ def test_class_images_have_a_precision_of_their_own(tiny_model: Path, photos: Pa
     assert numbers(again) == numbers(runs["bf16"]), "the words' embeddings for training are not those for the images"
 
 
+def test_images_are_encoded_in_16_bits_where_that_is_near_enough(
+    tiny_model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: dict[str, Any] = {"max_train_steps": 2, "latent_cache_dir": str(tmp_path / "kept")}
+    whole = small_run(tiny_model, photos, tmp_path / "whole", **kept)
+    files = len(list((tmp_path / "kept").rglob("*.safetensors")))
+    half = small_run(tiny_model, photos, tmp_path / "half", **kept, vae_precision="bf16")
+    assert len(list((tmp_path / "kept").rglob("*.safetensors"))) == 2 * files, "kept latents are of their precision"
+    losses = [np.array([record["loss"] for record in run.metrics]) for run in (whole, half)]
+    assert (losses[0] != losses[1]).all() and np.allclose(*losses, rtol=0.02)
+    monkeypatch.setattr("dreamcore.adapters.torch.precision.MOST", 1e-5)
+    with pytest.raises(ConfigError, match=r"vae_precision: in bf16 .* more than 0.0 %; leave it out"):
+        small_run(tiny_model, photos, tmp_path / "refused", max_train_steps=2, vae_precision="bf16")
+
+
 def test_channels_last_changes_no_number(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"checkpointing_steps": 2, "use_ema": True}
     plain = small_run(tiny_model, photos, tmp_path / "a", **settings)
