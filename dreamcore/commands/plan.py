@@ -14,8 +14,8 @@ from ..io.names import CONFIG, METRICS
 from ..models.folder import ModelFolder
 from ..models.settings import model_facts
 from ..placement.plan import Plan
-from ..placement.stages import WAYS
 from ..placement.times import expect
+from ..placement.workload import WAYS
 from ..runs.layout import output_folder
 from ..text.prompts import places
 from ..track import read_lines, shows_progress

@@ -12,7 +12,8 @@ from ..errors import ConfigError
 from ..placement.machine import find_machine
 from ..placement.plan import Plan
 from ..placement.remedies import advise_fitting, cannot_fit
-from ..placement.stages import WAYS, Workload, make_plan
+from ..placement.stages import make_plan
+from ..placement.workload import WAYS, Workload
 from ..runs.overlaps import class_folder
 from ..track import Trackers
 from .settings import variants

@@ -14,12 +14,13 @@ from dreamcore.backends.installed import installed_backends
 from dreamcore.config import TrainConfig
 from dreamcore.errors import ConfigError
 from dreamcore.models.folder import ModelFolder
-from dreamcore.placement import machine, remedies, stages
+from dreamcore.placement import held, machine, remedies
 from dreamcore.placement.activations import Arithmetic, Costs, Pass, denoiser_pass
 from dreamcore.placement.headers import stored_weights
 from dreamcore.placement.machine import Machine
 from dreamcore.placement.plan import CONTEXT, Plan, Stage
-from dreamcore.placement.stages import WAYS, Workload, make_plan
+from dreamcore.placement.stages import make_plan
+from dreamcore.placement.workload import WAYS, Workload
 from dreamcore.training import memory_plan, setup
 
 from ..support import needs
@@ -141,7 +142,7 @@ def test_a_cpu_holds_one_component_after_the_other(tiny_model: Path) -> None:
 
 
 def test_embeddings_have_a_budget_on_the_device(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages, "ON_DEVICE", 77 * 32 * 4)
+    monkeypatch.setattr(held, "ON_DEVICE", 77 * 32 * 4)
     plan = planned(tiny_model)
     for name in ("encoding prompts", "encoding images", "training"):
         assert item(plan, name, "prompt embeddings") == 77 * 32 * 4

@@ -16,7 +16,8 @@ from dreamcore.placement import remedies
 from dreamcore.placement.headers import stored_weights
 from dreamcore.placement.machine import Machine
 from dreamcore.placement.plan import CONTEXT, Plan
-from dreamcore.placement.stages import Workload, make_plan
+from dreamcore.placement.stages import make_plan
+from dreamcore.placement.workload import Workload
 
 from ..support.runs import configuration
 

@@ -11,7 +11,8 @@ from dreamcore.config import TrainConfig, load_config
 from dreamcore.models.folder import ModelFolder
 from dreamcore.placement.machine import Machine
 from dreamcore.placement.plan import CONTEXT, GIB, Plan
-from dreamcore.placement.stages import Workload, make_plan
+from dreamcore.placement.stages import make_plan
+from dreamcore.placement.workload import Workload
 from dreamcore.training.settings import settle_defaults
 from tests.support.paths import ROOT
 from tools.house.published import write_published

@@ -13,7 +13,8 @@ from ...config import TrainConfig
 from ...config.optimizers import name_of
 from ...placement.machine import find_machine
 from ...placement.plan import Plan
-from ...placement.stages import WAYS, make_plan
+from ...placement.stages import make_plan
+from ...placement.workload import WAYS
 from ...training.memory_plan import sized, workload
 from ...training.training_data import TrainingData
 
