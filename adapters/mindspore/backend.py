@@ -22,8 +22,8 @@ from dreamcore.families import Family
 from dreamcore.formats.lora import factors_for
 from dreamcore.models.folder import ModelFolder
 from dreamcore.models.settings import family_inputs
-from dreamcore.text import conditioning
-from dreamcore.text.conditioning import LoadedEncoder, Tokens
+from dreamcore.text import conditions
+from dreamcore.text.encoder import LoadedEncoder, Tokens
 
 from .devices import choose_device  # isort: skip  # before MindSpore: it settles how MindSpore starts
 
@@ -41,7 +41,7 @@ from .precision import check_precision
 
 __all__ = ["MindSporeBackend", "load", "out_of_memory"]
 
-Conditioning = conditioning.Conditioning[Tensor]
+Conditioning = conditions.Conditioning[Tensor]
 
 
 def load(model: ModelFolder, settings: ModelSettings) -> MindSporeBackend:
@@ -150,7 +150,7 @@ class MindSporeBackend(BaseBackend[Tensor]):
     def encode_tokens(self, part: LoadedEncoder[Tensor], ids: Tensor, masks: Tensor) -> Conditioning:
         if part.description.kind.generates:
             return super().encode_tokens(part, ids, masks)
-        return conditioning.Conditioning(*encode(part.network, Reader.of(part), ids, masks))
+        return conditions.Conditioning(*encode(part.network, Reader.of(part), ids, masks))
 
     def encode_prompt(self, part: LoadedEncoder[Tensor], tokens: Tokens, precision: Any) -> Conditioning:
         self.residence.come(part.description.network)

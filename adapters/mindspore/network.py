@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from dreamcore.text.conditioning import Layout, LoadedEncoder, join_prompt_embeds
+from dreamcore.text.conditions import Layout, join_prompt_embeds
+from dreamcore.text.encoder import LoadedEncoder
 
 LAYERS = re.compile(r"(^|\.)(resnets|attentions|layers?)\.\d+$|^(single_)?transformer_blocks\.\d+$")
 """Cells of a denoiser and of a text encoder that keep nothing but their inputs when they are recomputed."""

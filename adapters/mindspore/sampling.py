@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dreamcore.backends import pipelines
 from dreamcore.backends.protocol import SampleRequest
 from dreamcore.models.folder import ModelFolder
-from dreamcore.text.conditioning import Conditioning
+from dreamcore.text.conditions import Conditioning
 
 
 def make_latents(

@@ -20,8 +20,8 @@ from dreamcore.config import TrainConfig
 from dreamcore.config.common import ModelSettings, Precision
 from dreamcore.models.folder import ModelFolder
 from dreamcore.placement.shards import share_out
-from dreamcore.text import conditioning
-from dreamcore.text.conditioning import LoadedEncoder, Tokens
+from dreamcore.text import conditions
+from dreamcore.text.encoder import LoadedEncoder, Tokens
 
 from . import lora, models
 from .ema import EMA
@@ -34,7 +34,7 @@ from .sharding import Wires
 
 __all__ = ["PaddleBackend", "load", "out_of_memory"]
 
-Conditioning = conditioning.Conditioning[paddle.Tensor]
+Conditioning = conditions.Conditioning[paddle.Tensor]
 
 
 def load(model: ModelFolder, settings: ModelSettings) -> PaddleBackend:

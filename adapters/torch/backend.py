@@ -20,7 +20,7 @@ from dreamcore.config import TrainConfig
 from dreamcore.config.common import ModelSettings, Precision
 from dreamcore.io.system import keep_blocks_apart
 from dreamcore.models.folder import ModelFolder
-from dreamcore.text.conditioning import LoadedEncoder, Tokens
+from dreamcore.text.encoder import LoadedEncoder, Tokens
 
 from . import lora, models, sampling
 from .casting import Casting

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from dreamcore.backends import pipelines
 from dreamcore.backends.protocol import SampleRequest
 from dreamcore.models.folder import ModelFolder
-from dreamcore.text import conditioning
+from dreamcore.text import conditions
 
-Conditioning = conditioning.Conditioning[torch.Tensor]
+Conditioning = conditions.Conditioning[torch.Tensor]
 
 
 @torch.no_grad()

@@ -31,7 +31,9 @@ from ..io.progress import each
 from ..models.folder import ModelFolder
 from ..models.latent_space import autoencoder_class
 from ..models.lora_files import as_safetensors, find_lora, sets_lengths
-from ..text.conditioning import Conditioning, LoadedEncoder, TextConditioner
+from ..text.conditioning import TextConditioner
+from ..text.conditions import Conditioning
+from ..text.encoder import LoadedEncoder
 from ..text.new_words import NewWords
 from .ema import EMA
 from .hooks import Hooks, T

@@ -15,7 +15,9 @@ from ..config import TrainConfig
 from ..config.common import Precision
 from ..formats.weights import Arrays
 from ..models.folder import ModelFolder
-from ..text.conditioning import Conditioning, LoadedEncoder, TextHooks
+from ..text.conditions import Conditioning
+from ..text.encoder import LoadedEncoder
+from ..text.hooks import TextHooks
 from .ema import EMA
 from .loading import Component
 from .lora import Lora

@@ -20,7 +20,7 @@ from ..text.new_words import NewWords
 from .protocol import Float
 
 if TYPE_CHECKING:
-    from ..text.conditioning import LoadedEncoder
+    from ..text.encoder import LoadedEncoder
     from .hooks import Hooks
 
 T = TypeVar("T")

@@ -25,7 +25,7 @@ from ..families.packing import pack, stacked, unpack
 
 if TYPE_CHECKING:
     from ..models.folder import ModelFolder
-    from ..text.conditioning import Conditioning
+    from ..text.conditions import Conditioning
     from .protocol import SampleRequest
 
 Tensor = TypeVar("Tensor")

@@ -10,7 +10,7 @@ from ..backends.optimizers import rule_for
 from ..backends.quantization import quantised
 from ..config.optimizers import OPTIMIZERS, name_of
 from ..formats.weights import READ_AHEAD
-from ..text.conditioning import ON_DEVICE
+from ..text.rows import ON_DEVICE
 from .facts import QUANTISING, Facts
 from .plan import Place, Stage
 from .shards import gathered

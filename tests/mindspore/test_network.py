@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from dreamcore.families import FAMILIES
-from dreamcore.text.conditioning import Layout, LoadedEncoder
+from dreamcore.text.conditions import Layout
+from dreamcore.text.encoder import LoadedEncoder
 
 from ..support import needs
 

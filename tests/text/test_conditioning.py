@@ -16,16 +16,11 @@ from dreamcore.families.base import words_mask
 from dreamcore.families.encoders import LANGUAGE_MODEL
 from dreamcore.models.folder import ModelFolder
 from dreamcore.models.locate import TINYWORLD
-from dreamcore.text import conditioning
-from dreamcore.text.conditioning import (
-    CACHED_PROMPTS,
-    Conditioning,
-    LoadedEncoder,
-    TextConditioner,
-    TextHooks,
-    Tokens,
-    templated,
-)
+from dreamcore.text import rows as kept_rows
+from dreamcore.text.conditioning import CACHED_PROMPTS, TextConditioner
+from dreamcore.text.conditions import Conditioning
+from dreamcore.text.encoder import LoadedEncoder, Tokens, templated
+from dreamcore.text.hooks import TextHooks
 
 Array = np.ndarray[Any, Any]
 TOKENS, WIDTH = 4, 3
@@ -108,7 +103,7 @@ def test_what_batches_number_is_held_once(words: Counted) -> None:
 
 def test_beyond_a_budget_embeddings_lie_in_the_hosts_memory(words: Counted, monkeypatch: pytest.MonkeyPatch) -> None:
     """What they are is the same, and those on the device are never more than they may be, one prompt's apart."""
-    monkeypatch.setattr(conditioning, "ON_DEVICE", 5 * ROW)
+    monkeypatch.setattr(kept_rows, "ON_DEVICE", 5 * ROW)
     prompts = [f"a dog, {i}" for i in range(20)]
     most = 0
     encode = words.encode_prompt

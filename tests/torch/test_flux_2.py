@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from dreamcore.errors import ConfigError
 from dreamcore.models.folder import ModelFolder
-from dreamcore.text.conditioning import templated
+from dreamcore.text.encoder import templated
 
 from ..support import images as pictures
 from ..support import needs

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from dreamcore.models.folder import ModelFolder
-from dreamcore.text.conditioning import templated
+from dreamcore.text.encoder import templated
 
 from ..support import images as pictures
 from ..support import needs
