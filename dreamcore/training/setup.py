@@ -199,16 +199,7 @@ def complete(begun: Begun) -> Prepared:
 
     if rank == 0:
         warn_of_data(config, data, trackers.warn, trackers.message)
-    plan = keep_to_plan(config, data, folder, name, trackers, refuses=not config.ignore_memory_plan)
-    placing = dict(plan.placing) if plan else {}
-    memory = PeakMemory(plan.predictions() if plan else {}, trackers.detail)
-    config, backend = load_suggested(name, data.model, config, trackers.message, memory.idle)
-    trackers.message(f"{data.model.family.name} on {name}, {backend.device_name()}")
-    with during(LOADING), progress("preparing the model for training"):
-        trained = backend.prepare_training(config.model_copy(update=agreed_placing(placing, backend.world)))
-    memory.watch(backend)
-    if config.enable_xformers_memory_efficient_attention:
-        trackers.message(XFORMERS)
+    config, backend, memory, trained = _loaded(begun, name)
     resolved = resolve_settings(config, data, folder, context, backend, trained)
     for warning in (warm_up_too_long(resolved.rates), unusual_rate(config), idle_at_the_end(resolved.rates)):
         if warning is not None:
@@ -242,10 +233,7 @@ def complete(begun: Begun) -> Prepared:
     held_out = None
     if data.held_out:
         held_out = HeldOut.encode(data.held_out, prompts, resolved.schedule, resolved.family, config.seed, backend)
-    images = _images(data, class_folders, resolved.outside_weight)
-    room, cache = resolved.latent_bytes or 0, resolved.latent_cache
-    together = config.vae_batch_size if config.cache_latents else 1
-    latents = Latents(config.seed, images, backend.encode_images, room, folder, cache, together)
+    latents = _latents(config, resolved, _images(data, class_folders, resolved.outside_weight), folder, backend)
     batcher = Batcher(resolved.plan, resolved.schedule, latents, prompts, resolved.weighting, resolved.family)
     if resolved.latent_bytes is not None:
         latents.fill(resolved.plan.images_used(first, resolved.rates.total, rank), backend.world)
@@ -271,6 +259,31 @@ def complete(begun: Begun) -> Prepared:
         criterion=begun.criterion,
         finished_at=begun.finished_at,
     )
+
+
+def _loaded(begun: Begun, name: str) -> tuple[TrainConfig, Backend, PeakMemory, list[str]]:
+    """The model, ready to train where the plan of memory admits it: settings with what the model suggests, the backend,
+    what watches memory, and the components that train."""
+    config, data, trackers = begun.config, begun.data, begun.trackers
+    plan = keep_to_plan(config, data, begun.folder, name, trackers, refuses=not config.ignore_memory_plan)
+    placing = dict(plan.placing) if plan else {}
+    memory = PeakMemory(plan.predictions() if plan else {}, trackers.detail)
+    config, backend = load_suggested(name, data.model, config, trackers.message, memory.idle)
+    trackers.message(f"{data.model.family.name} on {name}, {backend.device_name()}")
+    with during(LOADING), progress("preparing the model for training"):
+        trained = backend.prepare_training(config.model_copy(update=agreed_placing(placing, backend.world)))
+    memory.watch(backend)
+    if config.enable_xformers_memory_efficient_attention:
+        trackers.message(XFORMERS)
+    return config, backend, memory, trained
+
+
+def _latents(
+    config: TrainConfig, resolved: ResolvedSettings, images: Mapping[ImageSet, Images], folder: Path, backend: Backend
+) -> Latents:
+    together = config.vae_batch_size if config.cache_latents else 1
+    room, cache = resolved.latent_bytes or 0, resolved.latent_cache
+    return Latents(config.seed, images, backend.encode_images, room, folder, cache, together)
 
 
 @during(PROMPTS)
