@@ -49,7 +49,11 @@ def write_photographs(folder: Path, cell: Cell, name: str) -> None:
 
 
 def one(cell: Cell, name: str, seed: int, folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Train and judge once; what it measured, and how long it took."""
+    """Train and judge once; what it measured, and how long it took.
+
+    Args:
+        folder: CELL/SUBJECT/SEED of the experiment's own.
+    """
     kind, began = DRAWN[name].kind, time.monotonic()
     photographs, run, judged = (folder / part for part in ("photographs", "run", "evaluation"))
     for part in (run, judged):
@@ -62,6 +66,8 @@ def one(cell: Cell, name: str, seed: int, folder: Path, settings: dict[str, Any]
         given |= {"num_validation_images": 1, "report_to": "none", "seed": seed, **cell.settings, **settings}
         if cell.settings.get("with_prior_preservation") is False and not cell.settings.get("diff_output_preservation"):
             del given["class_prompt"]
+        elif not cell.settings.get("diff_output_preservation"):  # the same for all, so made once
+            given["class_data_dir"] = str(folder.parents[2] / "class-images" / of_class)
         dreamcore.train("quickstart", instance_data_dir=str(photographs), output_dir=str(run), **given)
     trained = time.monotonic()
     prompts = folder / "prompts.txt"
