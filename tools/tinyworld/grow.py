@@ -2,8 +2,8 @@
 
 python tools/tinyworld/grow.py --model dreamcore/tinyworld/model --out build/tinyworld/grown
 
-A new block's last convolution, or an attention's last projection, is nought; where a way up joins a level's second skip,
-its shortcut lets the first half through.
+A new block's last convolution, or an attention's last projection, is nought; where the way up takes a level's second
+skip, its shortcut lets the first half through.
 """
 
 from __future__ import annotations
