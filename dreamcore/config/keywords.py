@@ -256,12 +256,12 @@ class ImageGroupKeywords(TypedDict, total=False):
     """Random crops and flips kept of each class image; 0 draws a new one for every sample."""
 
     vae_batch_size: int
-    """Images of one shape that the autoencoder encodes at once, where latents are kept: more is faster on a card. With
-    1 an image's latents do not depend on the others; with more their last bits do."""
+    """Images of one shape that the autoencoder encodes at once, where latents are kept: more give a card more to do.
+    With 1 an image's latents do not depend on the others; with more their last bits do."""
 
     vae_precision: Literal["fp32", "bf16"]
-    """Precision in which the autoencoder encodes images, PyTorch: bf16 is faster on a card, and refused where the first
-    image's latents then lie more than 2.9 % of their deviation from float32's (root mean square)."""
+    """Precision in which the autoencoder encodes images, PyTorch: bf16 moves half the bytes, and is refused where the
+    first image's latents then lie more than 2.9 % of their deviation from float32's (root mean square)."""
 
     cache_memory_gb: float
     """Memory for cached latents in GiB; what goes beyond is kept on disk in the output folder during the run."""

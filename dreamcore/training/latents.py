@@ -81,8 +81,8 @@ class Latents:
         images: of every concept and kind.
         encode: the backend's `encode_images`.
         memory_bytes: what is cached beyond this lies in files, deleted at the end, in `scratch`.
-        together: images of one shape that are encoded at once to be kept.
         disk_cache: where latents of earlier runs lie and those of this one are added.
+        together: images of one shape that are encoded at once to be kept.
     """
 
     def __init__(
