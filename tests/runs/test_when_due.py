@@ -76,7 +76,7 @@ def test_latents_are_kept_by_how_photographs_were_scaled(
 ) -> None:
     encoded: list[int] = []
     whole = Latents._planes
-    monkeypatch.setattr(Latents, "_planes", lambda self, s: encoded.append(s.image) or whole(self, s))
+    monkeypatch.setattr(Latents, "_planes", lambda self, s: encoded.extend(one.image for one in s) or whole(self, s))
     settings: dict[str, Any] = {"latent_cache_dir": str(tmp_path / "kept"), "center_crop": True, "max_train_steps": 3}
     counts = []
     for number, mode in enumerate(("lanczos", "nearest", None, "nearest", "hamming")):
