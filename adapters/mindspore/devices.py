@@ -8,10 +8,14 @@ os.environ.setdefault("GLOG_v", "3")  # MindSpore warns at length of Ascend libr
 
 import mindspore as ms
 
-from dreamcore.config.common import ModelSettings
+from dreamcore.config.common import DeviceSettings
 from dreamcore.errors import ConfigError
 
 from . import cpu_shim
+
+DEPTH = 5000
+"""Calls within calls that the compiler follows: each turn of a loop is one, and a denoiser beside a text encoder that
+trains has more than its own thousand.  A stack of 8 MiB takes 10,000, as tried."""
 
 
 def devices() -> list[str]:
@@ -20,7 +24,7 @@ def devices() -> list[str]:
     return ["cpu", *(f"ascend:{i}" for i in range(ascend.device_count() if ascend.is_available() else 0))]
 
 
-def choose_device(settings: ModelSettings) -> tuple[str, bool]:
+def choose_device(settings: DeviceSettings) -> tuple[str, bool]:
     """Set MindSpore's device and execution mode; mindone may be imported after this, not before.
 
     Returns:
@@ -41,6 +45,7 @@ def choose_device(settings: ModelSettings) -> tuple[str, bool]:
             f"device: {settings.device or kind.lower()!r} cannot be used by this MindSpore "
             f"({str(error).splitlines()[0]}); there is {', '.join(devices())}"
         ) from None
+    ms.set_recursion_limit(DEPTH)
     ms.set_context(mode=ms.PYNATIVE_MODE)  # in graph mode the step alone is compiled, by ms.jit
     if cpu_shim.install():
         ms.runtime.launch_blocking()  # asynchronous launching makes steps several times slower on a CPU

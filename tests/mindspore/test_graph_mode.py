@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from dreamcore.backends.registry import load_backend
+from dreamcore.config.common import DeviceSettings
 from dreamcore.errors import ConfigError
 from dreamcore.models.folder import ModelFolder
 from dreamcore.training.loop import Run
@@ -91,3 +92,23 @@ def test_the_device_is_named_by_its_own_number(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(ms, "get_context", {"device_id": 3}.__getitem__)
     monkeypatch.setattr(ms.hal, "get_device_name", lambda index: f"Ascend910B{index}")
     assert backend.device_name() == "Ascend910B3 (ascend:3), graph mode"
+
+
+def test_more_calls_within_calls_than_the_compilers_own_limit() -> None:
+    import mindspore as ms
+
+    from dreamcore.adapters.mindspore.devices import choose_device
+
+    class Turns(ms.nn.Cell):
+        def __init__(self) -> None:
+            super().__init__()
+            self.turns = [(str(number), number) for number in range(700)]
+
+        def construct(self, x: Any) -> Any:
+            for _, number in self.turns:
+                if number >= 0:
+                    x = x + 1
+            return x
+
+    choose_device(DeviceSettings(device="cpu", mode="graph"))
+    assert float(ms.jit(Turns())(ms.Tensor([0.0], ms.float32))[0]) == 700
