@@ -169,10 +169,11 @@ class Latents:
         samples, cache = [key.sample for key in keys], self._disk_cache
         if cache is None:
             return self._planes(samples)
-        found = {sample: cache.get(self._key(sample, cache)) for sample in samples}
+        names = {sample: self._key(sample, cache) for sample in samples}
+        found = {sample: cache.get(name) for sample, name in names.items()}
         lacking = [sample for sample, planes in found.items() if planes is None]
         for sample, planes in zip(lacking, self._planes(lacking) if lacking else [], strict=True):
-            cache.put(self._key(sample, cache), planes)
+            cache.put(names[sample], planes)
             found[sample] = planes
         return [planes for planes in found.values() if planes is not None]
 
