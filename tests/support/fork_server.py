@@ -1,6 +1,7 @@
 """Starts `dreambooth` commands quickly: one process imports the framework, and each command is a fork of it.
 
-A line of JSON on standard input starts a command; a line with its process id, then one with how it ended, comes back.
+A line of JSON on standard input starts a command; a line with its process id comes back, and after any line in answer,
+which says that the process is held, one with how it ended.
 A job's keys are `argv`, `log`, and the trouble that it makes itself: with `die_at` k the command kills itself (SIGKILL)
 just before its k-th change of the file system; with `fill` [PATTERN, FILE, LEAVE] it writes FILE until its disk has
 LEAVE bytes, before it first changes a path, where PATTERN matches EVENT PATH (of Python's audit events); with
@@ -108,6 +109,7 @@ def main(*, stub: bool) -> None:
         if pid == 0:
             run_command(job)
         print(pid, flush=True)
+        sys.stdin.readline()  # the tests hold the process; until it is waited for, its id is its own, dead or alive
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 
 
@@ -188,10 +190,15 @@ class ForkServer:
 
     def start(self, argv: list[str], log: Path, **trouble: Any) -> Command:
         """Start a command; its output is appended to `log`."""
+        self._write(json.dumps({"argv": argv, "log": str(log), **trouble}))
+        command = Command(os.pidfd_open(int(self.read())), self)
+        self._write("held")
+        return command
+
+    def _write(self, line: str) -> None:
         assert self.process.stdin
-        self.process.stdin.write(json.dumps({"argv": argv, "log": str(log), **trouble}) + "\n")
+        self.process.stdin.write(line + "\n")
         self.process.stdin.flush()
-        return Command(os.pidfd_open(int(self.read())), self)
 
     def read(self) -> str:
         assert self.process.stdout
