@@ -6,8 +6,9 @@
 
 Rows are geometries (random weights), full fine-tuning and LoRA of rank 16, ways, and batch sizes; each is a process of
 its own, which prints its row when it is done: what fails is said and the others go on.  Ways are eager, compiled
-(`--compile`) and graphs (the same in PyTorch's mode `reduce-overhead`, which replays forward and backward as CUDA
-graphs).  Where diffusers' scripts are given, they train the same model in the same call (of Stable Diffusion 1).
+(`--compile`), graphs (`--cuda_graphs`), both, and trees (what is compiled in PyTorch's mode `reduce-overhead`, which
+replays forward and backward as CUDA graphs of its own).  Where diffusers' scripts are given, they train the same model
+in the same call (of Stable Diffusion 1).
 
 - *update*: the mean of `--updates`, the device waited for at the first and the last alone.
 - *floor*: counted floating-point operations at `--tflops`, or counted bytes at `--gb_per_s`, whichever is more: bytes
@@ -33,7 +34,13 @@ from .random_model import GEOMETRIES
 ROOT = Path(__file__).parents[1]
 RESOLUTIONS = {"sdxl": 1024, "sd3": 512, "flux": 512} | {name: g.resolution for name, g in GEOMETRIES.items()}
 METHODS: dict[str, list[str]] = {"full": [], "lora": ["--use_lora", "--rank=16"]}
-WAYS: dict[str, list[str]] = {"eager": [], "compiled": ["--compile"], "graphs": ["--compile"]}
+WAYS: dict[str, list[str]] = {
+    "eager": [],
+    "compiled": ["--compile"],
+    "graphs": ["--cuda_graphs"],
+    "both": ["--compile", "--cuda_graphs"],
+    "trees": ["--compile"],
+}
 TOO_LARGE = {("flux", "full"), ("sdxl", "full")}
 """What does not fit beside AdamW in float32, or takes most of a card."""
 WARM = 5
@@ -147,8 +154,8 @@ def _profile(update: Any, *, on_card: bool) -> list[tuple[str, float]]:
 
 def _prepare(asked: argparse.Namespace, scratch: Path, stack: ExitStack) -> Any:
     geometry, method, way, batch = json.loads(asked.one)
-    if way == "graphs":
-        _replay_graphs()
+    if way == "trees":
+        _replay_trees()
     more = [
         f"--train_batch_size={batch}",
         f"--mixed_precision={asked.mixed_precision}",
@@ -161,7 +168,7 @@ def _prepare(asked: argparse.Namespace, scratch: Path, stack: ExitStack) -> Any:
     return prepared(asked.model, RESOLUTIONS[geometry], scratch, stack, *more)
 
 
-def _replay_graphs() -> None:
+def _replay_trees() -> None:
     """Let what is compiled be replayed as CUDA graphs, which no setting does: docs/how-it-works.md says why."""
     import torch
 
@@ -188,7 +195,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--geometries", default="sd15,sdxl,sd3,flux", help="with commas; also small, 23m")
     parser.add_argument("--methods", default="full,lora")
-    parser.add_argument("--ways", default="eager", help="eager,compiled,graphs")
+    parser.add_argument("--ways", default="eager", help="of eager, compiled, graphs, both, trees")
     parser.add_argument("--batches", default="1,4,8")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--mixed_precision", default="bf16")

@@ -39,6 +39,13 @@ CHECKS: dict[str, tuple[dict[str, Any], float]] = {
     "gradient checkpointing": ({"gradient_checkpointing": True, "train_text_encoder": True}, EXACT),
     "channels last": ({"channels_last": True}, EXACT),
     "compiled": ({"compile": True}, EXACT),
+    "CUDA graphs": ({"cuda_graphs": True, "gradient_accumulation_steps": 2}, EXACT),
+    "CUDA graphs, bf16": ({"cuda_graphs": True, "mixed_precision": "bf16"}, NEAR),
+    "CUDA graphs, fp16": ({"cuda_graphs": True, "mixed_precision": "fp16"}, NEAR),
+    "CUDA graphs, LoRA": (LORA | {"cuda_graphs": True, "mixed_precision": "bf16"}, NEAR),
+    "CUDA graphs, LoRA, base in nf4": (LORA | {"cuda_graphs": True, "quantize_base": "nf4"}, 0.1),
+    "CUDA graphs, checkpointing": ({"cuda_graphs": True, "gradient_checkpointing": True}, EXACT),
+    "CUDA graphs of what is compiled": ({"cuda_graphs": True, "compile": True}, EXACT),
     "AdamW in 8 bits": ({"use_8bit_adam": True}, NEAR),
     "the optimizer on the host": ({"placement": "cpu", "mixed_precision": "bf16"}, NEAR),
     "updates in the backward pass": ({"fused_backward_pass": True, "max_grad_norm": 0}, EXACT),
@@ -48,7 +55,10 @@ CHECKS: dict[str, tuple[dict[str, Any], float]] = {
     "images": ({"validation_prompt": "a dog", "num_validation_images": 2, "validation_num_inference_steps": 2}, EXACT),
 }
 """What is tried -> its settings, and how far its losses may lie from float32's on the CPU."""
-NO_CPU = ("TensorFloat-32", "fp16 and its scale", "fp16, LoRA", "AdamW in 8 bits", "compiled")
+NO_CPU = {
+    *("TensorFloat-32", "fp16 and its scale", "fp16, LoRA", "AdamW in 8 bits", "compiled"),
+    *(name for name in CHECKS if name.startswith("CUDA graphs")),
+}
 """What a CPU has not, or takes minutes for."""
 TESTS = ("tests/contract", "tests/torch")
 

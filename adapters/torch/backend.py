@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from .casting import Casting
 from .compiling import check_compiler
 from .ema import EMA
 from .full_sharding import FullySharded, SharedEMA
+from .graphs import Graphs, Recorder, recorder
 from .launch import choose_device, join_world
 from .masters import Beside, Masters
 from .memory import out_of_memory
@@ -76,6 +78,7 @@ class TorchBackend(OverRanks):
         self._streaming: Streaming | None = None
         self._masters: Named = {}
         self._casting: Casting | None = None
+        self._recorder: Recorder | None = None
         set_tf32(settings.allow_tf32, self.device)
         self.on_device = self.device.type != "cpu"
         if not self.on_device:
@@ -181,6 +184,8 @@ class TorchBackend(OverRanks):
     def place(self, config: TrainConfig) -> None:
         if config.compile:
             check_compiler(self.device)
+        if config.cuda_graphs:
+            self._recorder = recorder(self.device, self.world.size)
         self._vae_dtype = check_precision(config.vae_precision, self.device, "vae_precision")
         if config.with_prior_preservation and config.prior_generation_precision is not None:
             self._class_dtype = check_class_precision(config.prior_generation_precision, self.denoiser)
@@ -270,7 +275,30 @@ class TorchBackend(OverRanks):
             self.optimizer.lr = lr
         super().train_step(micro_batches, lr)
 
+    @cached_property
+    def _graphs(self) -> Graphs | None:
+        """Where passes are replayed, those of this run's weights."""
+        if self._recorder is None:
+            return None
+        own = self.optimizer.inner if isinstance(self.optimizer, Masters) else self.optimizer
+        assert isinstance(own, Optimizer), "what shares the optimizer out is refused beside it"
+        own.keeps_gradients = True
+        return Graphs(self._passes, list(self.denoiser.parameters()), own.all, self._recorder)
+
+    def _passes(self, given: Mapping[str, Any]) -> torch.Tensor:
+        """`backward` of what is on the device already."""
+        errors = self.squared_error(self._answer(given["inputs"]), given["target"], given["mask"])
+        self.optimizer.scaled((errors * given["weight"]).sum()).backward()
+        if isinstance(self.optimizer, Masters):
+            self.optimizer.end_pass()
+        return errors.detach()
+
     def backward(self, batch: Batch) -> torch.Tensor:
+        if self._graphs:
+            arrays = {"weight": batch.weight} | ({} if batch.mask is None else {"mask": batch.mask})
+            given = {"mask": None} | {name: self.to_device(array) for name, array in arrays.items()}
+            given |= {"target": self.target(batch), "inputs": self.inputs(batch)}
+            return self._graphs.run(given, batch.seed)
         errors = super().backward(batch)
         if isinstance(self.optimizer, Masters):
             self.optimizer.end_pass()
@@ -285,9 +313,12 @@ class TorchBackend(OverRanks):
             self.optimizer.publish()
 
     def answer(self, batch: Batch) -> torch.Tensor:
+        return self._answer(self.inputs(batch))
+
+    def _answer(self, inputs: Mapping[str, Any]) -> torch.Tensor:
         streaming = self._streaming.saving() if self._streaming else nullcontext()
         with nullcontext() if self._casting else autocast(self.device, self.dtype), streaming, self.saving_notes():
-            answer: torch.Tensor = self.together(self.denoiser(**self.inputs(batch)).sample)
+            answer: torch.Tensor = self.together(self.denoiser(**inputs).sample)
         if self._casting:
             self._casting.settle()
         return answer.float()

@@ -47,6 +47,8 @@ class Optimizer:
         """Makes of the norm of these gradients the norm that is clipped: there may be others elsewhere."""
         self.beside: Mapping[str, Sequence[int]] = {}
         """Shapes of weights whose state is kept elsewhere, and in the same files."""
+        self.keeps_gradients = False
+        """Whether gradients stay where they are, as zeros, and are not freed."""
         self._max_norm = config.max_grad_norm
         self.kind, self.rule = name_of(config), rule_for(config)
         decays = weight_decays(config, list(parameters))
@@ -83,7 +85,8 @@ class Optimizer:
         return self.scaler.scale(loss)
 
     def step(self, lr: Mapping[str, float], norm: torch.Tensor | None = None) -> torch.Tensor:
-        """Clip and update from the gradients, then free them; returns their norm [], on the device, which may be given.
+        """Clip and update from the gradients, then free or clear them; returns their norm [], on the device, which may
+        be given.
 
         An overflow (fp16) leaves weights, moments and their count as they were, and lowers the loss scale.
         """
@@ -96,7 +99,7 @@ class Optimizer:
             self._clip(norm)
         self.scaler.step(self._optimizer)
         self.scaler.update()
-        self._optimizer.zero_grad(set_to_none=True)
+        self._optimizer.zero_grad(set_to_none=not self.keeps_gradients)
         return norm.detach()
 
     def _clip(self, norm: torch.Tensor) -> None:

@@ -413,9 +413,10 @@ class BaseBackend(Hooks[T]):
 
     def errors(self, batch: Batch) -> T:
         target = self.target(batch)  # first, while nothing is kept for gradients
-        return self.squared_error(self.answer(batch), target, batch.mask)
+        mask = None if batch.mask is None else self.to_device(batch.mask)
+        return self.squared_error(self.answer(batch), target, mask)
 
-    def squared_error(self, answer: Any, target: T, mask: Float | None) -> T:
+    def squared_error(self, answer: Any, target: T, mask: T | None) -> T:
         """Mean squared error of each row [B] of the denoiser's answer in float32, by methods that PyTorch's tensors and
         Paddle's have alike."""
         wanted: Any = target
@@ -423,7 +424,7 @@ class BaseBackend(Hooks[T]):
             answer = answer[:, : wanted.shape[1]]
         squared = (answer - wanted).square()
         if mask is not None:
-            squared = squared * self.to_device(mask)
+            squared = squared * mask
         mean: T = squared.flatten(1).mean(1)
         return mean
 

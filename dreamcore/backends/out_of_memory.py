@@ -197,7 +197,7 @@ def _all_on_device(case: Case) -> bool:
     """Whether what trains, or frozen blocks, could wait on the host."""
     moves = not case["use_lora"] or not (case["quantize_base"] or case["blocks_to_swap"] or case["compile"])
     there = case.backend == "torch" and case.kind == "device" and case["optimizer"] != "adamw8bit"
-    return there and case["placement"] == "cuda" and not case["use_8bit_adam"] and moves
+    return there and case["placement"] == "cuda" and not (case["use_8bit_adam"] or case["cuda_graphs"]) and moves
 
 
 def _whole_in_each(case: Case) -> bool:
@@ -261,6 +261,7 @@ REMEDIES: list[tuple[str | Callable[[Case], str], tuple[str, ...], Callable[[Cas
     ("--gradient_checkpointing", (TRAINING,), _checkpointing, _set(gradient_checkpointing=True)),
     (_accumulated, (TRAINING,), lambda c: c["train_batch_size"] > 1, _accumulating),
     ("--sample_batch_size 1", (CLASSES, VALIDATION), lambda c: c["sample_batch_size"] > 1, _set(sample_batch_size=1)),
+    ("--no-cuda_graphs", (TRAINING,), lambda c: c["cuda_graphs"], _set(cuda_graphs=False)),
     ("--vae_batch_size 1", (IMAGES,), lambda c: c["vae_batch_size"] > 1, _set(vae_batch_size=1)),
     ("--enable_vae_slicing", (CLASSES, VALIDATION, SAMPLING), _slicing, _set(enable_vae_slicing=True)),
     ("--batch_size 1", (SAMPLING,), lambda c: c["batch_size"] > 1, _set()),

@@ -26,6 +26,7 @@ from ..training.training_data import open_training_data
 ALIKE = (
     *("pretrained_model_name_or_path", "resolution", "height", "width", "train_batch_size", "mixed_precision"),
     *("gradient_accumulation_steps", "gradient_checkpointing", "use_lora", "rank", "train_text_encoder", "compile"),
+    "cuda_graphs",
     *("with_prior_preservation", "diff_output_preservation", "cache_latents", "backend", "device", "use_ema"),
     *("placement", "offload_optim_frac", "blocks_to_swap", "fused_backward_pass", "shard"),
 )

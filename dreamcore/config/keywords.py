@@ -409,6 +409,10 @@ class MemoryGroupKeywords(TypedDict, total=False):
     compile: bool
     """Compile the networks that train: minutes at the start of training, then faster updates."""
 
+    cuda_graphs: bool
+    """Replay the denoiser's passes as one CUDA graph for each shape: less for the host to do in an update, more memory;
+    of one process, without text encoders that train."""
+
     placement: Literal["cuda", "cpu", "auto"]
     """Where what trains lies: cuda all on the device; cpu the weights on the device in the precision of the arithmetic,
     their float32 originals and the optimizer's state on the host, updated there; auto as much on the device as the plan

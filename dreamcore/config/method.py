@@ -92,6 +92,9 @@ class MemorySettings(Settings):
     """Keep the denoiser's images with their channels last in memory, as fast convolutions want them."""
     compile: bool = setting(False, may_change=True)
     """Compile the networks that train: minutes at the start of training, then faster updates."""
+    cuda_graphs: bool = setting(False, may_change=True)
+    """Replay the denoiser's passes as one CUDA graph for each shape: less for the host to do in an update, more memory;
+    of one process, without text encoders that train."""
     placement: Literal["cuda", "cpu", "auto"] = setting("cuda", may_change=True, example="cpu")
     """Where what trains lies: cuda all on the device; cpu the weights on the device in the precision of the arithmetic,
     their float32 originals and the optimizer's state on the host, updated there; auto as much on the device as the plan

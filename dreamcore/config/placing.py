@@ -13,6 +13,7 @@ def misplaced(config: Any) -> Iterator[str]:
     yield from _too_early(config)
     yield from _apart(config)
     yield from _shared_out(config)
+    yield from _captured(config)
     if config.blocks_to_swap and config.quantize_base is not None:
         yield (
             "blocks_to_swap: given together with quantize_base, whose weights stay where they were made small; "
@@ -41,6 +42,25 @@ def _too_early(config: Any) -> Iterator[str]:
         )
     if config.fused_backward_pass and (name := name_of(config)) != "adamw":
         yield f"fused_backward_pass: optimizer {name} updates all weights together; give optimizer adamw"
+
+
+def _captured(config: Any) -> Iterator[str]:
+    """Of passes that are replayed: where Python has something to do within them."""
+    wanting = {
+        f"placement {config.placement}": (config.placement != "cuda", "fetches weights"),
+        "blocks_to_swap": (config.blocks_to_swap, "fetches weights"),
+        f"shard {config.shard}": (config.shard != "none", "gathers weights or gradients"),
+        "fused_backward_pass": (config.fused_backward_pass, "updates weights"),
+        "train_text_encoder": (config.train_text_encoder, "looks which words there are"),
+        "train_text_encoder_ti": (config.train_text_encoder_ti, "looks which words there are"),
+        "lora_dropout and gradient_checkpointing": (
+            config.use_lora and config.lora_dropout and config.gradient_checkpointing,
+            "sets the generator back",
+        ),
+    }
+    for name, (given, why) in wanting.items():
+        if config.cuda_graphs and given:
+            yield f"cuda_graphs: given together with {name}, which {why} within the passes; give one or the other"
 
 
 ALL_AT_ONCE = {

@@ -253,6 +253,7 @@ TRAIN: dict[str, Use] = {
     "do_edm_style_training": Use(of_model(lambda m: not m.flow, "on models without flow matching")),
     "channels_last": Use(on("torch")),
     "compile": Use(on("torch")),
+    "cuda_graphs": Use(on("torch")),
     "placement": Use(SPARING),
     "offload_optim_frac": Use(
         SPARING, When(lambda c, _: c.placement == "cpu", "with placement cpu", "give placement cpu, or remove it")

@@ -145,7 +145,7 @@ class Stages(Held):
         self._resting(stage, vae=not config.cache_latents)
         self._gathered(stage)
         gradients = self._gradients(stage)
-        gathers = config.gradient_accumulation_steps > 1 or self.ways.sums
+        gathers = config.gradient_accumulation_steps > 1 or self.ways.sums or config.cuda_graphs
         constant = gathers or (config.fused_backward_pass and self.backend == "torch")
         worst = self._backward(0 if constant else gradients)
         stage.add("gradients", self.here, gradients if constant else worst.gradients)

@@ -137,6 +137,7 @@ CASES: dict[str, tuple[Any, dict[str, Any] | None]] = {
     "gradient_checkpointing": (True, None),
     "channels_last": (True, None),
     "compile": (True, None),
+    "cuda_graphs": (False, None),
     "placement": ("cpu", None),
     "offload_optim_frac": (0.5, {"placement": "cpu"}),
     "blocks_to_swap": (1, LORA),
@@ -269,7 +270,7 @@ READ_IDLE |= {"vae_encode_mode", "vae_batch_size", "vae_precision"}
 ANOTHER: dict[str, Any] = {"caption_column": "words", "image_column": "picture", "amp_level": "O2", "mode": "graph"}
 ANOTHER |= {"init_lora": "first.safetensors"}
 ANOTHER |= {"pretrained_vae_model_name_or_path": "vae", "validation_images": ["a.png"]}
-ANOTHER |= {"allow_tf32": True, "use_8bit_adam": True, "sub_folders": True, "jit_level": "O0"}
+ANOTHER |= {"allow_tf32": True, "use_8bit_adam": True, "cuda_graphs": True, "sub_folders": True, "jit_level": "O0"}
 """Values that are not what a run does anyway, where those of `CASES` are."""
 
 
@@ -456,7 +457,7 @@ def test_what_cannot_act_is_refused_before_the_model_loads(
 
 TORCH = {
     *("allow_tf32", "channels_last", "compile", "use_8bit_adam", "placement", "fused_backward_pass", "shard"),
-    *("ddp_comm_hook", "vae_precision"),
+    *("ddp_comm_hook", "vae_precision", "cuda_graphs"),
 }
 
 
