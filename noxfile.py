@@ -85,7 +85,7 @@ def teach(session: nox.Session, backend: str, folder: Path) -> None:
     session.run(
         "dreambooth", "generate", "--backend", backend,
         "--pretrained_model_name_or_path", str(folder / "run"),
-        "--prompt", "a photo of a sks mug in snow", "--num_images", "8", "--guidance_scale", "2.5",
+        "--prompt", "a photo of a sks mug in snow", "--num_images", "8", "--guidance_scale", "1.5",
         "--output_dir", str(folder / "pictures"),
     )
     # fmt: on

@@ -17,6 +17,7 @@ from ..io.files import usable_folder
 from ..io.images import png_bytes
 from ..io.names import REPORT
 from . import QUICKSTART, SUBJECTS, Subject
+from .scenes import WIDE
 from .vocabulary import PLACES
 
 IDENTIFIER = "sks"
@@ -38,7 +39,7 @@ def write_pictures(folder: Path, subject: Subject, seed: int = 0) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = dict[Path, bytes]()
-    for number, (place, picture) in enumerate(zip(PLACES, subject.pictures(len(PLACES), seed), strict=True)):
+    for number, (place, picture) in enumerate(zip(PLACES, subject.pictures(len(PLACES), seed, WIDE), strict=True)):
         files[folder / f"{number}.png"] = png_bytes(np.asarray(picture))
         files[folder / f"{number}.txt"] = f"a photo of a {IDENTIFIER} {subject.kind} {place}\n".encode()
     for file, content in files.items():

@@ -18,6 +18,8 @@ from .places import PLACES, draw_place
 from .vocabulary import CLASSES, COLOURS, PATTERNS, RGB, TEMPLATES, caption, held_out
 
 SIZE = 64
+WIDE = 76
+"""Width of a photograph, which is a little wider than high: of each sample another part is taken."""
 
 
 @dataclass(frozen=True)
@@ -78,15 +80,17 @@ def partial_caption(scene: Scene, draws: Draws) -> str:
     return caption(said.kind, said.colour, said.pattern, said.second_colour, place, template)
 
 
-def draw(scene: Scene, draws: Draws) -> Image.Image:
-    """The scene as RGB, 64 x 64; position, size, tilt, facing and light are drawn."""
-    side = SIZE * SUPERSAMPLING
-    horizon = round(side * draws.uniform(0.46, 0.62))
-    canvas = draw_place(scene.place, side, horizon, draws)
+def draw(scene: Scene, draws: Draws, width: int = SIZE) -> Image.Image:
+    """The scene as RGB, 64 pixels high; position, size, tilt, facing and light are drawn, and lie in the middle 64 of
+    the width as they do in a square."""
+    side, wide = SIZE * SUPERSAMPLING, width * SUPERSAMPLING
+    edge = (wide - side) // 2
+    horizon = edge + round(side * draws.uniform(0.46, 0.62))
+    canvas = draw_place(scene.place, wide, horizon, draws)
     scale = side * draws.uniform(0.27, 0.36)
     placement = Placement(
-        x=side * draws.uniform(0.42, 0.58),
-        y=side * draws.uniform(0.5, 0.58),
+        x=edge + side * draws.uniform(0.42, 0.58),
+        y=edge + side * draws.uniform(0.5, 0.58),
         scale=scale,
         tilt=draws.uniform(-0.09, 0.09),
         mirrored=draws.chance(0.5),
@@ -95,6 +99,7 @@ def draw(scene: Scene, draws: Draws) -> Image.Image:
     _shadow(canvas, figure, placement)
     _thing(canvas, figure, scene, placement, draws)
     brightness = draws.uniform(0.93, 1.05)
+    canvas = canvas.crop((0, edge, wide, edge + side))
     return canvas.reduce(SUPERSAMPLING).point([min(255, round(v * brightness)) for v in range(256)] * 3)
 
 

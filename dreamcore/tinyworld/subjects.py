@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from .draws import Draws
-from .scenes import Scene, draw
+from .scenes import SIZE, Scene, draw
 from .vocabulary import PLACES, RGB
 
 TEAL: RGB = (20, 176, 170)
@@ -33,13 +33,13 @@ class Subject:
     def scene(self, place: str) -> Scene:
         return Scene(self.kind, self.body, self.pattern, self.second, place)
 
-    def draw(self, place: str, seed: int, index: int = 0) -> Image.Image:
-        """The subject in a place, RGB, 64 x 64."""
-        return draw(self.scene(place), Draws(seed, index))
+    def draw(self, place: str, seed: int, index: int = 0, width: int = SIZE) -> Image.Image:
+        """The subject in a place, RGB, 64 pixels high."""
+        return draw(self.scene(place), Draws(seed, index), width)
 
-    def pictures(self, count: int = 5, seed: int = 0) -> list[Image.Image]:
+    def pictures(self, count: int = 5, seed: int = 0, width: int = SIZE) -> list[Image.Image]:
         """`count` images, each in the next place."""
-        return [self.draw(PLACES[i % len(PLACES)], seed, i) for i in range(count)]
+        return [self.draw(PLACES[i % len(PLACES)], seed, i, width) for i in range(count)]
 
 
 SUBJECTS: dict[str, Subject] = {

@@ -192,7 +192,7 @@ def test_every_choice_has_its_reason(tmp_path: Path) -> None:
     made = prepare(config, Path("mug"), "mug", chosen, print).config
     assert made.reasons.keys() == made.given().keys()
     assert made.reasons["learning_rate"] == "as you gave it"
-    assert made.reasons["max_train_steps"] == "preset quickstart has 300, usual for 5 photographs"
+    assert made.reasons["max_train_steps"] == "preset quickstart has 900, usual for 5 photographs"
     assert made.suggested.isdisjoint({"learning_rate", "device"})
     assert made.output_dir == "mug-model"
     assert made.validation_prompt is None, "taken back, though the preset has one"

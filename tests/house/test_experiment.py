@@ -9,7 +9,7 @@ import pytest
 
 from tools.experiment.cells import CELLS, CLAIMS, SEEDS, SUBJECTS, Claim, basis
 from tools.experiment.chart import PANELS, chart
-from tools.experiment.document import CHART, FILE, document, measured, verdict
+from tools.experiment.document import CHART, EARLIER, FILE, document, measured, verdict
 from tools.experiment.values import bootstrap
 
 CLAIM = Claim("more", "here", "full", "before", "likeness", higher=True)
@@ -31,8 +31,11 @@ def test_the_document_is_of_what_was_measured() -> None:
     assert CHART.read_text(encoding="utf-8") == chart(measured())
 
 
-def test_what_was_measured_is_of_the_model_and_the_preset_that_are_here() -> None:
-    assert {one["basis"] for one in measured()} <= {basis()}, "run python -m tools.experiment --write"
+def test_what_was_measured_with_another_model_or_preset_is_said_to_be() -> None:
+    (found,) = {one["basis"] for one in measured()}
+    assert (found != basis()) == (EARLIER in FILE.read_text(encoding="utf-8"))
+    assert EARLIER in document([{**one, "basis": "another"} for one in measured()])
+    assert EARLIER not in document([{**one, "basis": basis()} for one in measured()])
 
 
 def test_what_was_not_run_is_said_not_to_be() -> None:

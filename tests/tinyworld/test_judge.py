@@ -9,6 +9,7 @@ import pytest
 
 from dreamcore.tinyworld import SUBJECTS, draw, judge, scene_at
 from dreamcore.tinyworld.draws import Draws
+from dreamcore.tinyworld.scenes import WIDE
 from dreamcore.tinyworld.vocabulary import CLASSES, COLOURS, PLACES
 
 FRESH = 987
@@ -48,6 +49,14 @@ def test_a_chunk_more_or_less_changes_nothing(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(judge, "CHUNK", 2)
     assert np.allclose(judge.look(pictures).embedding, whole, atol=1e-5)
     assert np.allclose(np.linalg.norm(whole, axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_whatever_part_of_a_photograph_is_taken_shows_the_subject(name: str) -> None:
+    wide = stacked(SUBJECTS[name].pictures(5, width=WIDE))
+    references = stacked(SUBJECTS[name].pictures(5))
+    parts = [wide[:, :, left : left + 64] for left in range(0, WIDE - 63, 3)]
+    assert judge.shows_subject(references, np.concatenate(parts)).mean() > 0.9
 
 
 @pytest.mark.parametrize("name", SUBJECTS)

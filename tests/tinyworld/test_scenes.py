@@ -18,7 +18,7 @@ from dreamcore.tinyworld.figures import FIGURES
 from dreamcore.tinyworld.patterns import KINDS, mask
 from dreamcore.tinyworld.placement import Placement, rectangle
 from dreamcore.tinyworld.places import PLACES
-from dreamcore.tinyworld.scenes import Scene, named_scene
+from dreamcore.tinyworld.scenes import WIDE, Scene, named_scene
 
 
 def pixels(scene: Scene, seed: int = 0) -> np.ndarray:
@@ -119,7 +119,8 @@ def test_a_subject_is_written_with_captions_that_say_its_places(tmp_path: Path) 
     write_subject(tmp_path, "barred-fish")
     for number, place in enumerate(("on grass", "on sand", "in snow", "at night", "at sunset")):
         assert (tmp_path / f"{number}.txt").read_text() == f"a photo of a sks fish {place}\n"
-        drawn = SUBJECTS["barred-fish"].draw(place, seed=0, index=number)
+        drawn = SUBJECTS["barred-fish"].draw(place, seed=0, index=number, width=WIDE)
+        assert drawn.size == (WIDE, 64)
         assert np.array_equal(Image.open(tmp_path / f"{number}.png"), drawn)
 
 

@@ -15,7 +15,7 @@ SEEDS = (0, 1, 2, 3)
 """Of training: order and noise of the samples."""
 PICTURES = 16
 """Seeds of pictures, of each of the five places."""
-STEPS, GUIDANCE = 20, 2.5
+STEPS, GUIDANCE = 20, 1.5
 WRONG = {"mug": "house", "boat": "tree", "bird": "car"}
 """A class that the subject is none of."""
 
@@ -59,7 +59,7 @@ BY_NAME = {cell.name: cell for cell in CELLS}
 
 def basis() -> str:
     """What every cell stands on, the embedded model's weights, the preset and how it is judged, as twelve digits of a
-    SHA-256: what was measured with others is measured again, and not shown beside it."""
+    SHA-256: what was measured with others is measured again, and never shown beside it."""
     digest = hashlib.sha256(repr((PICTURES, STEPS, GUIDANCE)).encode())
     for file in (*sorted(embedded_model().glob("*/*.safetensors")), ROOT / "configs" / "quickstart.toml"):
         digest.update(file.read_bytes())

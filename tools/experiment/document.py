@@ -18,13 +18,19 @@ SUMMARY = ROOT / "tools" / "experiment" / "measured.json"
 """What was measured, one record a training: from these the document is written, by whoever has not run it."""
 FILE = ROOT / "docs" / "experiment.md"
 CHART = FILE.with_suffix(".svg")
+EARLIER = """
+
+**All of it was measured with the embedded weights and the recipe that came before the present ones**, which the
+repository's history has; with these nothing of it was run yet."""
+"""What is said of records on another basis than today's, which are kept until there is one on today's."""
 MEASURES = ("likeness", "shown", "place", "PRES", "class shown", "class thing", "DIV")
 
 
 def write_document(folder: Path) -> Path:
     """Take up what lies in a folder, beside what was measured before, and write the document."""
     found = [*measured(), *(read_record(file) for file in sorted(folder.glob(f"*/*/*/{RESULTS}")))]
-    records = {_key(one): one for one in found if one.get("basis") == basis()}
+    present = basis() if any(one.get("basis") == basis() for one in found) else found[0]["basis"] if found else ""
+    records = {_key(one): one for one in found if one.get("basis") == present}
     order = [cell.name for cell in CELLS]
     listed = sorted(records.values(), key=lambda one: (order.index(one["cell"]), one["subject"], one["seed"]))
     lines = ",\n ".join(json.dumps(one) for one in listed)
@@ -74,13 +80,14 @@ def document(records: list[dict[str, Any]]) -> str:
 
 def _head(records: list[dict[str, Any]]) -> Iterator[str]:
     took = sum(sum(one["seconds"].values()) for one in records) / 3600
+    earlier = any(one.get("basis", basis()) != basis() for one in records)
     yield f"""# What the paper claims, on the miniature
 
 {len(SUBJECTS)} subjects ({", ".join(SUBJECTS)}) × {len(SEEDS)} training seeds, the quickstart's recipe with one thing
 changed; {PICTURES} picture seeds of each of five places, judged by the miniature's own judge ([what the measures
 mean](evaluating.md)).  `nox -s experiment` runs it, takes up what is done, and writes this page;
 `python -m tools.experiment --help` has what can be left out.  What stands here took
-{took:.1f} hours of {len(records)} trainings and evaluations, on shared cores.
+{took:.1f} hours of {len(records)} trainings and evaluations, on shared cores.{EARLIER if earlier else ""}
 
 The paper's encoders say nothing of these drawings, and these figures nothing of photographs: of a claim it is asked
 only whether the difference has its sign.  The protocol on a model and photographs of your own, and on the paper's 30

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Builds tinyworld from nothing: judge, autoencoder, training pictures, denoiser and text encoder, measurements.
 #
-#   tools/tinyworld/build.sh            all of it, about four hours on two CPU cores
+#   tools/tinyworld/build.sh            all of it, about five hours on two CPU cores
 #   UPDATES=5000 tools/tinyworld/build.sh
-#   UPDATES=4 FURTHER=4 SCALE=100 tools/tinyworld/build.sh      everything divided by 100: to see that it runs
+#   UPDATES=4 FURTHER=4 LAST=4 SCALE=100 tools/tinyworld/build.sh      everything divided by 100: to see that it runs
 #
 # Each stage is left out where its result lies in BUILD (build/tinyworld), and the denoiser's training goes on from its
 # last checkpoint: stop it when you like, and run the script again.  The model is written to OUT, the package's own by
@@ -15,6 +15,7 @@ BUILD=${BUILD:-build/tinyworld}
 OUT=${OUT:-dreamcore/tinyworld/model}
 UPDATES=${UPDATES:-9000}
 FURTHER=${FURTHER:-3600}
+LAST=${LAST:-5600}
 SCALE=${SCALE:-1}
 COUNT=$((26000 / SCALE))
 mkdir -p "$BUILD" "$OUT"
@@ -50,5 +51,10 @@ denoiser() {
 [ -f "$BUILD/run/model_index.json" ] ||
   denoiser "$BUILD/first" "$BUILD/run" --max_train_steps "$FURTHER" --learning_rate 8e-4 --snr_gamma 0.25
 
-python tools/tinyworld/publish.py --run "$BUILD/run" --out "$OUT"
+# Twice the blocks, which compute the same at first.
+[ -f "$BUILD/grown/model_index.json" ] || python tools/tinyworld/grow.py --model "$BUILD/run" --out "$BUILD/grown"
+[ -f "$BUILD/last/model_index.json" ] ||
+  denoiser "$BUILD/grown" "$BUILD/last" --max_train_steps "$LAST" --learning_rate 8e-4 --snr_gamma 1
+
+python tools/tinyworld/publish.py --run "$BUILD/last" --out "$OUT"
 python tools/tinyworld/evaluate.py base --model "$OUT" --out "$BUILD/base" --steps $((SCALE > 1 ? 2 : 30))

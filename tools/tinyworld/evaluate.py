@@ -117,8 +117,9 @@ def measure_subject(
 ) -> dict[str, float]:
     """Recognition under the identifier in 4 places x 16 seeds, the places, and what the class prompt shows.
 
-    An image can be like several subjects; "nearest" is the share that is most like this one, and like neither another
-    nor the same thing with its two colours exchanged.
+    "apart" is how far the images of one place differ, in grey levels: little, where what is shown is the photograph of
+    that place.  An image can be like several subjects; "nearest" is the share that is most like this one, and like
+    neither another nor the same thing with its two colours exchanged.
     """
     references = pictures_of(subject)
     wanted = [place for place in PLACES if place != leave_out for _ in range(16)][:64]
@@ -126,6 +127,7 @@ def measure_subject(
     made = generate(model, prompts, [5000 + i for i in range(64)], steps, guidance)
     plain = generate(model, [f"a photo of a {subject.kind}"] * 64, list(range(6000, 6064)), steps, guidance)
     own, seen = judge.subject_scores(references, made), judge.look(made)
+    apart = [spread(made[i : i + 16]) for i in range(0, 64, 16)]
     swapped = replace(subject, body=subject.second, second=subject.body)
     others = [judge.subject_scores(pictures_of(s), made) for s in (swapped, *SUBJECTS.values()) if s != subject]
     save_sheet([*references, *made[::4], *plain[:19]], 8, sheet)
@@ -135,6 +137,7 @@ def measure_subject(
         "nearest": round(float((own > np.max(others, 0)).mean()), 4),
         "class": judge.agreement(seen.kind, [subject.kind] * 64),
         "place": judge.agreement(seen.place, wanted),
+        "apart": round(float(np.mean(apart)), 1),
         "class prompt shows the subject": float(judge.shows_subject(references, plain).mean()),
         "class prompt shows the class": judge.agreement(judge.look(plain).kind, [subject.kind] * 64),
     }

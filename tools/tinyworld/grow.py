@@ -27,7 +27,8 @@ def grown(old: UNet2DConditionModel) -> UNet2DConditionModel:
     takes the skip that the second took, of the level's first block.
     """
     assert old.config["layers_per_block"] == 1, "one layer a block is what can be grown"
-    new = UNet2DConditionModel.from_config({**old.config, "layers_per_block": 2})
+    told = {name: value for name, value in old.config.items() if name != "_name_or_path"}  # where it lay here
+    new = UNet2DConditionModel.from_config({**told, "layers_per_block": 2})
     weights = {UP.sub(r"\g<1>2\2", name): value for name, value in old.state_dict().items()}
     for name, value in new.state_dict().items():
         if name not in weights:

@@ -29,7 +29,7 @@ OTHER = (
     "tokenizer/special_tokens_map.json",
     *(f"{part}/config.json" for part in WEIGHTS),
 )
-LIMIT = 12 * 2**20
+LIMIT = 16 * 10**6
 
 
 def averaged(checkpoint: Path) -> dict[str, dict[str, Tensor]]:

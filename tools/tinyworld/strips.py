@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--base", type=Path, default=embedded_model(), help="the model to teach the relative to")
     parser.add_argument("--seed", type=int, default=0, help="of the order")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--guidance", type=float, default=2.5)
+    parser.add_argument("--guidance", type=float, default=1.5)
     parser.add_argument("--answers", help=f"{STRIPS} letters, s or r")
     args = parser.parse_args()
     if not args.answers:

@@ -42,8 +42,8 @@ def main() -> None:
     parser.add_argument("--subjects", nargs="+", choices=tuple(SUBJECTS), default=tuple(SUBJECTS))
     parser.add_argument("--only", choices=("before", "with the prior", "without the prior"), nargs="+")
     parser.add_argument("--model", type=Path, default=embedded_model(), help="the model to teach")
-    parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--guidance", type=float, default=2.5)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--guidance", type=float, default=1.5)
     parser.add_argument("settings", nargs="*", help="settings of `dreambooth train`, after --")
     args = parser.parse_args()
     recipes = {"before": None, "with the prior": [], "without the prior": ["--no-with_prior_preservation"]}
