@@ -5,9 +5,10 @@
 All three train the same UNet (`--model`, a folder in diffusers' layout) in full on batches of the same shape, on one
 thread, on the CPU.  The plain loop is written as mindone's examples are: `value_and_grad`, `clip_by_global_norm`,
 `nn.AdamWeightDecay`; it stands on the same replacements of operators that MindSpore's CPU backend lacks, without which
-it does not run.  Updates of the two take turns in one process; PyTorch's are measured in a process of its own.  Printed
-are seconds by the clock, the median of the updates, and seconds of the processor, which a busy machine spoils less, and
-the median of what a turn's two updates are to each other.
+it does not run.  Its latents and its words' states are given; with `--encode` it makes them in each update, as
+mindone's script does.  Updates of the two take turns in one process; PyTorch's are measured in a process of its own.
+Printed are seconds by the clock, the median of the updates, and seconds of the processor, which a busy machine spoils
+less, and the median of what a turn's two updates are to each other.
 """
 
 from __future__ import annotations
@@ -91,17 +92,41 @@ def _plain(asked: argparse.Namespace, batch: Batch, backend: Any) -> Callable[[]
     optimizer = nn.AdamWeightDecay(unet.trainable_params(), learning_rate=RATE)
     words = ops.tile(backend.text.conditions[0].prompt_embeds, (asked.train_batch_size, 1, 1))
 
-    def forward(x: Any, t: Any, target: Any) -> Any:
-        return ops.mse_loss(unet(x, t, words)[0], target)
+    def forward(x: Any, t: Any, target: Any, states: Any) -> Any:
+        return ops.mse_loss(unet(x, t, states)[0], target)
 
     gradients_of = ms.value_and_grad(forward, None, optimizer.parameters)
 
+    encode = _encoding(asked, backend) if asked.encode else lambda: (ms.Tensor(batch.x), words)
+
     def update() -> None:
-        loss, gradients = gradients_of(ms.Tensor(batch.x), ms.Tensor(batch.t), ms.Tensor(batch.target))
+        x, states = encode()
+        loss, gradients = gradients_of(x, ms.Tensor(batch.t), ms.Tensor(batch.target), states)
         optimizer(ops.clip_by_global_norm(gradients, 1.0))
         loss.asnumpy()
 
     return update
+
+
+def _encoding(asked: argparse.Namespace, backend: Any) -> Callable[[], tuple[Any, Any]]:
+    """What makes noisy latents of images, and states of words, as mindone's script does in each update."""
+    import mindspore as ms
+    from mindone.diffusers import AutoencoderKL
+    from mindone.transformers import CLIPTextModel
+
+    vae = AutoencoderKL.from_pretrained(str(asked.model), subfolder="vae")
+    reader = CLIPTextModel.from_pretrained(str(asked.model), subfolder="text_encoder")
+    side, rows = asked.latent_size * backend.model.latent_factor, asked.train_batch_size
+    draw = np.random.default_rng(1)
+    pixels = ms.Tensor(draw.uniform(-1, 1, (rows, 3, side, side)).astype(np.float32))
+    noise = ms.Tensor(draw.standard_normal((rows, 4, asked.latent_size, asked.latent_size), np.float32))
+    tokens = ms.Tensor(np.repeat(backend.text.encoders[0].tokens(PROMPT)[0], rows, 0))
+
+    def encode() -> tuple[Any, Any]:
+        latents = vae.diag_gauss_dist.sample(vae.encode(pixels)[0])
+        return latents * 0.18215 + noise, reader(tokens)[0]
+
+    return encode
 
 
 def _measure(updates: dict[str, Callable[[], Any]], asked: argparse.Namespace) -> Measured:
@@ -133,6 +158,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--train_batch_size", type=int, default=2)
     parser.add_argument("--latent_size", type=int, default=8, help="height and width of the latents")
     parser.add_argument("--updates", type=int, default=20)
+    parser.add_argument("--encode", action="store_true", help="let the plain loop encode images and words every time")
     parser.add_argument("--as_torch", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
