@@ -24,6 +24,7 @@ import dreamcore
 from dreamcore.io.files import write_atomically
 from dreamcore.io.images import png_bytes
 from dreamcore.tinyworld import SUBJECTS as DRAWN
+from dreamcore.tinyworld.scenes import WIDE
 from dreamcore.tinyworld.vocabulary import PLACES
 
 from .cells import BY_NAME, CELLS, GUIDANCE, PICTURES, SEEDS, STEPS, SUBJECTS, WRONG, Cell, basis
@@ -42,7 +43,7 @@ def write_photographs(folder: Path, cell: Cell, name: str) -> None:
     subject = DRAWN[name]
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for number, (place, picture) in enumerate(zip(PLACES, subject.pictures(len(PLACES)), strict=True)):
+    for number, (place, picture) in enumerate(zip(PLACES, subject.pictures(len(PLACES), width=WIDE), strict=True)):
         if number < cell.photographs:
             (folder / f"{number}.png").write_bytes(png_bytes(np.asarray(picture)))
             (folder / f"{number}.txt").write_text(f"a photo of a {called(cell, subject.kind)} {place}\n")
