@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -287,7 +287,7 @@ class TorchBackend(OverRanks):
 
     def _passes(self, given: Mapping[str, Any]) -> torch.Tensor:
         """`backward` of what is on the device already."""
-        errors = self.squared_error(self._answer(given["inputs"]), given["target"], given["mask"])
+        errors = self.squared_error(self._answer(lambda: given["inputs"]), given["target"], given["mask"])
         self.optimizer.scaled((errors * given["weight"]).sum()).backward()
         if isinstance(self.optimizer, Masters):
             self.optimizer.end_pass()
@@ -313,12 +313,13 @@ class TorchBackend(OverRanks):
             self.optimizer.publish()
 
     def answer(self, batch: Batch) -> torch.Tensor:
-        return self._answer(self.inputs(batch))
+        return self._answer(partial(self.inputs, batch))
 
-    def _answer(self, inputs: Mapping[str, Any]) -> torch.Tensor:
+    def _answer(self, inputs: Callable[[], Mapping[str, Any]]) -> torch.Tensor:
+        """The denoiser's, in float32; what `inputs` computes, text encoders that train, belongs to the same pass."""
         streaming = self._streaming.saving() if self._streaming else nullcontext()
         with nullcontext() if self._casting else autocast(self.device, self.dtype), streaming, self.saving_notes():
-            answer: torch.Tensor = self.together(self.denoiser(**inputs).sample)
+            answer: torch.Tensor = self.together(self.denoiser(**inputs()).sample)
         if self._casting:
             self._casting.settle()
         return answer.float()

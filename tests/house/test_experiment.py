@@ -9,7 +9,7 @@ import pytest
 
 from tools.experiment.cells import CELLS, CLAIMS, SEEDS, SUBJECTS, Claim, basis
 from tools.experiment.chart import PANELS, chart
-from tools.experiment.document import CHART, EARLIER, FILE, document, measured, verdict
+from tools.experiment.document import CHART, FILE, document, drawn, measured, standing, verdict
 from tools.experiment.values import bootstrap
 
 CLAIM = Claim("more", "here", "full", "before", "likeness", higher=True)
@@ -28,14 +28,24 @@ def _records(**means: list[float]) -> list[dict[str, Any]]:
 
 def test_the_document_is_of_what_was_measured() -> None:
     assert FILE.read_text(encoding="utf-8") == document(measured())
-    assert CHART.read_text(encoding="utf-8") == chart(measured())
+    assert CHART.read_text(encoding="utf-8") == chart(drawn(measured()))
 
 
-def test_what_was_measured_with_another_model_or_preset_is_said_to_be() -> None:
-    (found,) = {one["basis"] for one in measured()}
-    assert (found != basis()) == (EARLIER in FILE.read_text(encoding="utf-8"))
-    assert EARLIER in document([{**one, "basis": "another"} for one in measured()])
-    assert EARLIER not in document([{**one, "basis": basis()} for one in measured()])
+def test_what_was_measured_before_stands_apart_until_the_first_cells_are_there() -> None:
+    before = [{**one, "basis": "another"} for one in _records(full=[0.1] * 4, before=[0.0])]
+    own = [{**one, "basis": basis()} for one in _records(before=[0.0])]
+    listed = standing([*before, *own])
+    assert [one["basis"] for one in listed] == [basis()] * len(own) + ["another"] * len(before)
+    assert drawn(listed) == listed[len(own) :]
+    above, below = document(listed).split("## With those before, ")
+    assert "| before | 3 of 3 |" in above and "| full |" not in above and "| full | 12 of 12 |" in below
+    every = [{**one, "basis": basis()} for one in _records(**{cell.name: [0.1] * 4 for cell in CELLS if cell.first})]
+    assert {one["basis"] for one in standing([*before, *every])} == {basis()}
+    assert "With those before" not in document(every)
+
+
+def test_what_was_measured_is_of_the_model_and_the_preset_that_are_here_or_of_those_before() -> None:
+    assert standing(measured()) == measured(), "run python -m tools.experiment --write"
 
 
 def test_what_was_not_run_is_said_not_to_be() -> None:
