@@ -215,8 +215,7 @@ def check_shares(case: str, world: int, outputs: Path) -> None:
         assert sum(found["state"]) == sum(value.nbytes for value in state(run, 4).values())
     total = sum(found["weights"])
     assert total > 1e6 and max(found["weights"]) < 1.05 * total / world
-    # On a busy machine gloo's threads let go of one block or two later than who waited for them.
-    assert max(found["gathered"]) < 0.75 * total, "blocks that have had their turn are gone"
+    assert max(found["gathered"]) < 0.5 * total, "blocks that have had their turn are gone"
     assert found["left"] == [0] * world, "and after a run all of them"
 
 
