@@ -287,17 +287,16 @@ class TorchBackend(OverRanks):
 
     def _passes(self, given: Mapping[str, Any]) -> torch.Tensor:
         """`backward` of what is on the device already."""
-        errors = self.squared_error(self._answer(lambda: given["inputs"]), given["target"], given["mask"])
-        self.optimizer.scaled((errors * given["weight"]).sum()).backward()
+        answer = self._answer(lambda: given["inputs"])
+        errors = self.descend(self.squared_error(answer, given["target"], given["mask"]), given["weight"])
         if isinstance(self.optimizer, Masters):
             self.optimizer.end_pass()
-        return errors.detach()
+        return errors
 
     def backward(self, batch: Batch) -> torch.Tensor:
         if self._graphs:
-            arrays = {"weight": batch.weight} | ({} if batch.mask is None else {"mask": batch.mask})
-            given = {"mask": None} | {name: self.to_device(array) for name, array in arrays.items()}
-            given |= {"target": self.target(batch), "inputs": self.inputs(batch)}
+            given = {"target": self.target(batch), "inputs": self.inputs(batch)}
+            given |= {"mask": self.loss_mask(batch), "weight": self.to_device(batch.weight)}
             return self._graphs.run(given, batch.seed)
         errors = super().backward(batch)
         if isinstance(self.optimizer, Masters):

@@ -413,8 +413,11 @@ class BaseBackend(Hooks[T]):
 
     def errors(self, batch: Batch) -> T:
         target = self.target(batch)  # first, while nothing is kept for gradients
-        mask = None if batch.mask is None else self.to_device(batch.mask)
-        return self.squared_error(self.answer(batch), target, mask)
+        return self.squared_error(self.answer(batch), target, self.loss_mask(batch))
+
+    def loss_mask(self, batch: Batch) -> T | None:
+        """Weights of the squared error's elements, on the device, where there are any."""
+        return None if batch.mask is None else self.to_device(batch.mask)
 
     def squared_error(self, answer: Any, target: T, mask: T | None) -> T:
         """Mean squared error of each row [B] of the denoiser's answer in float32, by methods that PyTorch's tensors and

@@ -171,8 +171,11 @@ class Hooks(TextHooks[T]):
 
     def backward(self, batch: Batch) -> T:
         """`errors`, and add the gradient of Σ weight · error to those of the update."""
-        errors: Any = self.errors(batch)
-        self.optimizer.scaled((errors * self.to_device(batch.weight)).sum()).backward()
+        return self.descend(self.errors(batch), self.to_device(batch.weight))
+
+    def descend(self, errors: Any, weight: T) -> T:
+        """Add the gradient of Σ weight · error to those of the update; returns the errors [B] without theirs."""
+        self.optimizer.scaled((errors * weight).sum()).backward()
         detached: T = errors.detach()
         return detached
 
