@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,22 +35,23 @@ def write_document(folder: Path) -> Path:
 def standing(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One record a training: those on today's basis, then those on the one before, until today's first cells are
     whole."""
-    own = {_key(one): one for one in found if one["basis"] == basis()}
-    if all(_count(list(own.values()), cell) == _whole(cell) for cell in CELLS if cell.first):
+    own, others = _parted(found)
+    if all(_count(_in_order(own), cell) == _whole(cell) for cell in CELLS if cell.first):
         return _in_order(own)
-    last = next((one["basis"] for one in found if one["basis"] != basis()), "")
-    return [*_in_order(own), *_in_order({_key(one): one for one in found if one["basis"] == last})]
+    return [*_in_order(own), *_in_order(one for one in others if one["basis"] == others[0]["basis"])]
 
 
-def _in_order(records: Mapping[tuple[str, str, int], dict[str, Any]]) -> list[dict[str, Any]]:
-    order = [cell.name for cell in CELLS]
-    return sorted(records.values(), key=lambda one: (order.index(one["cell"]), one["subject"], one["seed"]))
+def _in_order(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The last record of each training, in the order of the table."""
+    order, last = [cell.name for cell in CELLS], {_key(one): one for one in records}
+    return sorted(last.values(), key=lambda one: (order.index(one["cell"]), one["subject"], one["seed"]))
 
 
 def _parted(records: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Those on today's basis, and those on the one before."""
-    own = [one for one in records if one.get("basis", basis()) == basis()]
-    return own, [one for one in records if one not in own]
+    """Those on today's basis, and those on others."""
+    today = basis()  # once: it reads the weights
+    own = [one for one in records if one.get("basis", today) == today]
+    return own, [one for one in records if one.get("basis", today) != today]
 
 
 def drawn(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
